@@ -1,0 +1,243 @@
+"""What a model costs as a function of its kept counts: parameters, and milliseconds on a machine.
+
+Both costs take ``counts`` (group name -> kept units; ints, floats or tensors) and are differentiable in them, so that
+the same object serves an exact knapsack and a gate regulariser.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateurs.environment import Environment
+from secateurs.errors import CheckpointError
+from secateurs.structure import Structure
+
+__all__ = ["LatencyCurve", "LatencyTable", "ParameterCost"]
+
+Count = int | float | Tensor
+
+
+@dataclass(frozen=True)
+class ParameterCost:
+    """Number of parameters, read off the cuts alone.
+
+    A parameter that ``n`` groups cut has ``prod over dims (size_d - sum of width * (group size - kept))`` entries: the
+    count is multilinear in the kept counts, and equals the real parameter count of the shrunk model exactly.
+
+    Args:
+        fixed: parameters that no cut touches.
+        shapes: the shape of every cut parameter, by name.
+        cuts: parameter name -> ``(dim, group, width)`` of every cut on it.
+        sizes: group name -> units now present.
+    """
+
+    fixed: int
+    shapes: Mapping[str, tuple[int, ...]]
+    cuts: Mapping[str, tuple[tuple[int, str, int], ...]]
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, model: nn.Module, structure: Structure) -> ParameterCost:
+        """Read the table of a model; tied parameters count once."""
+        cuts: dict[str, list[tuple[int, str, int]]] = {}
+        for group in structure:
+            for cut in group.cuts:
+                cuts.setdefault(cut.parameter, []).append((cut.dim, group.name, cut.width))
+        named = dict(model.named_parameters())
+        shapes = {name: tuple(named[name].shape) for name in cuts if name in named}
+        fixed = sum(parameter.numel() for name, parameter in named.items() if name not in shapes)
+        return cls(fixed, shapes, {name: tuple(cuts[name]) for name in shapes}, structure.sizes)
+
+    def __call__(self, counts: Mapping[str, Count]) -> Count:
+        """Parameters left when ``counts`` units are kept."""
+        return self.fixed + self.prunable(counts)
+
+    def prunable(self, counts: Mapping[str, Count]) -> Count:
+        """Of those, the entries of parameters that some cut touches."""
+        total: Count = 0
+        for name, shape in self.shapes.items():
+            extent: list[Count] = list(shape)
+            for dim, group, width in self.cuts[name]:
+                extent[dim] = extent[dim] - width * (self.sizes[group] - counts[group])
+            total = total + math.prod(extent)
+        return total
+
+    def sparsity(self, counts: Mapping[str, Count]) -> Count:
+        """Removed fraction of the prunable parameters, in [0, 1]."""
+        return 1 - self.prunable(counts) / self.prunable(self.sizes)
+
+
+@dataclass(frozen=True)
+class LatencyCurve:
+    """Milliseconds of one kind of sub-block against its kept units, by a few measured points.
+
+    ``units[0]`` is 0 (the sub-block removed), which costs 0 ms by definition: what a removed sub-block still costs is
+    in the table's overhead. The step from 0 to the first unit is real, so no interpolation crosses it.
+
+    Args:
+        units: kept counts measured, ascending, starting with 0.
+        ms: monotone milliseconds at those counts, starting with 0.
+        raw_ms: as measured, before the monotone filter.
+        spread: relative half-width of each raw figure (interquartile range / median / 2).
+        multiple: widths are best snapped to this multiple; anything between costs as much.
+    """
+
+    units: tuple[int, ...]
+    ms: tuple[float, ...]
+    raw_ms: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
+    multiple: int = 1
+
+    def __call__(self, kept: Count) -> Count:
+        """Milliseconds at ``kept`` units, linear between measured points."""
+        value = float(kept)
+        if value <= 0:
+            return kept * 0.0
+        if value >= self.units[-1] or len(self.units) < 3:
+            last = len(self.units) - 1
+            return kept * 0.0 + self.ms[last] if last else kept * 0.0
+        right = max(2, bisect_right(self.units, value))
+        left = right - 1
+        slope = (self.ms[right] - self.ms[left]) / (self.units[right] - self.units[left])
+        return self.ms[left] + slope * (kept - self.units[left])
+
+    @property
+    def spread_max(self) -> float:
+        return max(self.spread, default=0.0)
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Milliseconds of a whole model as ``overhead + sum of curves``, measured in one environment.
+
+    Args:
+        environment: where it was measured.
+        dense_ms: the whole dense model, end to end (embeddings and head included).
+        overhead_ms: what no cut can remove: ``dense_ms - sum of the curves at full size``.
+        curves: curve name -> curve; groups of one shape share a curve.
+        groups: group name -> curve name.
+        machine: processor and versions.
+        noise: relative spread seen on repeated timings of the dense model.
+    """
+
+    environment: Environment
+    dense_ms: float
+    overhead_ms: float
+    curves: Mapping[str, LatencyCurve]
+    groups: Mapping[str, str]
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    noise: float = 0.0
+
+    @property
+    def fixed(self) -> float:
+        """The part no cut can remove, in ms."""
+        return self.overhead_ms
+
+    def curve(self, group: str) -> LatencyCurve:
+        return self.curves[self.groups[group]]
+
+    def group_cost(self, name: str, kept: int) -> float:
+        """Milliseconds of one group at ``kept`` units."""
+        return float(self.curve(name)(kept))
+
+    def __call__(self, counts: Mapping[str, Count]) -> Count:
+        """Predicted milliseconds of the whole model. Groups that are not named are gone already."""
+        total: Count = self.overhead_ms
+        for name, kept in counts.items():
+            total = total + self.curve(name)(kept)
+        return total
+
+    def speedup(self, counts: Mapping[str, Count]) -> float:
+        """Predicted dense / pruned."""
+        return self.dense_ms / float(self(counts))
+
+    @cached_property
+    def largest_speedup(self) -> float:
+        """With every unit removed."""
+        return self.dense_ms / self.overhead_ms if self.overhead_ms > 0 else math.inf
+
+    def corrected(self, extra_ms: float) -> LatencyTable:
+        """The same table with ``extra_ms`` more overhead (what a real shrunk model showed)."""
+        return replace(self, overhead_ms=self.overhead_ms + extra_ms)
+
+    def check_groups(self, names: Iterable[str]) -> None:
+        """Raises:
+        CheckpointError: the table was measured on a model of another shape.
+        """
+        missing = [name for name in names if name not in self.groups]
+        if missing:
+            raise CheckpointError(
+                f"the latency table does not cover {missing[0]} ({len(missing)} groups in all): it was measured on "
+                "another model; measure again with `secateurs measure MODEL --table FILE`"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "environment": self.environment.to_dict(),
+            "machine": dict(self.machine),
+            "dense_ms": self.dense_ms,
+            "overhead_ms": self.overhead_ms,
+            "noise": self.noise,
+            "groups": dict(self.groups),
+            "curves": {
+                name: {
+                    "units": list(curve.units),
+                    "ms": list(curve.ms),
+                    "raw_ms": list(curve.raw_ms),
+                    "spread": list(curve.spread),
+                    "multiple": curve.multiple,
+                }
+                for name, curve in self.curves.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LatencyTable:
+        return cls(
+            environment=Environment.from_dict(values["environment"]),
+            dense_ms=float(values["dense_ms"]),
+            overhead_ms=float(values["overhead_ms"]),
+            curves={
+                name: LatencyCurve(
+                    tuple(int(unit) for unit in curve["units"]),
+                    tuple(float(ms) for ms in curve["ms"]),
+                    tuple(float(ms) for ms in curve.get("raw_ms", ())),
+                    tuple(float(part) for part in curve.get("spread", ())),
+                    int(curve.get("multiple", 1)),
+                )
+                for name, curve in values["curves"].items()
+            },
+            groups=dict(values["groups"]),
+            machine=dict(values.get("machine", {})),
+            noise=float(values.get("noise", 0.0)),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        path.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> LatencyTable:
+        """Read what ``save`` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, or no latency table.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text()))
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"no latency table at {path}; write one with `secateurs measure MODEL --table {path}`"
+            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path} is not a latency table of Secateurs ({error!r})") from None

@@ -1,0 +1,104 @@
+"""Model families: one file each, ``model -> Structure``. A new family is one new file here; nothing else names it.
+
+A family file states, as data, which parameter slices go when a unit goes. Sizes are read off the modules, not off the
+config, so that a pruned model can be pruned again.
+
+It may also state when the stock config can say the same as the cuts (``@plain``): such a model needs no loader at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from secateurs.errors import UnsupportedModelError
+from secateurs.modeling_pruned import base_of
+from secateurs.structure import Structure
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Plain", "discover", "family", "model_types", "plain", "plain_form"]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A pruned model as a stock config says it.
+
+    Args:
+        changes: config field -> value.
+        layers: path of the list of layers, relative to the base model.
+        kept: indices of the layers that stay, ascending.
+    """
+
+    changes: Mapping[str, Any]
+    layers: str
+    kept: tuple[int, ...]
+
+
+Describe = Callable[[Any], Structure]
+Express = Callable[[Any], Plain | None]
+
+_FAMILIES: dict[str, Describe] = {}
+_PLAIN: dict[str, Express] = {}
+
+
+def family(*types: str) -> Callable[[Describe], Describe]:
+    """Register a function ``base model -> Structure`` for these ``config.model_type`` values.
+
+    The function gets the base model (``BertModel``, not ``BertForSequenceClassification``) and writes paths relative
+    to it.
+    """
+
+    def register(describe: Describe) -> Describe:
+        _FAMILIES.update(dict.fromkeys(types, describe))
+        return describe
+
+    return register
+
+
+def plain(*types: str) -> Callable[[Express], Express]:
+    """Register a function ``pruned base model -> Plain``, or ``None`` where the config cannot say it exactly."""
+
+    def register(express: Express) -> Express:
+        _PLAIN.update(dict.fromkeys(types, express))
+        return express
+
+    return register
+
+
+def model_types() -> list[str]:
+    """Every ``config.model_type`` that can be pruned."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return sorted(_FAMILIES)
+
+
+def discover(model: PreTrainedModel) -> Structure:
+    """What can be removed from this model, with paths relative to the model itself.
+
+    Raises:
+        UnsupportedModelError: no family file knows this type of model, or nothing is left to remove.
+    """
+    known = model_types()
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind not in _FAMILIES:
+        raise UnsupportedModelError(
+            f"models of type {kind!r} cannot be pruned yet; supported types: {', '.join(known)}. "
+            "A new family is one file in secateurs/families"
+        )
+    base = base_of(model)
+    structure = _FAMILIES[kind](base).prefixed("" if base is model else f"{model.base_model_prefix}.")
+    if not len(structure):
+        raise UnsupportedModelError(f"nothing is left to prune in this {kind} model: every head and neuron is gone")
+    return structure
+
+
+def plain_form(model: PreTrainedModel) -> Plain | None:
+    """The stock config that means the same as the cuts in this model, or ``None`` where there is none."""
+    model_types()
+    express = _PLAIN.get(model.config.model_type)
+    return express(base_of(model)) if express else None

@@ -1,0 +1,71 @@
+"""BERT and the encoders built like it: post-LN, one bias per projection, output projections with their own norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from secateurs.errors import UnsupportedModelError
+from secateurs.families import Plain, family, plain
+from secateurs.structure import Cut, Group, Kind, Structure
+
+__all__ = ["same_width", "structure"]
+
+
+@family("bert", "roberta", "xlm-roberta", "camembert", "electra")
+def structure(model: Any) -> Structure:
+    """Heads and feed-forward neurons of every layer."""
+    if model.config.add_cross_attention:
+        raise UnsupportedModelError(f"{model.config.model_type} with cross-attention cannot be pruned; use one without")
+    groups: list[Group] = []
+    for index, module in enumerate(model.encoder.layer):
+        layer = f"encoder.layer.{index}"
+        attention, output = f"{layer}.attention.self", f"{layer}.attention.output"
+        head = module.attention.self.attention_head_size
+        heads = module.attention.output.dense.in_features // head
+        if heads:
+            projections = [f"{attention}.{name}" for name in ("query", "key", "value")]
+            groups.append(
+                Group(
+                    f"layer.{index}.heads",
+                    Kind.HEAD,
+                    heads,
+                    cuts=(
+                        *(Cut(f"{path}.{part}", 0, head) for path in projections for part in ("weight", "bias")),
+                        Cut(f"{output}.dense.weight", 1, head),
+                    ),
+                    reader=f"{output}.dense",
+                    block=attention,
+                    layer=layer,
+                    stream=f"{output}.LayerNorm",
+                    attributes={f"{attention}.num_attention_heads": 1, f"{attention}.all_head_size": head},
+                )
+            )
+        neurons = module.output.dense.in_features
+        if neurons:
+            up, down = f"{layer}.intermediate.dense", f"{layer}.output.dense"
+            groups.append(
+                Group(
+                    f"layer.{index}.intermediate",
+                    Kind.INTERMEDIATE,
+                    neurons,
+                    cuts=(Cut(f"{up}.weight", 0), Cut(f"{up}.bias", 0), Cut(f"{down}.weight", 1)),
+                    reader=down,
+                    block=f"{layer}.intermediate",
+                    layer=layer,
+                    stream=f"{layer}.output.LayerNorm",
+                )
+            )
+    return Structure(tuple(groups))
+
+
+@plain("bert", "roberta", "xlm-roberta", "camembert", "electra")
+def same_width(model: Any) -> Plain | None:
+    """One feed-forward width and every head: BERT's config has no head size, and an emptied layer still norms."""
+    widths = {layer.output.dense.in_features for layer in model.encoder.layer}
+    if (
+        len(widths) != 1
+        or 0 in widths
+        or any(layer.attention.output.dense.in_features < model.config.hidden_size for layer in model.encoder.layer)
+    ):
+        return None
+    return Plain({"intermediate_size": widths.pop()}, "encoder.layer", tuple(range(len(model.encoder.layer))))

@@ -1,0 +1,70 @@
+"""GPT-2: pre-LN, fused q|k|v, and ``Conv1D`` weights that are transposed (in x out)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from secateurs.errors import UnsupportedModelError
+from secateurs.families import Plain, family, plain
+from secateurs.structure import Cut, Group, Kind, Structure
+
+__all__ = ["same_width", "structure"]
+
+
+@family("gpt2")
+def structure(model: Any) -> Structure:
+    """Heads and feed-forward neurons of every layer."""
+    if model.config.add_cross_attention:
+        raise UnsupportedModelError("GPT-2 with cross-attention cannot be pruned; only decoder-only GPT-2 is supported")
+    groups: list[Group] = []
+    last = len(model.h) - 1
+    for index, module in enumerate(model.h):
+        layer = f"h.{index}"
+        attention, mlp = f"{layer}.attn", f"{layer}.mlp"
+        head = module.attn.head_dim
+        heads = module.attn.c_proj.nx // head
+        if heads:
+            fused = [part * heads * head for part in range(3)]  # where q, k and v start in c_attn
+            groups.append(
+                Group(
+                    f"layer.{index}.heads",
+                    Kind.HEAD,
+                    heads,
+                    cuts=(
+                        *(Cut(f"{attention}.c_attn.weight", 1, head, start) for start in fused),
+                        *(Cut(f"{attention}.c_attn.bias", 0, head, start) for start in fused),
+                        Cut(f"{attention}.c_proj.weight", 0, head),
+                    ),
+                    reader=f"{attention}.c_proj",
+                    block=attention,
+                    layer=layer,
+                    stream=f"{layer}.ln_2",
+                    norms=(f"{layer}.ln_1",),
+                    attributes={f"{attention}.num_heads": 1, f"{attention}.split_size": head},
+                )
+            )
+        neurons = module.mlp.c_proj.nx
+        if neurons:
+            groups.append(
+                Group(
+                    f"layer.{index}.intermediate",
+                    Kind.INTERMEDIATE,
+                    neurons,
+                    cuts=(Cut(f"{mlp}.c_fc.weight", 1), Cut(f"{mlp}.c_fc.bias", 0), Cut(f"{mlp}.c_proj.weight", 0)),
+                    reader=f"{mlp}.c_proj",
+                    block=mlp,
+                    layer=layer,
+                    stream=f"h.{index + 1}.ln_1" if index < last else "ln_f",
+                    norms=(f"{layer}.ln_2",),
+                )
+            )
+    return Structure(tuple(groups))
+
+
+@plain("gpt2")
+def same_width(model: Any) -> Plain | None:
+    """One feed-forward width and every head: the config has no head size, and an emptied layer still adds its bias."""
+    widths = {layer.mlp.c_proj.nx for layer in model.h}
+    if len(widths) != 1 or 0 in widths or any(layer.attn.c_proj.nx < model.config.n_embd for layer in model.h):
+        return None
+    return Plain({"n_inner": widths.pop()}, "h", tuple(range(len(model.h))))

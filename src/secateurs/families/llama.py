@@ -1,0 +1,98 @@
+"""Llama and the decoders built like it: pre-LN (RMSNorm), grouped-query attention, gated feed-forward (SwiGLU).
+
+One head unit is a key-value head with its query heads, so the ratio of the two never changes. Norms over the head
+size (Qwen3) are shared by all heads and are never touched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from secateurs.families import Plain, family, plain
+from secateurs.structure import Cut, Group, Kind, Structure
+
+__all__ = ["same_everywhere", "structure"]
+
+
+@family("llama", "mistral", "qwen2", "qwen3")
+def structure(model: Any) -> Structure:
+    """Key-value head groups and gated neurons of every layer."""
+    groups: list[Group] = []
+    last = len(model.layers) - 1
+    for index, module in enumerate(model.layers):
+        layer = f"layers.{index}"
+        attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
+        attn = module.self_attn
+        queries = attn.num_key_value_groups
+        heads = attn.k_proj.out_features // attn.head_dim
+        if heads:
+            rows = {"q_proj": queries * attn.head_dim, "k_proj": attn.head_dim, "v_proj": attn.head_dim}
+            biases = [name for name in rows if getattr(attn, name).bias is not None]
+            groups.append(
+                Group(
+                    f"layer.{index}.heads",
+                    Kind.HEAD,
+                    heads,
+                    cuts=(
+                        *(Cut(f"{attention}.{name}.weight", 0, width) for name, width in rows.items()),
+                        *(Cut(f"{attention}.{name}.bias", 0, rows[name]) for name in biases),
+                        Cut(f"{attention}.o_proj.weight", 1, queries * attn.head_dim),
+                    ),
+                    reader=f"{attention}.o_proj",
+                    block=attention,
+                    layer=layer,
+                    stream=f"{layer}.post_attention_layernorm",
+                    norms=(f"{layer}.input_layernorm",),
+                )
+            )
+        neurons = module.mlp.down_proj.in_features
+        if neurons:
+            biases = [name for name in ("gate_proj", "up_proj") if getattr(module.mlp, name).bias is not None]
+            groups.append(
+                Group(
+                    f"layer.{index}.intermediate",
+                    Kind.INTERMEDIATE,
+                    neurons,
+                    cuts=(
+                        Cut(f"{mlp}.gate_proj.weight", 0),
+                        Cut(f"{mlp}.up_proj.weight", 0),
+                        *(Cut(f"{mlp}.{name}.bias", 0) for name in biases),
+                        Cut(f"{mlp}.down_proj.weight", 1),
+                    ),
+                    reader=f"{mlp}.down_proj",
+                    block=mlp,
+                    layer=layer,
+                    stream=f"layers.{index + 1}.input_layernorm" if index < last else "norm",
+                    norms=(f"{layer}.post_attention_layernorm",),
+                )
+            )
+    return Structure(tuple(groups))
+
+
+@plain("llama", "mistral", "qwen2", "qwen3")
+def same_everywhere(model: Any) -> Plain | None:
+    """Layers that add nothing are left out; the others must be of one size."""
+    config, kept, sizes = model.config, [], set()
+    for index, layer in enumerate(model.layers):
+        attn, mlp = layer.self_attn, layer.mlp
+        size = (attn.k_proj.out_features // attn.head_dim, mlp.down_proj.in_features)
+        if size == (0, 0) and attn.o_proj.bias is None and mlp.down_proj.bias is None:
+            continue
+        kept.append(index)
+        sizes.add(size)
+    if len(sizes) != 1 or 0 in (size := sizes.pop()):
+        return None
+    heads, neurons = size
+    queries = heads * model.layers[kept[0]].self_attn.num_key_value_groups
+    if config.model_type == "llama" and config.hidden_size % queries:
+        return None  # LlamaConfig refuses this even where it states the head size
+    changes: dict[str, Any] = {
+        "num_hidden_layers": len(kept),
+        "num_attention_heads": queries,
+        "num_key_value_heads": heads,
+        "head_dim": model.layers[kept[0]].self_attn.head_dim,
+        "intermediate_size": neurons,
+    }
+    if getattr(config, "layer_types", None):
+        changes["layer_types"] = [config.layer_types[index] for index in kept]
+    return Plain(changes, "layers", tuple(kept))

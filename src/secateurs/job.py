@@ -1,0 +1,89 @@
+"""``Job``: what a method is given. ``Method`` and ``Pruner``: what it must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.mask import Mask
+from secateurs.structure import Structure
+from secateurs.target import Budget
+
+__all__ = ["Job", "Method", "Pruner", "Track"]
+
+T = TypeVar("T")
+
+
+class Track(Protocol):
+    """Progress over an iterable: the command line draws a bar, the library stays silent."""
+
+    def __call__(self, items: Iterable[T], title: str, total: int | None = None) -> Iterable[T]: ...
+
+
+def silent(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+    """No progress."""
+    yield from items
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a method may look at, and the model it works on.
+
+    Args:
+        model: the dense model, in evaluation mode, on ``device``. A pruner rewrites its tensors in place.
+        structure: what can be removed from it.
+        batches: calibration batches (CPU tensors); labels only where the data has them.
+        task: how outputs are compared (a ``secateurs.tasks.Task``).
+        folder: where artefacts of this run are kept, so that a killed run can be taken up.
+        seed: every random choice follows from it.
+        device: where the model computes.
+        track: progress.
+    """
+
+    model: nn.Module
+    structure: Structure
+    batches: Sequence[dict[str, Tensor]]
+    task: Any
+    folder: Path
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    track: Callable[..., Iterable[Any]] = silent
+
+
+class Pruner(Protocol):
+    """A method made ready for one model and its data; serves any number of targets."""
+
+    def prune(self, budget: Budget) -> Mask:
+        """Choose what to keep within the budget.
+
+        When this returns, ``job.model`` is at full size and every unit outside the mask contributes exactly zero, so
+        that ``shrink`` changes no output.
+
+        Raises:
+            TargetUnreachable: nothing that may be removed is enough.
+        """
+        ...
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Numbers of the last ``prune`` for the report (divergence, evaluations, seconds)."""
+        ...
+
+
+class Method(Protocol):
+    """A frozen set of hyper-parameters that knows how to prune. One file each in ``secateurs.methods``."""
+
+    name: ClassVar[str]
+
+    def structure(self, model: nn.Module) -> Structure:
+        """What this method may remove from the model."""
+        ...
+
+    def prepare(self, job: Job) -> Pruner:
+        """The work that all targets share (calibration, the level database)."""
+        ...

@@ -1,0 +1,150 @@
+"""Rebuilds a structurally pruned model from the ``secateurs`` block of its ``config.json``.
+
+This file is Secateurs' own loader, and it also travels beside the weights of every pruned model (the classes of that
+model are appended to it), so that ``AutoModel....from_pretrained(folder, trust_remote_code=True)`` works where
+Secateurs is not installed. It therefore needs torch and transformers alone and contains no modelling code: it lets the
+stock class build itself, then makes the named modules smaller.
+
+The block holds ``edits``, with paths relative to the base model:
+    ``shapes``      parameter -> its new shape (0 rows or columns where a sub-block is gone)
+    ``attributes``  module field -> its new value
+    ``emptied``     readers (output projections) without inputs: they emit their bias, whatever comes in
+    ``skipped``     modules that hand their input on: ``"tensor"``, or ``"tuple"`` when ``(tensor, None)`` is expected
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+BLOCK = "secateurs"
+
+
+class Emptied:
+    """An output projection without inputs: the sum over no columns, plus its bias."""
+
+    def forward(self, hidden_states, *args, **kwargs):
+        size = getattr(self, "out_features", None) or self.nf
+        if self.bias is None:
+            return hidden_states.new_zeros(*hidden_states.shape[:-1], size)
+        return self.bias.to(hidden_states.dtype).expand(*hidden_states.shape[:-1], size)
+
+
+class SkippedTensor:
+    """A removed sub-block: its input goes on, through the emptied reader if that lies inside."""
+
+    def forward(self, hidden_states, *args, **kwargs):
+        for module in self.modules():
+            if isinstance(module, Emptied):
+                return module(hidden_states)
+        return hidden_states
+
+
+class SkippedTuple(SkippedTensor):
+    """The same where ``(output, attention weights)`` is expected."""
+
+    def forward(self, hidden_states, *args, **kwargs):
+        return super().forward(hidden_states), None
+
+
+SKIPPED = {"tensor": SkippedTensor, "tuple": SkippedTuple}
+
+
+def become(module: nn.Module, behaviour: type) -> None:
+    """Swap the forward of one module by giving it a subclass of its own class; parameters stay where they are."""
+    cls = type(module)
+    if behaviour.__name__ not in (base.__name__ for base in cls.__mro__):  # by name: another copy of this file counts
+        module.__class__ = type(cls.__name__, (behaviour, cls), {"__module__": cls.__module__})
+
+
+def resize(module: nn.Module, name: str, shape) -> None:
+    """Give one parameter a smaller shape, and keep the sizes that its module remembers true."""
+    old = getattr(module, name)
+    if tuple(old.shape) != tuple(shape):
+        smaller = old.data[tuple(slice(size) for size in shape)].clone()
+        setattr(module, name, nn.Parameter(smaller, requires_grad=old.requires_grad))
+    sync_sizes(module)
+
+
+def sync_sizes(module: nn.Module) -> None:
+    """Fields of Linear and Conv1D that repeat the shape of their weight."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif hasattr(module, "nf") and hasattr(module, "nx"):
+        module.nx, module.nf = module.weight.shape
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The base model: paths in ``edits`` start here, so one block serves every head."""
+    return getattr(model, getattr(model, "base_model_prefix", "") or "", model)
+
+
+def check_edits(root: nn.Module, edits: dict) -> None:
+    """Before anything is touched: does this version of transformers have every path, and every shape shrink?
+
+    Raises:
+        ValueError: it does not.
+    """
+    import transformers
+
+    for path in (*edits["shapes"], *edits["attributes"], *edits["emptied"], *edits["skipped"]):
+        try:
+            module = root.get_submodule(path.rpartition(".")[0])
+            getattr(module, path.rpartition(".")[2])
+        except AttributeError as error:
+            raise ValueError(
+                f"{BLOCK}: this pruned checkpoint was written with transformers {edits.get('transformers')} and names "
+                f"{path}, which transformers {transformers.__version__} does not have ({error}); use that version"
+            ) from None
+    for path, shape in edits["shapes"].items():
+        old = tuple(root.get_parameter(path).shape)
+        if len(old) != len(shape) or any(new > size for new, size in zip(shape, old, strict=True)):
+            raise ValueError(f"{BLOCK}: cannot cut the parameter {path} of shape {old} to {tuple(shape)}")
+
+
+def apply_edits(model: nn.Module, edits: dict) -> None:
+    """Make a freshly built (possibly weightless) model as small as its checkpoint. Doing it twice changes nothing.
+
+    Raises:
+        ValueError: a path does not exist in this version of transformers, or a shape does not fit.
+    """
+    root = base_of(model)
+    check_edits(root, edits)
+    for path, shape in edits["shapes"].items():
+        parent, _, name = path.rpartition(".")
+        resize(root.get_submodule(parent), name, shape)
+    for path, value in edits["attributes"].items():
+        parent, _, name = path.rpartition(".")
+        setattr(root.get_submodule(parent), name, value)
+    for path in edits["emptied"]:
+        become(root.get_submodule(path), Emptied)
+    for path, returns in edits["skipped"].items():
+        become(root.get_submodule(path), SKIPPED[returns])
+
+
+class Pruned:
+    """Mixed into a stock model class: builds the stock model, then applies the edits in its config."""
+
+    def __init__(self, config, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)
+        edits = (getattr(config, BLOCK, None) or {}).get("edits")
+        if edits:
+            with torch.no_grad():
+                apply_edits(self, edits)
+
+
+def keep_key_names(model_type: str, *classes: type) -> None:
+    """Let custom classes read and write weights by the names their stock classes use on disk.
+
+    transformers renames some tensors when it loads and saves, but not those of custom classes unless the renaming was
+    registered by hand. Without this, a renamed tensor is silently drawn at random.
+    """
+    from transformers.conversion_mapping import (
+        get_checkpoint_conversion_mapping,
+        register_checkpoint_conversion_mapping,
+    )
+
+    for name in (model_type, *(cls.__name__ for cls in classes)):
+        renamings = get_checkpoint_conversion_mapping(name)
+        if renamings is not None:
+            register_checkpoint_conversion_mapping(name, renamings, overwrite=True)

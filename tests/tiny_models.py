@@ -1,0 +1,117 @@
+"""Small random models of every family, in fp64, in which nothing is trivially zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+__all__ = ["DECODERS", "VOCABULARY", "batch", "fill", "tiny_model"]
+
+VOCABULARY = 50
+
+_ENCODER = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 20,
+    "max_position_embeddings": 64,
+    "num_labels": 5,
+    "pad_token_id": 1,
+}
+_DECODER = {
+    **_ENCODER,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "bos_token_id": 0,
+    "eos_token_id": None,
+    "use_cache": True,
+}
+
+_CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": _ENCODER,
+    "roberta": _ENCODER,
+    "xlm-roberta": _ENCODER,
+    "camembert": _ENCODER,
+    "electra": {**_ENCODER, "embedding_size": 16},
+    "distilbert": {
+        "vocab_size": VOCABULARY,
+        "dim": 32,
+        "n_layers": 3,
+        "n_heads": 4,
+        "hidden_dim": 20,
+        "max_position_embeddings": 64,
+        "num_labels": 5,
+        "pad_token_id": 1,
+    },
+    "gpt2": {
+        "vocab_size": VOCABULARY,
+        "n_embd": 32,
+        "n_layer": 3,
+        "n_head": 4,
+        "n_inner": 20,
+        "n_positions": 64,
+        "bos_token_id": 0,
+        "eos_token_id": None,
+        "pad_token_id": 1,
+    },
+    "llama": {**_DECODER, "hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 3},
+    "mistral": {**_DECODER, "hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 3, "sliding_window": 8},
+    "qwen2": {**_DECODER, "num_key_value_heads": 4},
+    "qwen3": {
+        **_DECODER,
+        "num_key_value_heads": 2,
+        "attention_bias": True,
+        "use_sliding_window": True,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+}
+
+DECODERS = frozenset({"gpt2", "llama", "mistral", "qwen2", "qwen3"})
+"""The model types that generate; the others read both ways."""
+
+
+def tiny_model(model_type: str, *, auto: str | None = None, seed: int = 0, **changes: Any) -> Any:
+    """A small model in evaluation mode with three layers; decoders get a language head, the others label tokens.
+
+    Args:
+        model_type: one of ``families.model_types()``.
+        auto: name of another Auto class.
+        seed: of the weights.
+        changes: config fields to set otherwise.
+
+    Raises:
+        AssertionError: this file has no config for the model type.
+    """
+    assert model_type in _CONFIGS, f"family {model_type!r} is not tested: add a small config to {__file__}"
+    auto = auto or ("AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForTokenClassification")
+    config = transformers.AutoConfig.for_model(model_type, **{**_CONFIGS[model_type], **changes})
+    return fill(getattr(transformers, auto).from_config(config).double().eval(), seed)
+
+
+def fill(model: Any, seed: int) -> Any:
+    """Draw every parameter anew, biases and norms too: an untouched bias is zero and would hide what it does."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            is_gain = parameter.dim() == 1 and name.endswith("weight")
+            parameter.copy_(noise + 1.0 if is_gain else noise)
+    return model
+
+
+def batch(*, length: int = 11, padding: str | None = None, seed: int = 1) -> Mapping[str, Tensor]:
+    """Three rows of tokens, the second and third padded on one side if asked."""
+    tokens = torch.randint(2, VOCABULARY, (3, length), generator=torch.Generator().manual_seed(seed))
+    present = torch.ones_like(tokens)
+    for row, short in enumerate((0, 3, 6)):
+        if padding == "right" and short:
+            present[row, -short:] = 0
+        elif padding == "left":
+            present[row, :short] = 0
+    return {"input_ids": tokens.masked_fill(present == 0, 1), "attention_mask": present}
