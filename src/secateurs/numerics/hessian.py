@@ -1,0 +1,259 @@
+"""Second moments of what a reader reads: gathered on calibration batches, then damped into a Hessian.
+
+A layer's output error ``||W' X - W X||_F^2`` is a quadratic form in its Gram matrix ``X X^T``. Products are taken in
+float32 a chunk of tokens at a time and summed in float64 across chunks, so that millions of tokens lose no digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+__all__ = ["CrossMoments", "Moments", "damped", "dead_inputs"]
+
+_CHUNK = 4096  # tokens per product: few enough for float32, many enough for the matrix product to run at full speed
+_PANEL = 512  # rows of the Gram matrix per product: what lies right of them above the diagonal is never computed
+
+
+class Moments:
+    """Running second moments of the inputs of one reader.
+
+    Attributes:
+        total: ``sum_t w_t x_t``, float64.
+        count: ``sum_t w_t``; the number of tokens if they carry no weights.
+    """
+
+    def __init__(self, size: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
+        """Begin with nothing seen.
+
+        Args:
+            size: inputs of the reader.
+            dtype: of the products within a chunk; float64 for exactness to the last digit.
+            device: where the sums are kept and the products are taken.
+        """
+        self._dtype = dtype
+        self._lower = torch.zeros(size, size, dtype=torch.float64, device=device)  # only the lower triangle is true
+        self.total: Float64[Tensor, " d"] = torch.zeros(size, dtype=torch.float64, device=device)
+        self.count = 0.0
+
+    @property
+    def gram(self) -> Float64[Tensor, "d d"]:
+        """``sum_t w_t x_t x_t^T``, symmetric to the last bit; a new tensor at each call."""
+        return _mirrored(self._lower)
+
+    def update(self, inputs: Float[Tensor, "tokens d"], weights: Float[Tensor, " tokens"] | None = None) -> None:
+        """Take in the inputs of some tokens.
+
+        Args:
+            inputs: one row a token, in any floating type.
+            weights: how much each token counts, not negative; tokens of weight 0 (padding) are not even read.
+
+        Raises:
+            ValueError: a weight is negative.
+        """
+        for chunk, chunk_weights in _chunks(inputs, weights):
+            rows = chunk.to(self._lower.device, self._dtype)
+            self.total += (
+                rows.sum(0, dtype=torch.float64) if chunk_weights is None else _weighted_sum(rows, chunk_weights)
+            )
+            if chunk_weights is not None:
+                rows = rows * chunk_weights.to(rows).sqrt()[:, None]
+            for start in range(0, rows.shape[1], _PANEL):
+                stop = start + _PANEL
+                self._lower[start:stop, :stop] += _transposed_product(rows[:, start:stop], rows[:, :stop])
+            self.count += len(chunk) if chunk_weights is None else float(chunk_weights.sum(dtype=torch.float64))
+
+    def merge(self, other: Moments) -> None:
+        """Add what ``other`` has seen, as when several processes share the calibration data."""
+        self._lower += other._lower.to(self._lower.device)
+        self.total += other.total.to(self.total.device)
+        self.count += other.count
+
+    def centred(self) -> Float64[Tensor, "d d"]:
+        """``gram - total total^T / count``: the Gram matrix of a layer whose bias is refitted with its weight.
+
+        Raises:
+            ValueError: nothing has been seen yet.
+        """
+        _require_tokens(self.count)
+        return self.gram - torch.outer(self.total, self.total) / self.count
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The sums as tensors, fit for a safetensors file."""
+        return {"gram": self.gram, "total": self.total.clone(), "count": torch.tensor(self.count, dtype=torch.float64)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], *, dtype: torch.dtype = torch.float32) -> Moments:
+        """The inverse of ``state_dict``, on the device of the state."""
+        moments = cls(len(state["total"]), dtype=dtype, device=state["total"].device)
+        moments._lower += state["gram"]
+        moments.total += state["total"]
+        moments.count = float(state["count"])
+        return moments
+
+
+class CrossMoments:
+    """Running moments between the inputs of a reader and the outputs wanted from it, when those come from another run.
+
+    Minimising ``||W' X - T||`` needs ``T X^T`` beside ``X X^T``: see ``level_factor.least_squares``.
+
+    Attributes:
+        cross: ``sum_t w_t target_t x_t^T``, float64.
+        target_total: ``sum_t w_t target_t``, float64.
+        input_total: ``sum_t w_t x_t``, float64.
+        count: ``sum_t w_t``.
+    """
+
+    def __init__(
+        self, targets: int, size: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> None:
+        """Begin with nothing seen.
+
+        Args:
+            targets: outputs of the reader.
+            size: inputs of the reader.
+            dtype: of the products within a chunk.
+            device: where the sums are kept and the products are taken.
+        """
+        self._dtype = dtype
+        self.cross: Float64[Tensor, "m d"] = torch.zeros(targets, size, dtype=torch.float64, device=device)
+        self.target_total: Float64[Tensor, " m"] = torch.zeros(targets, dtype=torch.float64, device=device)
+        self.input_total: Float64[Tensor, " d"] = torch.zeros(size, dtype=torch.float64, device=device)
+        self.count = 0.0
+
+    def update(
+        self,
+        targets: Float[Tensor, "tokens m"],
+        inputs: Float[Tensor, "tokens d"],
+        weights: Float[Tensor, " tokens"] | None = None,
+    ) -> None:
+        """Take in some tokens: what is wanted of the reader, and what it reads.
+
+        Args:
+            targets: one row a token.
+            inputs: one row a token, the same tokens.
+            weights: how much each token counts, not negative.
+
+        Raises:
+            ValueError: a weight is negative.
+        """
+        columns = targets.shape[1]
+        together = torch.cat([targets.detach().to(self._dtype), inputs.detach().to(targets.device, self._dtype)], dim=1)
+        for chunk, chunk_weights in _chunks(together, weights):
+            rows = chunk.to(self.cross.device)
+            weighted = rows if chunk_weights is None else rows * chunk_weights.to(rows)[:, None]
+            total = weighted.sum(0, dtype=torch.float64)
+            self.target_total += total[:columns]
+            self.input_total += total[columns:]
+            self.cross += _transposed_product(weighted[:, :columns], rows[:, columns:])
+            self.count += len(chunk) if chunk_weights is None else float(chunk_weights.sum(dtype=torch.float64))
+
+    def merge(self, other: CrossMoments) -> None:
+        """Add what ``other`` has seen."""
+        self.cross += other.cross.to(self.cross.device)
+        self.target_total += other.target_total.to(self.cross.device)
+        self.input_total += other.input_total.to(self.cross.device)
+        self.count += other.count
+
+    def centred(self) -> Float64[Tensor, "m d"]:
+        """``cross - target_total input_total^T / count``.
+
+        Raises:
+            ValueError: nothing has been seen yet.
+        """
+        _require_tokens(self.count)
+        return self.cross - torch.outer(self.target_total, self.input_total) / self.count
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The sums as tensors, fit for a safetensors file."""
+        return {
+            "cross": self.cross.clone(),
+            "target_total": self.target_total.clone(),
+            "input_total": self.input_total.clone(),
+            "count": torch.tensor(self.count, dtype=torch.float64),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], *, dtype: torch.dtype = torch.float32) -> CrossMoments:
+        """The inverse of ``state_dict``, on the device of the state."""
+        moments = cls(*state["cross"].shape, dtype=dtype, device=state["cross"].device)
+        moments.cross += state["cross"]
+        moments.target_total += state["target_total"]
+        moments.input_total += state["input_total"]
+        moments.count = float(state["count"])
+        return moments
+
+
+def damped(gram: Float[Tensor, "d d"], fraction: float = 1e-2) -> Float64[Tensor, "d d"]:
+    """Hessian ``gram + fraction * mean(diagonal) * I``, the mean being over the inputs that fire at all.
+
+    An input that never fires gets 1 on the diagonal. Its weight must be treated as zero (see ``dead_inputs``): here it
+    would otherwise look as if it mattered.
+
+    Args:
+        gram: second moments, plain or centred.
+        fraction: 1e-2 keeps the condition number near 3e4 on the Hessians of language models.
+
+    Raises:
+        ValueError: ``gram`` is not finite, or its diagonal is negative.
+    """
+    hessian = gram.detach().to(torch.float64, copy=True)
+    diagonal = hessian.diagonal()
+    if not bool(torch.isfinite(hessian).all()) or bool((diagonal < 0).any()):
+        raise ValueError("the second moments are not finite, or a diagonal entry is negative")
+    dead = diagonal == 0
+    if bool((~dead).any()):
+        diagonal += fraction * diagonal[~dead].mean()
+    hessian[dead, :] = 0.0
+    hessian[:, dead] = 0.0
+    hessian[dead, dead] = 1.0
+    return hessian
+
+
+def dead_inputs(gram: Float[Tensor, "d d"]) -> Bool[Tensor, " d"]:
+    """The inputs that never fire: their weights do nothing and should be set to zero."""
+    return gram.diagonal() == 0
+
+
+def _chunks(
+    inputs: Float[Tensor, "tokens d"], weights: Float[Tensor, " tokens"] | None
+) -> Iterator[tuple[Float[Tensor, "chunk d"], Float[Tensor, " chunk"] | None]]:
+    inputs = inputs.detach()
+    if weights is not None:
+        weights = weights.detach().to(inputs.device)
+        if bool((weights < 0).any()):
+            raise ValueError("token weights must not be negative")
+        kept = weights > 0
+        inputs, weights = inputs[kept], weights[kept]
+    for start in range(0, len(inputs), _CHUNK):
+        yield inputs[start : start + _CHUNK], None if weights is None else weights[start : start + _CHUNK]
+
+
+def _transposed_product(left: Float[Tensor, "tokens m"], right: Float[Tensor, "tokens d"]) -> Float[Tensor, "m d"]:
+    """``left^T right`` at the full precision of its type, whatever autocast and TF32 settings are in force."""
+    if left.device.type == "cpu":
+        # NumPy's BLAS is fast on every processor; the one in PyTorch's wheels crawls on those it does not know.
+        return torch.from_numpy(left.numpy().T @ right.numpy())
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(left.device.type, enabled=False):
+            return left.T @ right
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def _weighted_sum(rows: Float[Tensor, "tokens d"], weights: Float[Tensor, " tokens"]) -> Float64[Tensor, " d"]:
+    return weights.to(rows.device, torch.float64) @ rows.to(torch.float64)
+
+
+def _mirrored(lower: Float64[Tensor, "d d"]) -> Float64[Tensor, "d d"]:
+    return lower.tril() + lower.tril(-1).T
+
+
+def _require_tokens(count: float) -> None:
+    if count <= 0:
+        raise ValueError("no token has been seen yet")

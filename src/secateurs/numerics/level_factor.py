@@ -1,0 +1,129 @@
+"""Every level of one reader, weights and errors, from a single Cholesky factor.
+
+Take the columns in reverse order of removal, those kept longest first: ``C C^T = H[q,q]`` and ``Y = C^T W[:,q]^T``.
+Then the weights that best use the first ``k`` columns solve ``C[:k,:k]^T W_k^T = Y[:k]``, and their squared error is
+the sum of ``||Y[r]||^2`` over ``r >= k``. The order may come from anywhere; its rounding never reaches the weights.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from secateurs.numerics.readers import reader_arrays, unit_columns
+from secateurs.numerics.spd import damped_cholesky
+
+__all__ = ["LevelFactor", "least_squares"]
+
+_PANEL = 256  # rows of Y per product: C is triangular, and what is known to be zero is not multiplied
+
+
+class LevelFactor:
+    """The levels of one reader: level ``k`` keeps the last ``k`` units of the order, with all their weights refitted.
+
+    Attributes:
+        errors: squared output error of each level, ``errors[k]`` with ``k`` units kept, in the units of the Hessian.
+        units: how many units there are.
+    """
+
+    def __init__(
+        self,
+        weight: Float[Tensor, "rows cols"],
+        hessian: Float[Tensor, "cols cols"],
+        order: Int64[Tensor, " units"],
+        *,
+        width: int = 1,
+        metric: Float[Tensor, "rows rows"] | None = None,
+    ) -> None:
+        """Factorise the Hessian once, in float64.
+
+        Args:
+            weight: the reader's weight, outputs by inputs.
+            hessian: second moments of its input.
+            order: the units, the one removed first first.
+            width: adjacent columns per unit.
+            metric: symmetric positive semi-definite ``G`` that weighs the output errors; the refitted weights do not
+                depend on it.
+
+        Raises:
+            ValueError: the shapes do not fit, the order is no permutation, or a number is not finite.
+        """
+        full_weight, full_hessian = reader_arrays(weight, hessian, width)
+        self.units = full_weight.shape[1] // width
+        self._width = width
+        self._order = order.detach().cpu()
+        if not torch.equal(self._order.sort().values, torch.arange(self.units)):
+            raise ValueError(f"the order must be a permutation of {self.units} units")
+        columns = unit_columns(self._order.flip(0).numpy(), width)
+        factor = damped_cholesky(full_hessian[np.ix_(columns, columns)])
+        reduced = _transposed_lower_product(factor, full_weight[:, columns].T)
+        weighed = reduced if metric is None else reduced @ metric.detach().to("cpu", torch.float64).numpy()
+        energies = np.einsum("ij,ij->i", weighed, reduced).clip(min=0.0).reshape(self.units, width).sum(1)
+        tails = np.append(np.cumsum(energies[::-1])[::-1], 0.0)
+        self.errors: Float64[Tensor, " levels"] = torch.from_numpy(tails)
+        self._dense: Float64[Tensor, "rows cols"] = torch.from_numpy(full_weight)
+        self._factor: Float64[Tensor, "cols cols"] = torch.from_numpy(factor)
+        self._reduced: Float64[Tensor, "cols rows"] = torch.from_numpy(reduced)
+
+    def kept(self, level: int) -> Int64[Tensor, " kept"]:
+        """The units of a level, in ascending order.
+
+        Raises:
+            ValueError: there is no such level.
+        """
+        if not 0 <= level <= self.units:
+            raise ValueError(f"level {level} does not exist: between 0 and {self.units} units can be kept")
+        return self._order[self.units - level :].sort().values
+
+    def weight(self, level: int) -> Float64[Tensor, "rows kept_columns"]:
+        """The least-squares weight of a level, its columns in ascending order.
+
+        Raises:
+            ValueError: there is no such level.
+        """
+        places = self._order.flip(0)[: len(self.kept(level))].argsort()
+        if level in (0, self.units):
+            return self._dense[:, : level * self._width].clone()
+        size = level * self._width
+        longest_kept_first = torch.linalg.solve_triangular(
+            self._factor[:size, :size].T, self._reduced[:size], upper=True
+        )
+        return longest_kept_first[torch.from_numpy(unit_columns(places.numpy(), self._width))].T.contiguous()
+
+
+def least_squares(
+    weight_times_gram: Float[Tensor, "rows cols"],
+    hessian: Float[Tensor, "cols cols"],
+    units: Int64[Tensor, " kept"],
+    width: int = 1,
+) -> Float64[Tensor, "rows kept_columns"]:
+    """The weight on the given units alone that comes closest to a target given by its cross moments.
+
+    ``(W C)[:,K] H[K,K]^-1``, which minimises ``||W' X - W Z||`` for ``C = Z X^T`` and ``H = X X^T``.
+
+    Args:
+        weight_times_gram: ``W C``, or the cross moments of the wanted outputs and the inputs.
+        hessian: second moments of the inputs.
+        units: the units that may be used; the columns of the result follow their order.
+        width: adjacent columns per unit.
+
+    Raises:
+        ValueError: the shapes do not fit, or a number is not finite.
+    """
+    cross, full_hessian = reader_arrays(weight_times_gram, hessian, width)
+    columns = unit_columns(units.detach().cpu().numpy(), width)
+    factor = torch.from_numpy(damped_cholesky(full_hessian[np.ix_(columns, columns)]))
+    return torch.cholesky_solve(torch.from_numpy(cross[:, columns].T.copy()), factor).T.contiguous()
+
+
+def _transposed_lower_product(
+    lower: Float[np.ndarray, "n n"], right: Float[np.ndarray, "n m"]
+) -> Float[np.ndarray, "n m"]:
+    """``lower^T right``, without the products that are zero."""
+    product = np.empty(right.shape)
+    for start in range(0, len(lower), _PANEL):
+        stop = start + _PANEL
+        np.matmul(lower[start:, start:stop].T, right[start:], out=product[start:stop])
+    return product

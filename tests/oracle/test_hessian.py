@@ -1,0 +1,157 @@
+"""Running moments and damping against sums written out token by token."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from oracle import naive
+from secateurs.numerics.hessian import CrossMoments, Moments, damped, dead_inputs
+
+
+def inputs_of(tokens: int, size: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(tokens, size, generator=torch.Generator().manual_seed(seed)) + 0.5
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 2e-6)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_moments_match_sums_token_by_token(dtype: torch.dtype, tolerance: float, weighted: bool) -> None:
+    inputs = inputs_of(300, 7)
+    weights = torch.rand(300, generator=torch.Generator().manual_seed(1)) if weighted else None
+    seen = Moments(7, dtype=dtype)
+    for start in range(0, 300, 90):
+        seen.update(inputs[start : start + 90], None if weights is None else weights[start : start + 90])
+    gram, total, count = naive.moments(inputs, weights)
+    # The weights' square roots are rounded to the product type, so compare against the scale of the matrix.
+    scale = float(gram.abs().max())
+    torch.testing.assert_close(seen.gram, gram, rtol=0, atol=tolerance * scale)
+    torch.testing.assert_close(seen.total, total, rtol=0, atol=tolerance * scale)
+    assert seen.count == pytest.approx(count, rel=1e-6)
+    assert torch.equal(seen.gram, seen.gram.T)
+
+
+def test_chunks_and_panels_do_not_show() -> None:
+    inputs = inputs_of(5000, 600).double()  # more tokens than a chunk, more inputs than a panel
+    seen = Moments(600, dtype=torch.float64)
+    seen.update(inputs)
+    torch.testing.assert_close(seen.gram, inputs.T @ inputs, rtol=1e-12, atol=1e-9)
+    torch.testing.assert_close(seen.total, inputs.sum(0), rtol=1e-12, atol=1e-9)
+    assert seen.count == 5000
+
+
+def test_sums_across_chunks_keep_what_float32_would_lose() -> None:
+    ones = torch.ones(2**13, 1)
+    seen = Moments(1)
+    seen._lower += 2.0**24  # a float32 sum could not even count from here
+    seen.update(ones)
+    assert float(seen.gram) == 2.0**24 + 2.0**13
+
+
+def test_tokens_of_weight_zero_are_not_read() -> None:
+    inputs = inputs_of(6, 3)
+    poisoned = inputs.clone()
+    poisoned[4:] = float("nan")
+    seen, expected = Moments(3), Moments(3)
+    seen.update(poisoned, torch.tensor([1.0, 1, 1, 1, 0, 0]))
+    expected.update(inputs[:4])
+    torch.testing.assert_close(seen.gram, expected.gram)
+    torch.testing.assert_close(seen.total, expected.total)
+    assert seen.count == 4
+
+
+def test_negative_weights_are_refused() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        Moments(3).update(inputs_of(2, 3), torch.tensor([1.0, -1.0]))
+
+
+def test_low_precision_inputs_are_summed_in_full_precision() -> None:
+    inputs = inputs_of(500, 5).bfloat16()
+    seen = Moments(5)
+    seen.update(inputs)
+    gram, total, _ = naive.moments(inputs.double())
+    torch.testing.assert_close(seen.gram, gram, rtol=1e-6, atol=0)
+    torch.testing.assert_close(seen.total, total, rtol=1e-6, atol=0)
+
+
+def test_merging_equals_seeing_both() -> None:
+    inputs = inputs_of(40, 4)
+    first, second, both = Moments(4), Moments(4), Moments(4)
+    first.update(inputs[:15])
+    second.update(inputs[15:])
+    both.update(inputs)
+    first.merge(second)
+    torch.testing.assert_close(first.gram, both.gram, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(first.total, both.total)
+    assert first.count == both.count
+
+
+def test_centred_is_the_covariance_times_the_count() -> None:
+    inputs = inputs_of(200, 6).double()
+    seen = Moments(6, dtype=torch.float64)
+    seen.update(inputs)
+    torch.testing.assert_close(seen.centred(), torch.cov(inputs.T) * 199)
+    with pytest.raises(ValueError, match="no token"):
+        Moments(6).centred()
+
+
+def test_state_round_trip() -> None:
+    seen = Moments(4)
+    seen.update(inputs_of(30, 4))
+    again = Moments.from_state(seen.state_dict())
+    assert torch.equal(again.gram, seen.gram)
+    assert torch.equal(again.total, seen.total)
+    assert again.count == seen.count
+    again.update(inputs_of(30, 4, seed=1))
+    assert again.count == 60
+    assert not torch.equal(again.gram, seen.gram)
+
+
+def test_moments_do_not_require_gradients() -> None:
+    inputs = inputs_of(5, 3).requires_grad_()
+    seen = Moments(3)
+    seen.update(inputs)
+    assert not seen.gram.requires_grad
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_moments(weighted: bool) -> None:
+    inputs, targets = inputs_of(300, 5).double(), inputs_of(300, 3, seed=2).double()
+    weights = torch.rand(300, generator=torch.Generator().manual_seed(1)).double() if weighted else None
+    share = torch.ones(300).double() if weights is None else weights
+    first, second = CrossMoments(3, 5, dtype=torch.float64), CrossMoments(3, 5, dtype=torch.float64)
+    first.update(targets[:100], inputs[:100], None if weights is None else weights[:100])
+    second.update(targets[100:], inputs[100:], None if weights is None else weights[100:])
+    first.merge(second)
+    torch.testing.assert_close(first.cross, (targets * share[:, None]).T @ inputs)
+    torch.testing.assert_close(first.target_total, share @ targets)
+    torch.testing.assert_close(first.input_total, share @ inputs)
+    assert first.count == pytest.approx(float(share.sum()))
+    means = (share @ targets / share.sum(), share @ inputs / share.sum())
+    centred = ((targets - means[0]) * share[:, None]).T @ (inputs - means[1])
+    torch.testing.assert_close(first.centred(), centred)
+    again = CrossMoments.from_state(first.state_dict())
+    torch.testing.assert_close(again.centred(), centred)
+
+
+def test_damping_adds_a_share_of_the_mean_diagonal() -> None:
+    gram = torch.tensor([[4.0, 1, 0.5, 0], [1, 3, 0.2, 0.4], [0.5, 0.2, 2, -0.6], [0, 0.4, -0.6, 5]])
+    kept = gram.clone()
+    expected = gram.double() + 0.035 * torch.eye(4).double()
+    torch.testing.assert_close(damped(gram), expected)
+    torch.testing.assert_close(damped(gram, 0.0), gram.double())
+    assert torch.equal(gram, kept)
+
+
+def test_dead_inputs_get_one_on_the_diagonal_and_do_not_move_the_mean() -> None:
+    gram = torch.diag(torch.tensor([2.0, 0.0, 4.0]))
+    torch.testing.assert_close(damped(gram), torch.diag(torch.tensor([2.03, 1.0, 4.03]).double()))
+    assert dead_inputs(gram).tolist() == [False, True, False]
+    torch.testing.assert_close(damped(torch.zeros(2, 2)), torch.eye(2).double())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_damping_refuses_what_is_no_gram_matrix(bad: float) -> None:
+    gram = torch.eye(3)
+    gram[1, 1] = bad
+    with pytest.raises(ValueError, match="not finite, or a diagonal entry is negative"):
+        damped(gram)
