@@ -1,0 +1,54 @@
+"""What a person sees in the terminal: progress bars, one line a stage, errors in one line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+__all__ = ["console", "errors", "logs", "tracking"]
+
+T = TypeVar("T")
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def logs(verbose: bool) -> None:
+    """Warnings, or with ``verbose`` one line a stage, above the progress bars."""
+    handler = RichHandler(console=errors, show_path=False, show_time=verbose, markup=False)
+    root = logging.getLogger("secateurs")
+    root.handlers = [handler]
+    root.setLevel(logging.INFO if verbose else logging.WARNING)
+    for noisy in ("transformers", "datasets", "httpx", "huggingface_hub"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    from datasets.utils.logging import disable_progress_bar
+    from transformers.utils import logging as transformers_logging
+
+    disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+
+
+@contextmanager
+def tracking() -> Iterator[Any]:
+    """A ``Track``: every stage gets a bar that stays when it is done."""
+    progress = Progress(
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=errors,
+    )
+
+    def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+        yield from progress.track(items, total=total, description=title)
+
+    with progress:
+        yield track

@@ -1,0 +1,139 @@
+"""What ZipLM and its baselines share: levels put into the live model, and how far its outputs then move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secateurs.cost import LatencyTable
+from secateurs.job import Job
+from secateurs.stages.levels import LevelDatabase, Projection
+from secateurs.stages.replay import Replay
+from secateurs.stages.search import Menu
+from secateurs.stages.stitch import Stitch
+from secateurs.structure import Group, Kind, Structure
+from secateurs.target import Budget
+
+__all__ = ["Objective", "Stitched", "menus", "projections", "table_of"]
+
+
+def table_of(budget: Budget) -> LatencyTable:
+    """The latency table of a time budget."""
+    assert isinstance(budget.cost, LatencyTable), "this method meets time budgets only"
+    return budget.cost
+
+
+def projections(stitch: Stitch) -> dict[str, Projection]:
+    """The dense output projection of every group."""
+    return {group.name: Projection(stitch.weight(group.name), stitch.bias(group.name)) for group in stitch.structure}
+
+
+def menus(
+    structure: Structure, table: LatencyTable, errors: Mapping[str, Tensor], ratio: float, snap: bool
+) -> dict[str, Menu]:
+    """The levels on offer: every head count; widths shrinking by ``ratio`` a step, snapped to what the table shows free."""
+    offered = {}
+    for group in structure:
+        multiple = table.curve(group.name).multiple if snap else 1
+        kept = _grid(group, ratio, multiple)
+        error = errors[group.name].tolist()
+        offered[group.name] = Menu(
+            kept, tuple(table.group_cost(group.name, count) for count in kept), tuple(error[count] for count in kept)
+        )
+    return offered
+
+
+def _grid(group: Group, ratio: float, multiple: int) -> tuple[int, ...]:
+    if group.kind is Kind.HEAD:
+        return tuple(range(group.size + 1))
+    counts, width = {0, group.size}, float(group.size)
+    while width > max(1, 0.01 * group.size):  # the paper stops at 99 % removed
+        counts.add(min(group.size, max(1, round(width / multiple)) * multiple) if multiple > 1 else round(width))
+        width *= ratio
+    return tuple(sorted(counts))
+
+
+class Stitched:
+    """The live model at some profile; only what differs is swapped."""
+
+    def __init__(self, stitch: Stitch, database: LevelDatabase) -> None:
+        self.stitch = stitch
+        self.database = database
+        self.profile = stitch.structure.sizes
+
+    def apply(self, profile: Mapping[str, int]) -> None:
+        """Put the model at ``profile``."""
+        for name, kept in profile.items():
+            if self.profile[name] != kept:
+                if kept == self.stitch.structure[name].size:
+                    self.stitch.reset(name)
+                else:
+                    level = self.database.level(name, kept)
+                    self.stitch.install(name, level.units, level.weight, level.bias)
+                self.profile[name] = kept
+
+
+class Objective:
+    """Divergence of the model at a profile from its dense self, by row, on some batches.
+
+    Args:
+        stitched: the live model (shared by all objectives).
+        job: task and device.
+        batches: the texts.
+        score: ``(task, signal, dense signal) -> rows``; the task's divergence by default.
+    """
+
+    def __init__(self, stitched: Stitched, job: Job, batches: Sequence[dict[str, Tensor]]) -> None:
+        self.stitched = stitched
+        self.task = job.task
+        structure = job.structure
+        self.layer_of = {group.name: group.layer for group in structure}
+        self.replay = Replay(job.model, list(structure.layers), batches, job.device)
+        stitched.apply(structure.sizes)
+        self.settled = structure.sizes
+        self.teacher = self.replay.record(self._signal)
+        self._seen: dict[tuple[int, ...], Float[Tensor, " rows"]] = {}
+
+    def settle(self, profile: Mapping[str, int]) -> None:
+        """Make ``profile`` the incumbent: candidates are run from the first layer in which they differ from it."""
+        self.stitched.apply(profile)
+        self.settled = dict(profile)
+        self._seen[tuple(profile.values())] = self._rows(self.replay.record(self._signal))
+
+    def __call__(self, profile: Mapping[str, int]) -> Float[Tensor, " rows"]:
+        key = tuple(profile.values())
+        if key not in self._seen:
+            self.stitched.apply(profile)
+            changed = {self.layer_of[name] for name, kept in profile.items() if kept != self.settled[name]}
+            start = min(changed, key=self.replay.position.__getitem__) if changed else None
+            self._seen[key] = self._rows(self.replay.run(self._signal, start))
+        return self._seen[key]
+
+    def _signal(self, outputs: Any, batch: dict[str, Tensor]) -> Tensor:
+        return self.task.signal(outputs, batch)
+
+    def _rows(self, signals: Any) -> Float[Tensor, " rows"]:
+        pairs = zip(signals, self.teacher, strict=True)
+        return torch.cat([self.task.divergence(ours, theirs).float().cpu() for ours, theirs in pairs])
+
+
+def task_loss(
+    stitched: Stitched, job: Job, batches: Sequence[dict[str, Tensor]]
+) -> Callable[[Mapping[str, int]], Tensor]:
+    """The paper's objective: the task's own loss, by batch."""
+
+    def loss(profile: Mapping[str, int]) -> Tensor:
+        stitched.apply(profile)
+        values = []
+        with torch.inference_mode():
+            for batch in batches:
+                inputs = {name: value.to(job.device) for name, value in batch.items()}
+                features = {name: value for name, value in inputs.items() if name != "labels"}
+                values.append(job.task.loss(job.model(**features), inputs).float().cpu())
+        return torch.stack(values)
+
+    return loss

@@ -1,0 +1,54 @@
+"""Searches already done, on disk: a killed run does not search twice, and a similar budget starts where one ended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+__all__ = ["Past", "Pasts"]
+
+NEAR = 0.1
+"""Budgets within 10 % of each other have nearly the same answer."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What one search found.
+
+    Args:
+        limit: its budget, ms.
+        profile: group name -> kept units.
+        costs: what the knapsack was last solved with.
+        value: mean objective on the held-out texts.
+        evaluations: models tried.
+    """
+
+    limit: float
+    profile: dict[str, int]
+    costs: dict[str, list[float]]
+    value: float
+    evaluations: int
+
+
+class Pasts:
+    """All of them, in the order in which they were done."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.done = [Past(**values) for values in json.loads(path.read_text())] if path.is_file() else []
+
+    def exactly(self, limit: float) -> Past | None:
+        """The search of this very budget."""
+        return next((past for past in self.done if past.limit == limit), None)
+
+    def near(self, limit: float) -> Past | None:
+        """The latest search of a similar budget."""
+        return next((past for past in reversed(self.done) if abs(past.limit / limit - 1) < NEAR), None)
+
+    def add(self, past: Past) -> None:
+        """Remember, on disk first."""
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps([asdict(one) for one in [*self.done, past]]))
+        partial.replace(self.path)
+        self.done.append(past)

@@ -1,0 +1,82 @@
+"""``--dry-run``: what a run would do, about how long it would take and how much memory, after really reading everything.
+
+Model and data are read and checked, and one batch is timed; nothing is written.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from rich.table import Table
+
+from secateurs.cost import ParameterCost
+from secateurs.pipeline import Loaded, load
+from secateurs.recipe import Recipe
+
+__all__ = ["plan"]
+
+TABLE_SECONDS = 25.0
+"""A latency table stops adding rounds after about this long; so does one contract measurement."""
+
+
+def plan(recipe: Recipe) -> Table:
+    """One row a stage.
+
+    Raises:
+        SecateursError: whatever would stop the run at its start.
+    """
+    loaded = load(recipe)
+    second = _seconds_a_sequence(loaded)
+    samples = sum(len(batch["input_ids"]) for batch in loaded.data.calibration)
+    forwards = loaded.method.forwards(loaded.structure, samples)
+    targets = len(recipe.targets)
+    rows = [
+        ("latency", f"table for {loaded.environment}", 0.0 if recipe.latency_table else TABLE_SECONDS),
+        (
+            "prepare",
+            f"{loaded.method.name}: {samples} texts, {len(loaded.structure)} groups",
+            second * forwards["prepare"],
+        ),
+    ]
+    for target in recipe.targets:
+        rows.append((f"prune to {target}", f"folder {target.folder}", second * forwards["target"] + TABLE_SECONDS))
+    if recipe.recover_epochs:
+        steps = recipe.recover_epochs * len(loaded.data.train or [])
+        # forward and backward of the student (3), forward of the teacher (1)
+        rows.append(("recover", f"{recipe.recover_epochs:g} epochs, each target", targets * steps * 4 * second))
+    total = sum(seconds for *_, seconds in rows)
+    table = Table("stage", "what", "about", title=f"{recipe.model}: {loaded.data.description}", title_justify="left")
+    for name, what, seconds in rows:
+        table.add_row(name, what, _duration(seconds))
+    table.add_section()
+    table.add_row("in all", "", _duration(total))
+    table.caption = f"memory: about {_memory_bytes(loaded, samples) / 1e9:.1f} GB. Nothing was written."
+    return table
+
+
+def _seconds_a_sequence(loaded: Loaded) -> float:
+    """Of a calibration batch, forward only."""
+    batch = {name: value.to(loaded.recipe.device) for name, value in loaded.data.calibration[0].items()}
+    features = {name: value for name, value in batch.items() if name != "labels"}
+    with torch.inference_mode():
+        loaded.model(**features)
+        started = time.perf_counter()
+        loaded.model(**features)
+        if loaded.recipe.device != "cpu":
+            torch.cuda.synchronize()
+    return (time.perf_counter() - started) / len(batch["input_ids"])
+
+
+def _memory_bytes(loaded: Loaded, samples: int) -> float:
+    """Dense model, teacher and candidate; Gram matrices and factors (fp64); hidden states for the search and refit."""
+    cost = ParameterCost.of(loaded.model, loaded.structure)
+    weights = 4.0 * float(cost(loaded.structure.sizes))
+    grams = sum(8.0 * (group.size * group.width) ** 2 for group in loaded.structure)
+    tokens = sum(batch["input_ids"].numel() for batch in loaded.data.calibration)
+    hidden = loaded.model.config.hidden_size * 4.0
+    return 3 * weights + 2 * grams + min(5e9, tokens * hidden * len(loaded.structure)) + 0.5e9
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,156 @@
+"""``Recipe``: what a run is. The same fields in YAML, on the command line and in Python.
+
+The model, task and data; the method with its hyper-parameters; the targets; the environment in which the speed-up is
+measured; recovery. Every field has its default here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from secateurs.environment import Environment
+from secateurs.errors import RecipeError
+from secateurs.target import Speedup
+
+__all__ = ["ColumnNames", "Recipe"]
+
+
+class ColumnNames(BaseModel):
+    """Which columns of the data hold what; found by their usual names when left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+
+
+class Recipe(BaseModel):
+    """A whole run.
+
+    >>> Recipe(model="m", task="text-classification", data="d", speedup=[3, 2]).speedup
+    (2.0, 3.0)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="a Hugging Face folder, or a hub id")
+    task: str = Field(description="text-classification, embedding or causal-lm")
+    data: str = Field(description="a folder or file (parquet, csv, jsonl, txt), or a hub id")
+    columns: ColumnNames = ColumnNames()
+
+    method: str = Field("ziplm", description="ziplm, or a baseline: magnitude, random, uniform")
+    preset: Literal["default", "paper"] = Field("default", description="paper: the choices of the paper throughout")
+    hyperparameters: dict[str, Any] = Field(default_factory=dict, description="fields of the method to override")
+
+    speedup: tuple[float, ...] = Field(description="targets, dense ms / pruned ms")
+    tolerance: float = Field(0.05, gt=0, description="a result may be at most this much faster than asked")
+
+    batch_size: int = Field(32, ge=1, description="sequences a forward pass, where the speed-up is measured")
+    sequence_length: int = Field(128, ge=1, description="tokens a sequence; longer texts are cut")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = what torch would take")
+    clock: Literal["wall", "cpu"] = Field("wall", description="cpu: process time, true on a busy machine with 1 thread")
+    runtime: str = "torch"
+    latency_table: str | None = Field(None, description="a table measured elsewhere, instead of measuring here")
+
+    calibration_samples: int = Field(1024, ge=1, le=1_000_000, description="texts for the Hessians and the search")
+    evaluation_samples: int | None = Field(None, ge=1, description="evaluate on at most this many; default all")
+    recover_epochs: float = Field(0.0, ge=0, description="epochs of distillation after shrinking; 0 = one-shot")
+    learning_rate: float = Field(5e-5, gt=0, description="peak, linear to 0, for recovery")
+    train_batch_size: int = Field(32, ge=1)
+    seed: int = 0
+    trust_remote_code: bool = Field(False, description="run code that lies beside the weights of the model")
+
+    @field_validator("speedup", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) else value
+
+    @field_validator("speedup")
+    @classmethod
+    def _targets(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value:
+            raise ValueError("give at least one speed-up")
+        for target in value:
+            if not target > 1:
+                raise ValueError(f"a speed-up of {target:g} asks for nothing; give a number greater than 1")
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _clock_fits(self) -> Recipe:
+        if self.clock == "cpu" and self.device != "cpu":
+            raise ValueError("clock cpu counts processor time; on a GPU use clock wall")
+        return self
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Recipe:
+        """Validate.
+
+        Raises:
+            RecipeError: one line with every field that is wrong.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            wrong = "; ".join(_explain(problem, cls) for problem in error.errors())
+            raise RecipeError(f"the recipe is not valid: {wrong}") from None
+
+    @classmethod
+    def load(cls, path: str | Path, **changes: Any) -> Recipe:
+        """Read YAML; keyword arguments win over the file.
+
+        Raises:
+            RecipeError: the file is missing, is no YAML mapping, or a field is wrong.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text())
+        except FileNotFoundError:
+            raise RecipeError(f"no recipe at {path}") from None
+        except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+            raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path} holds {type(values).__name__}, not a mapping of recipe fields")
+        return cls.of({**values, **changes})
+
+    def to_yaml(self) -> str:
+        """What ``load`` reads: the fields that differ from their defaults."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def targets(self) -> tuple[Speedup, ...]:
+        """Ascending."""
+        return tuple(Speedup(value) for value in self.speedup)
+
+    @property
+    def environment(self) -> Environment:
+        """Where the speed-up must hold."""
+        import torch
+
+        return Environment(
+            device=self.device,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+            sequence_length=self.sequence_length,
+            threads=self.threads or torch.get_num_threads(),
+            runtime=self.runtime,
+            clock=self.clock,
+        )
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> str:
+    """One problem in words: which field, what is wrong, what is allowed."""
+    field = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    if problem["type"] == "missing":
+        return f"{field} is missing"
+    if problem["type"] == "extra_forbidden":
+        return f"there is no field {field} (fields: {', '.join(model.model_fields)})"
+    return f"{field}: {problem['msg'].removeprefix('Value error, ')} (given: {problem['input']!r})"

@@ -1,0 +1,54 @@
+"""The loader that travels with a pruned checkpoint: ``modeling_pruned.py`` beside the weights, named in ``auto_map``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateurs import modeling_pruned
+from secateurs.modeling_pruned import BLOCK
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["add_loader", "auto_classes", "needs_loader"]
+
+FILE = "modeling_pruned"
+
+
+def needs_loader(config: Any) -> bool:
+    """Does this config carry edits, so that the stock class alone would build another model?"""
+    return bool((getattr(config, BLOCK, None) or {}).get("edits"))
+
+
+def auto_classes(config: Any) -> dict[str, type]:
+    """Name of an Auto class -> the stock class it builds for this config, for every Auto class that knows the config."""
+    from transformers.models.auto import modeling_auto
+
+    found: dict[str, type] = {}
+    for name, auto in vars(modeling_auto).items():
+        mapping = getattr(auto, "_model_mapping", None)
+        if isinstance(auto, type) and mapping is not None and type(config) in mapping:
+            known = mapping[type(config)]
+            stock = known[0] if isinstance(known, (tuple, list)) else known
+            if stock.__module__.startswith("transformers."):
+                found[name] = stock
+    return found
+
+
+def add_loader(folder: Path, model: PreTrainedModel) -> None:
+    """Complete a folder that ``save_pretrained`` wrote: add the loader, and name its classes in ``config.json``."""
+    autos = auto_classes(model.config)
+    classes = sorted(set(autos.values()), key=lambda cls: cls.__name__)
+    lines = [Path(modeling_pruned.__file__).read_text(encoding="utf-8"), "", "# The classes of this model."]
+    lines += [f"import {module}  # noqa: E402" for module in sorted({cls.__module__ for cls in classes})]
+    for cls in classes:
+        lines += ["", "", f"class {cls.__name__}(Pruned, {cls.__module__}.{cls.__name__}):", "    pass"]
+    names = "".join(f", {cls.__name__}" for cls in classes)
+    lines += ["", "", f"keep_key_names({model.config.model_type!r}{names})", ""]
+    (folder / f"{FILE}.py").write_text("\n".join(lines), encoding="utf-8")
+    path = folder / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["auto_map"] = {auto: f"{FILE}.{cls.__name__}" for auto, cls in autos.items()}
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

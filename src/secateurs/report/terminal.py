@@ -1,0 +1,59 @@
+"""The results of a run as a table in the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from secateurs.report import figures
+from secateurs.report.values import Facts
+
+__all__ = ["table"]
+
+
+def table(report: Facts) -> Table:
+    """One row a model, the dense model last."""
+    models = sorted(report.models, key=lambda result: result.target)
+    metric = next((result.metric for result in models if result.metric is not None), None)
+    divergence = next((result.divergence for result in models if result.divergence is not None), None)
+    drawn = Table(title=Text(report.name), title_justify="left", header_style="bold")
+    for heading in ("asked", "predicted", "measured", "95 % interval", "latency", "parameters", "sparsity"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    if metric is not None:
+        drawn.add_column(Text(figures.words(metric.name)), justify="right", no_wrap=True)
+    if divergence is not None:
+        drawn.add_column(Text(figures.words(divergence.name)), justify="right", no_wrap=True)
+    drawn.add_column("target")
+    drawn.add_column("folder", overflow="fold")
+    for result in models:
+        measured = result.measured_speedup
+        cells = [
+            figures.asked(report, result),
+            figures.speedup(result.predicted_speedup),
+            figures.speedup(measured.median) if measured else figures.MISSING,
+            figures.span(measured) if measured else figures.MISSING,
+            figures.ms(result.latency_ms),
+            figures.parameters(result.parameters),
+            figures.percent(result.sparsity),
+        ]
+        if metric is not None:
+            own = result.metric
+            cells.append(f"{figures.quality(own.value)} ({figures.difference(own)})" if own else figures.MISSING)
+        if divergence is not None:
+            cells.append(figures.quality(result.divergence.value) if result.divergence else figures.MISSING)
+        met = Text("met", "green") if result.met else Text("missed", "bold red")
+        drawn.add_row(*map(Text, cells), met, Text(result.path))
+    if models:
+        dense = models[0]
+        cells = [
+            "dense",
+            "",
+            "1.00x",
+            "",
+            figures.ms(dense.dense_latency_ms),
+            figures.parameters(dense.dense_parameters),
+        ]
+        cells += ["0 %"] + ([figures.quality(metric.dense)] if metric else []) + (["0"] if divergence else [])
+        drawn.add_section()
+        drawn.add_row(*map(Text, cells), style="dim")
+    return drawn

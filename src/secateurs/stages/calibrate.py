@@ -1,0 +1,144 @@
+"""Calibration: what every output projection sees on the data, as sums of ``x``, ``x x^T`` and a token count.
+
+PAD tokens are left out. Labels are not needed. The sums are streamed batch by batch, so memory does not grow with the
+number of samples; where the Gram matrices of all groups do not fit, several passes over the data share the memory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from secateurs.errors import CalibrationError
+from secateurs.numerics.hessian import Moments
+from secateurs.structure import Group, Structure
+
+__all__ = ["calibrate", "token_mask"]
+
+logger = logging.getLogger(__name__)
+
+Batch = dict[str, Tensor]
+FisherLoss = Callable[[Any, Batch, torch.Generator], Tensor]
+
+
+def token_mask(batch: Batch, *, padding: bool = False) -> Bool[Tensor, "batch sequence"]:
+    """Which tokens count: all that are not PAD, or all of them with ``padding`` (as the paper's code does)."""
+    ids = batch["input_ids"]
+    mask = batch.get("attention_mask")
+    return torch.ones_like(ids, dtype=torch.bool) if padding or mask is None else mask.bool()
+
+
+def calibrate(
+    model: nn.Module,
+    structure: Structure,
+    batches: Sequence[Batch],
+    *,
+    device: torch.device | str = "cpu",
+    fisher_loss: FisherLoss | None = None,
+    padding: bool = False,
+    seed: int = 0,
+    memory_bytes: float = 6e9,
+    track: Callable[..., Iterable[Any]] = lambda items, title, total=None: items,
+) -> dict[str, Moments]:
+    """Moments of the reader inputs of every group.
+
+    Args:
+        model: in evaluation mode, on ``device``.
+        structure: whose readers are watched.
+        batches: calibration batches (CPU tensors).
+        fisher_loss: ``(outputs, batch, generator) -> scalar`` whose gradient is a sample of the score. With it, a
+            token counts ``||d loss / d output||^2``: the Gauss-Newton weight of an error made there.
+        padding: count PAD tokens too.
+        memory_bytes: what the Gram matrices of one pass may take.
+
+    Returns:
+        Group name -> moments (fp64). Under ``fisher_loss`` the weights are scaled to a mean of 1.
+
+    Raises:
+        CalibrationError: there is no data, or an activation is not finite.
+    """
+    if not batches:
+        raise CalibrationError("there are no calibration batches; give at least one text")
+    moments: dict[str, Moments] = {}
+    for part, groups in enumerate(_passes(structure, memory_bytes)):
+        generator = torch.Generator(device=device).manual_seed(seed)
+        moments |= {group.name: Moments(group.size * group.width) for group in groups}
+        with _Watch(model, groups, gradients=fisher_loss is not None) as watch:
+            for batch in track(batches, "calibrate" if part == 0 else f"calibrate (pass {part + 1})"):
+                inputs = {name: value.to(device) for name, value in batch.items()}
+                tokens = token_mask(inputs, padding=padding).flatten()
+                features = {name: value for name, value in inputs.items() if name != "labels"}
+                if fisher_loss is None:
+                    with torch.inference_mode():
+                        model(**features)
+                else:
+                    with torch.enable_grad():
+                        fisher_loss(model(**features), inputs, generator).backward()
+                for group in groups:
+                    seen, weights = watch.take(group.name, tokens)
+                    if not torch.isfinite(seen).all():
+                        raise CalibrationError(
+                            f"the inputs of {group.reader} are not finite on the calibration data; check the weights "
+                            "of the model, or use --dtype float32"
+                        )
+                    moments[group.name].update(seen, weights)
+        model.zero_grad(set_to_none=True)
+    return moments
+
+
+class _Watch:
+    """Hooks that hold the last input of every reader (and the gradient at its output)."""
+
+    def __init__(self, model: nn.Module, groups: Sequence[Group], *, gradients: bool) -> None:
+        self.seen: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
+        self.gradients = gradients
+        self.handles = [model.get_submodule(group.reader).register_forward_hook(self._keep(group)) for group in groups]
+
+    def _keep(self, group: Group) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            self.seen[group.name] = args[0].detach()
+            if self.gradients:
+                output.retain_grad()
+                self.outputs[group.name] = output
+
+        return hook
+
+    def take(
+        self, name: str, tokens: Bool[Tensor, " tokens"]
+    ) -> tuple[Float[Tensor, "kept columns"], Float[Tensor, " kept"] | None]:
+        """Inputs of the tokens that count and their weights; nothing is held on to."""
+        seen = self.seen.pop(name).flatten(0, -2)[tokens]
+        if not self.gradients:
+            return seen, None
+        gradient = self.outputs.pop(name).grad
+        assert gradient is not None
+        return seen, gradient.flatten(0, -2)[tokens].double().pow(2).sum(-1)
+
+    def __enter__(self) -> _Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def _passes(structure: Structure, memory_bytes: float) -> list[list[Group]]:
+    """Groups packed so that the fp64 Gram matrices of one pass fit."""
+    passes: list[list[Group]] = [[]]
+    used = 0.0
+    for group in structure:
+        need = 8.0 * (group.size * group.width) ** 2
+        if passes[-1] and used + need > memory_bytes:
+            passes.append([])
+            used = 0.0
+        passes[-1].append(group)
+        used += need
+    if len(passes) > 1:
+        logger.info("calibration takes %d passes over the data to stay within %.1f GB", len(passes), memory_bytes / 1e9)
+    return passes

@@ -1,0 +1,210 @@
+"""What every kept count costs in milliseconds on this machine: a ``LatencyTable`` from a few in-situ measurements.
+
+One layer of each shape is taken out of the model together with the inputs it gets in a real forward pass. It is timed
+with one of its groups cut to ``k`` units and all others emptied; the same layer with every group emptied is
+subtracted. The whole dense model, and the whole model with everything emptied, are timed in the same session: they
+anchor both ends of the table, ``dense = overhead + sum of curves`` and ``overhead = everything emptied``.
+
+Differs from ZipLM (2302.04089), which adds up the isolated curves and calls the rest overhead: here the curves are
+scaled by the one factor that makes both anchors exact, which is within a few per cent of 1 on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs import clock
+from secateurs.clock import NOISY, Run, Samples, Timer, interleave, warn_if_noisy
+from secateurs.cost import LatencyCurve, LatencyTable
+from secateurs.curves import CurvePlan, fit_curve, free_multiple, plan_curves
+from secateurs.environment import Environment, machine
+from secateurs.mask import Mask
+from secateurs.runtimes import runtime
+from secateurs.shrink import shrink
+from secateurs.structure import Kind, Structure
+from secateurs.workload import DTYPES, check, random_batch, twin
+
+__all__ = ["measure_table"]
+
+logger = logging.getLogger(__name__)
+
+
+class Replay(nn.Module):
+    """One layer, run on the arguments it once got."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self.layer(*args, **kwargs)
+
+
+def measure_table(
+    model: Any,
+    structure: Structure,
+    environment: Environment,
+    *,
+    seed: int = 0,
+    batch: Mapping[str, Any] | None = None,
+    seconds: float = 20.0,
+    rounds: tuple[int, int] = (5, 60),
+    quick: bool = False,
+    points: Mapping[Kind, Sequence[int]] | None = None,
+    multiple: int | None = None,
+    probe: bool = False,
+    timer: Timer | None = None,
+    track: Callable[..., Iterable[Any]] | None = None,
+) -> LatencyTable:
+    """Measure one model in one environment. The model is left as it was.
+
+    Args:
+        model: a transformers model, dense or already pruned.
+        structure: what can be removed from it.
+        environment: where and how it runs.
+        seed: of the random tokens and of the order of timing.
+        batch: inputs to use in place of random tokens, on the environment's device.
+        seconds: wall time after which no further round of timings begins.
+        rounds: at least and at most so many rounds.
+        quick: a quarter of the time and 3 to 12 rounds: for a first look.
+        points: kept counts to measure, by kind; full size is always among them.
+        multiple: widths are snapped to this; by default 8 on the CPU and 64 on a GPU.
+        probe: measure the free multiple instead.
+        timer: reads the clock; by default the environment's own.
+        track: shows progress.
+
+    Raises:
+        RecipeError: the environment cannot be used here, or a group has no place in a layer.
+    """
+    check(environment, model)
+    read = timer or clock.timer(environment)
+    if quick:
+        seconds, rounds = seconds / 4, (min(3, rounds[0]), min(12, rounds[1]))
+    step = multiple or (64 if environment.device.startswith("cuda") else 8)
+    placed = twin(model, environment.device, DTYPES[environment.dtype]).eval()
+    inputs = random_batch(placed, environment, seed=seed) if batch is None else batch
+
+    curves, groups = plan_curves(placed, structure, points or {}, step, probe)
+    runs = _candidates(placed, structure, environment, inputs, curves)
+    samples = interleave(
+        runs, environment, seed=seed, seconds=seconds, rounds=rounds, timer=read, track=track, label="latency"
+    )
+    noise = samples.noise("dense")
+    warn_if_noisy(noise, samples.rounds, environment)
+    return _assemble(samples, curves, groups, structure, environment, noise)
+
+
+def _candidates(
+    model: Any,
+    structure: Structure,
+    environment: Environment,
+    batch: Mapping[str, Any],
+    curves: Mapping[str, CurvePlan],
+) -> dict[str, Run]:
+    """What is timed: ``dense``, ``emptied``, ``LAYER`` (emptied) and ``CURVE UNITS``."""
+    prepare = runtime(environment.runtime)
+    captured = _capture(model, batch, {curve.group.layer for curve in curves.values()})
+
+    def whole(mask: Mask | None) -> Run:
+        copy = twin(model)
+        run = prepare(copy if mask is None else shrink(copy, structure, mask), environment)
+        return lambda: run(batch)
+
+    def one(layer: str, name: str | None, kept: int) -> Run:
+        inside = structure.within(layer)
+        counts = {group.name: kept if group.name == name else 0 for group in inside}
+        mask = Mask.from_units(inside, {group: torch.arange(count) for group, count in counts.items()})
+        run = prepare(Replay(shrink(twin(model.get_submodule(layer)), inside, mask)), environment)
+        return lambda: run(captured[layer])
+
+    nothing = {group.name: torch.zeros(group.size, dtype=torch.bool) for group in structure}
+    runs = {"dense": whole(None), "emptied": whole(Mask(nothing))}
+    for name, curve in curves.items():
+        layer = curve.group.layer
+        if layer not in runs:
+            runs[layer] = one(layer, None, 0)
+        for units in dict.fromkeys((*curve.units, *curve.probe)):
+            runs[f"{name} {units}"] = one(layer, curve.group.name, units)
+    return runs
+
+
+def _capture(model: Any, batch: Mapping[str, Any], layers: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The arguments that these layers get in one forward pass, as a batch for ``Replay``."""
+    captured: dict[str, dict[str, Any]] = {}
+
+    def keep(layer: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            captured[layer] = {"args": args, "kwargs": kwargs}
+
+        return hook
+
+    handles = [model.get_submodule(layer).register_forward_pre_hook(keep(layer), with_kwargs=True) for layer in layers]
+    try:
+        with torch.inference_mode():
+            model(**batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return captured
+
+
+def _assemble(
+    samples: Samples,
+    curves: Mapping[str, CurvePlan],
+    groups: Mapping[str, str],
+    structure: Structure,
+    environment: Environment,
+    noise: float,
+) -> LatencyTable:
+    """Medians -> differences -> monotone curves -> scaled so that both anchors hold."""
+    dense, emptied = samples.median("dense"), samples.median("emptied")
+    floor = 1e-3 * dense / len(structure)
+    fitted: dict[str, LatencyCurve] = {}
+    for name, curve in curves.items():
+        base = samples.median(curve.group.layer)
+        keys = [f"{name} {units}" for units in curve.units]
+        multiple = curve.multiple
+        if curve.probe:
+            spread = max(samples.spread(f"{name} {width}") for width in curve.probe)
+            times = {width: samples.median(f"{name} {width}") - base for width in curve.probe}
+            multiple = free_multiple(times, max(0.03, spread))
+        fitted[name] = fit_curve(
+            curve.units,
+            [samples.median(key) - base for key in keys],
+            [samples.spread(key) for key in keys],
+            multiple=multiple,
+            floor=floor,
+        )
+    raw = sum(float(fitted[groups[group.name]](group.size)) for group in structure)
+    overhead = emptied
+    if dense - emptied < NOISY * dense:
+        overhead = (1 - NOISY) * dense
+        logger.warning(
+            "the dense model (%.3f ms) is hardly slower than with everything removed (%.3f ms) on %s: no speed-up can "
+            "be had from cutting it there, or the timings are noise; the table assumes that %.0f %% can be removed",
+            dense,
+            emptied,
+            environment,
+            100 * NOISY,
+        )
+    scale = (dense - overhead) / raw
+    if abs(scale - 1) > 2 * NOISY:
+        logger.warning(
+            "the layers on their own take %.3f ms but %.3f ms of the whole model on %s; the curves are scaled by %.2f",
+            raw,
+            dense - overhead,
+            environment,
+            scale,
+        )
+    scaled = {
+        name: LatencyCurve(
+            curve.units, tuple(scale * ms for ms in curve.ms), curve.raw_ms, curve.spread, curve.multiple
+        )
+        for name, curve in fitted.items()
+    }
+    return LatencyTable(environment, dense, overhead, scaled, dict(groups), machine(), noise)

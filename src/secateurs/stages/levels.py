@@ -1,0 +1,192 @@
+"""The level database: for every group, the order in which units go and the best weights at *any* kept count.
+
+One greedy pass and one Cholesky factor a group (``numerics``) serve every level of every target. With bias
+compensation the output projection is refitted as least squares with an intercept: moments are centred,
+``Hc = H - N mu mu^T``, and ``b' = b + (W - W') mu``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from secateurs.errors import CalibrationError, CheckpointError
+from secateurs.numerics.hessian import Moments, damped
+from secateurs.numerics.level_factor import LevelFactor
+from secateurs.numerics.obs import elimination_order
+from secateurs.structure import Structure
+
+__all__ = ["Level", "LevelDatabase", "Projection"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A dense output projection in Linear's orientation: ``weight`` (rows x columns) and ``bias`` (rows) or ``None``."""
+
+    weight: Float[Tensor, "rows columns"]
+    bias: Float[Tensor, " rows"] | None
+
+
+@dataclass(frozen=True)
+class Level:
+    """One kept count of a group: which units (ascending), and the projection's weights on them."""
+
+    units: Int[Tensor, " kept"]
+    weight: Float[Tensor, "rows kept*width"]
+    bias: Float[Tensor, " rows"] | None
+
+
+class LevelDatabase:
+    """Every level of every group.
+
+    Args:
+        structure: the groups.
+        projections: group name -> the dense output projection.
+        moments: group name -> moments of its input.
+        orders: group name -> units, first removed first.
+        damping: fraction of the mean diagonal added to the Hessian.
+        compensate: refit the bias too, where there is one.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        projections: Mapping[str, Projection],
+        moments: Mapping[str, Moments],
+        orders: Mapping[str, Int[Tensor, " units"]],
+        *,
+        damping: float,
+        compensate: bool,
+    ) -> None:
+        self.structure = structure
+        self.projections = projections
+        self.moments = moments
+        self.orders = orders
+        self.damping = damping
+        self.compensate = compensate
+        self._factors: dict[str, LevelFactor] = {}
+        self._levels: dict[tuple[str, int], Level] = {}
+
+    @classmethod
+    def build(
+        cls,
+        structure: Structure,
+        projections: Mapping[str, Projection],
+        moments: Mapping[str, Moments],
+        *,
+        damping: float = 1e-2,
+        compensate: bool = True,
+        track: Callable[..., Iterable[Any]] = lambda items, title, total=None: items,
+    ) -> LevelDatabase:
+        """Run the greedy pass of every group.
+
+        Raises:
+            CalibrationError: a Hessian is not finite or not positive definite.
+        """
+        database = cls(structure, projections, moments, {}, damping=damping, compensate=compensate)
+        orders = {}
+        for group in track(list(structure), "order the units"):
+            weight = projections[group.name].weight.double()
+            try:
+                orders[group.name] = elimination_order(weight, database.hessian(group.name), width=group.width).order
+            except (ValueError, torch.linalg.LinAlgError) as error:
+                raise CalibrationError(
+                    f"the Hessian of {group.reader} cannot be used ({error}); use more calibration samples"
+                ) from None
+        database.orders = orders
+        return database
+
+    def hessian(self, name: str) -> Float[Tensor, "columns columns"]:
+        """Damped ``X X^T``, centred where the bias takes up the mean."""
+        moments = self.moments[name]
+        return damped(moments.centred() if self.compensates(name) else moments.gram, self.damping)
+
+    def compensates(self, name: str) -> bool:
+        return self.compensate and self.projections[name].bias is not None
+
+    def level(self, name: str, kept: int) -> Level:
+        """Units and weights of one level (cached)."""
+        if (name, kept) not in self._levels:
+            self._levels[name, kept] = self._make(name, kept)
+        return self._levels[name, kept]
+
+    def errors(self, name: str) -> Float[Tensor, " units+1"]:
+        """Relative squared output error by kept count, in [0, 1]: entry 0 is 1 or less, the last is 0.
+
+        ``p_k = sum |W_k x + b_k - (W x + b)|^2 / sum |W x + b|^2``, the prior of the paper.
+        """
+        projection, moments = self.projections[name], self.moments[name]
+        weight = projection.weight.double()
+        energy = torch.einsum("ij,jk,ik->", weight, moments.gram, weight)
+        if projection.bias is not None:
+            bias = projection.bias.double()
+            energy = energy + 2 * bias @ (weight @ moments.total) + moments.count * bias.pow(2).sum()
+        return self._factor(name).errors / energy.clamp_min(torch.finfo(torch.float64).tiny)
+
+    def _factor(self, name: str) -> LevelFactor:
+        if name not in self._factors:
+            group = self.structure[name]
+            weight = self.projections[name].weight.double()
+            self._factors[name] = LevelFactor(weight, self.hessian(name), self.orders[name], width=group.width)
+        return self._factors[name]
+
+    def _make(self, name: str, kept: int) -> Level:
+        group, projection = self.structure[name], self.projections[name]
+        if kept == group.size:
+            return Level(torch.arange(group.size), projection.weight, projection.bias)
+        factor = self._factor(name)
+        units, weight = factor.kept(kept), factor.weight(kept)
+        bias = projection.bias
+        if bias is not None and self.compensates(name):
+            mean = self.moments[name].total / self.moments[name].count
+            columns = (units[:, None] * group.width + torch.arange(group.width)).flatten()
+            bias = bias.double() + projection.weight.double() @ mean - weight @ mean[columns]
+        to = projection.weight.dtype
+        return Level(units, weight.to(to), bias.to(to) if bias is not None else None)
+
+    def save(self, path: Path) -> None:
+        """Write orders and moments: everything else follows from them."""
+        tensors = {f"order/{name}": order for name, order in self.orders.items()}
+        for name, moments in self.moments.items():
+            tensors |= {f"moments/{name}/{key}": value for key, value in moments.state_dict().items()}
+        save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        structure: Structure,
+        projections: Mapping[str, Projection],
+        *,
+        damping: float,
+        compensate: bool,
+    ) -> LevelDatabase:
+        """Read what ``save`` wrote.
+
+        Raises:
+            CheckpointError: the file is damaged or of another model.
+        """
+        try:
+            tensors = load_file(path)
+            orders = {group.name: tensors[f"order/{group.name}"] for group in structure}
+            moments = {}
+            for group in structure:
+                start = f"moments/{group.name}/"
+                moments[group.name] = Moments.from_state(
+                    {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+                )
+        except Exception as error:
+            raise CheckpointError(
+                f"the level database {path} cannot be read ({error}); delete it and run again"
+            ) from None
+        return cls(structure, projections, moments, orders, damping=damping, compensate=compensate)

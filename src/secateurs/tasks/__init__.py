@@ -1,0 +1,231 @@
+"""Tasks: one file each, data -> batches, loss, metric and teacher signal. A new task is one new file here.
+
+A task file (its name has no leading underscore) defines one subclass of ``Task``; the file name is the task's name.
+Files with a leading underscore are what the tasks share.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secateurs.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["Batch", "Columns", "Score", "Task", "TaskData", "names", "task"]
+
+Batch = dict[str, Tensor]
+"""``input_ids``, ``attention_mask`` and, where they apply, ``token_type_ids`` and ``labels``: on the CPU, padded on the
+right to the longest row of the batch."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the data to use; what is ``None`` is looked for under its usual names.
+
+    Args:
+        text: the text, or the first of two.
+        text_pair: the second text.
+        label: class, class name or score.
+    """
+
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number on held-out data.
+
+    Args:
+        name: of the metric, e.g. ``"accuracy"``.
+        value: a fraction for accuracy and nDCG, never a percentage.
+        higher_is_better: the direction of the metric.
+        count: rows, queries, pairs or predicted tokens it was taken over.
+        details: what else the reader has to know (stride, definition of the gain, a second metric).
+    """
+
+    name: str
+    value: float
+    higher_is_better: bool
+    count: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.4f}"
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Everything a run takes from the data.
+
+    Args:
+        calibration: batches on which activations are gathered; labels, if any, are not needed there.
+        calibration_labels: ``Task.loss`` can be taken on the calibration batches.
+        evaluation: held-out data in the task's own form, for ``Task.evaluate``; ``None`` if there is none.
+        train: rows as dicts, for ``transformers.Trainer``; ``None`` if there is no data to train on.
+        collate: rows of ``train`` -> ``Batch``; the ``data_collator`` of the trainer.
+        description: one line for reports: source, splits, rows.
+    """
+
+    calibration: list[Batch]
+    calibration_labels: bool
+    evaluation: Any | None
+    train: Dataset[Any] | None
+    collate: Callable[[list[dict[str, Any]]], Batch]
+    description: str
+
+
+class Task(ABC):
+    """What a model is for. One object serves one model at a time: ``load`` may remember how its outputs are read."""
+
+    name: ClassVar[str]
+    """The name of the file that defines the task."""
+    auto_class: ClassVar[str]
+    """The class of transformers that loads its models, e.g. ``"AutoModelForCausalLM"``."""
+    needs_labels_for_metric: ClassVar[bool]
+    """Without labelled data ``TaskData.evaluation`` is ``None``."""
+    divergence_name: ClassVar[str]
+    """What ``divergence`` is called in reports, e.g. ``"KL"``."""
+    pipeline_tag: ClassVar[str | None] = None
+    """The Hub's name for the task."""
+    has_loss_without_labels: ClassVar[bool] = False
+    """``loss`` can be taken on any text (language models)."""
+    has_loss: ClassVar[bool] = True
+    """``False``: the task has no loss of its own; training is distillation alone."""
+    may_be_missing: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of parameter names that a checkpoint may lack because the task does not use them."""
+
+    def load(
+        self,
+        source: str,
+        *,
+        dtype: torch.dtype | str,
+        device: torch.device | str,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Model (in evaluation mode) and tokenizer from a folder or a hub id; safetensors only, nothing is unpickled.
+
+        Raises:
+            CheckpointError: the folder is missing, damaged, without tokenizer, or the hub cannot be reached.
+            UnsupportedModelError: weights are NaN or infinite, missing, or of a model that is not for this task.
+        """
+        from secateurs.tasks._loading import load
+
+        return load(
+            source,
+            self.auto_class,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            revision=revision,
+            may_be_missing=self.may_be_missing,
+        )
+
+    @abstractmethod
+    def read(
+        self,
+        source: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        columns: Columns,
+        batch_size: int,
+        sequence_length: int,
+        calibration_samples: int,
+        seed: int,
+        evaluation_samples: int | None = None,
+    ) -> TaskData:
+        """Read a folder, a file or a hub id.
+
+        Args:
+            source: where the data is.
+            model: whose labels, vocabulary and positions the data has to fit.
+            tokenizer: of that model.
+            columns: see ``Columns``.
+            batch_size: sequences a batch.
+            sequence_length: tokens at which sequences are cut off.
+            calibration_samples: sequences to calibrate on; all there are, if there are fewer.
+            seed: of the sampling.
+            evaluation_samples: evaluate on a random sample of this size instead of everything.
+
+        Raises:
+            DataError: the data cannot be read, or does not fit the model.
+        """
+
+    @abstractmethod
+    def signal(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
+        """What the model says, one row for everything it is judged by."""
+
+    @abstractmethod
+    def divergence(
+        self, student: Float[Tensor, "rows features"], teacher: Float[Tensor, "rows features"]
+    ) -> Float[Tensor, " rows"]:
+        """How far two signals are apart: at least 0, and 0 where they are equal."""
+
+    @abstractmethod
+    def fisher_loss(self, outputs: Any, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+        """A random loss, without labels, whose gradient ``g`` has ``E[g g^T]`` = the Hessian of the summed divergence.
+
+        The Hessian is taken at student = teacher, where it equals the Fisher information (Gauss-Newton matrix).
+        """
+
+    @abstractmethod
+    def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
+        """The mean loss of the task itself, with labels.
+
+        Raises:
+            DataError: the batch has no labels, or the task has no loss of its own.
+        """
+
+    @abstractmethod
+    def evaluate(self, model: PreTrainedModel, evaluation: Any, device: torch.device | str) -> Score:
+        """The metric of the task on ``TaskData.evaluation``; the model's training mode is left as it was."""
+
+    def reference(self, model: PreTrainedModel, evaluation: Any, device: torch.device | str) -> Any:
+        """The evaluation data with what the dense model says about it, for metrics that are measured against it."""
+        return evaluation
+
+    def save_extras(self, source: str, folder: Path) -> None:
+        """Copy files of the dense model that other libraries need beside the weights."""
+        return
+
+
+def names() -> list[str]:
+    """The tasks there are: the files of this folder. Imports nothing."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def task(name: str) -> Task:
+    """A task by its name.
+
+    Raises:
+        RecipeError: there is no such task.
+
+    >>> task("causal_lm").name
+    'causal_lm'
+    """
+    if name not in names():
+        raise RecipeError(f"there is no task {name!r}; the tasks are {', '.join(names())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
+    ]
+    assert [cls.name for cls in found] == [name], f"{module.__name__} must define one Task, called {name!r}"
+    return found[0]()

@@ -1,0 +1,140 @@
+"""Model and tokenizer from a folder or the hub, refused early and by name where they cannot be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+
+from secateurs.errors import CheckpointError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["first_line", "is_path", "load"]
+
+logger = logging.getLogger(__name__)
+
+
+def is_path(source: str) -> bool:
+    """Whether a name means something on this disk rather than on the hub."""
+    return Path(source).expanduser().exists() or source[:1] in ("/", ".", "~", "\\") or source.count("/") > 1
+
+
+def first_line(error: Exception) -> str:
+    """The first line with words of an error of another library."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def load(
+    source: str,
+    auto_class: str,
+    *,
+    dtype: torch.dtype | str,
+    device: torch.device | str,
+    trust_remote_code: bool,
+    revision: str | None,
+    may_be_missing: tuple[str, ...] = (),
+    subfolder: str = "",
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """See ``Task.load``; ``subfolder`` is where the weights lie inside ``source``."""
+    location = _location(source, subfolder)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision, "subfolder": subfolder}
+    model = _load_model(location, auto_class, dtype, may_be_missing, options)
+    _check_finite(model, source)
+    tokenizer = _load_tokenizer(location, options)
+    _ensure_padding(model, tokenizer, source)
+    return model.to(device).eval(), tokenizer
+
+
+def _location(source: str, subfolder: str) -> str:
+    if not is_path(source):
+        return source
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(f"the model folder {source} does not exist; give a folder or a hub id like owner/name")
+    if not (folder / subfolder / "config.json").is_file():
+        raise CheckpointError(f"the folder {source} has no config.json; give a folder that save_pretrained wrote")
+    return str(folder)
+
+
+def _load_model(
+    source: str,
+    auto_class: str,
+    dtype: torch.dtype | str,
+    may_be_missing: tuple[str, ...],
+    options: dict[str, Any],
+) -> PreTrainedModel:
+    import transformers
+
+    try:
+        with _quiet():
+            model, info = getattr(transformers, auto_class).from_pretrained(
+                source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            )
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"cannot load the model {source}: {first_line(error)}") from error
+    except (ValueError, KeyError, ImportError) as error:
+        raise UnsupportedModelError(f"{source} is not a model for {auto_class}: {first_line(error)}") from error
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(may_be_missing))
+    if missing:
+        raise UnsupportedModelError(
+            f"{source} lacks {len(missing)} weights that {auto_class} needs ({', '.join(missing[:3])}); "
+            "prune a model that was trained for this task"
+        )
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar for a second's work, and no report of missing weights: they come as an exception."""
+    from transformers.utils import logging as reports
+
+    shown, level = reports.is_progress_bar_enabled(), reports.get_verbosity()
+    reports.disable_progress_bar()
+    reports.set_verbosity_error()
+    try:
+        yield
+    finally:
+        reports.set_verbosity(level)
+        if shown:
+            reports.enable_progress_bar()
+
+
+def _check_finite(model: PreTrainedModel, source: str) -> None:
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise UnsupportedModelError(f"parameter {name} of {source} holds NaN or infinite values")
+
+
+def _load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        # Without tokenizer files some classes come up empty instead of failing.
+        words = len(tokenizer.get_vocab()) - len(tokenizer.all_special_tokens)
+    except Exception as error:  # the tokenizer back ends raise nearly every class there is
+        raise CheckpointError(f"cannot load the tokenizer of {source}: {first_line(error)}") from error
+    if words < 1:
+        raise CheckpointError(f"{source} has no tokenizer files; copy the tokenizer of the model into its folder")
+    return tokenizer
+
+
+def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Right padding with a token that exists; decoders often have none and lend their end token."""
+    tokenizer.padding_side = "right"
+    tokenizer.truncation_side = "right"
+    if tokenizer.pad_token_id is None:
+        token = tokenizer.eos_token or tokenizer.unk_token
+        if token is None:
+            raise CheckpointError(f"the tokenizer of {source} has no padding, end or unknown token to pad with")
+        logger.info("the tokenizer of %s has no padding token; %r pads", source, token)
+        tokenizer.pad_token = token
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = tokenizer.pad_token_id

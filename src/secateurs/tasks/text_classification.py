@@ -1,0 +1,226 @@
+"""Classes or a score for one text or two: accuracy, or Spearman's rank correlation where the label is a score."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from secateurs.errors import DataError, UnsupportedModelError
+from secateurs.tasks import Batch, Columns, Score, Task, TaskData
+from secateurs.tasks._batches import Collate, Encode, TextRows, calibration_batches, forward, ordered_batches, sample
+from secateurs.tasks._columns import check_label, find_label, find_texts, texts_of
+from secateurs.tasks._divergence import gaussian_projection, kl_divergence, sampled_nll
+from secateurs.tasks._sources import divide, read_splits
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["TextClassification"]
+
+
+@final
+class TextClassification(Task):
+    """Sentence (pair) classification; regression where the model has one output."""
+
+    name = "text_classification"
+    divergence_name = "KL"
+    pipeline_tag = "text-classification"
+    auto_class = "AutoModelForSequenceClassification"
+    needs_labels_for_metric = True
+
+    def read(
+        self,
+        source: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        columns: Columns,
+        batch_size: int,
+        sequence_length: int,
+        calibration_samples: int,
+        seed: int,
+        evaluation_samples: int | None = None,
+    ) -> TaskData:
+        """See ``Task.read``. The classes of the data must be those of the model."""
+        encode = Encode.for_model(model, tokenizer, sequence_length)
+        labels = _Labels(model.config, columns, source)
+        splits = read_splits(source)
+        check_label(columns, splits, source)
+        division = divide(source, splits, usable=labels.present, seed=seed)
+        rows = self._rows(division.rows, encode, labels, columns, f"{source} ({division.rows_name})")
+        held_out = None
+        if division.held_out is not None:
+            chosen = division.held_out.select(sample(len(division.held_out), evaluation_samples, seed))
+            held_out = self._rows(chosen, encode, labels, columns, f"{source} ({division.held_out_name})")
+        labels.check_classes([data for data in (division.rows, division.held_out) if data is not None])
+        calibration = calibration_batches(rows, calibration_samples, batch_size, seed)
+        labelled = rows.labels is not None
+        count = sum(len(batch["input_ids"]) for batch in calibration)
+        evaluated = len(held_out) if held_out is not None else 0
+        return TaskData(
+            calibration=calibration,
+            calibration_labels=labelled,
+            evaluation=ordered_batches(held_out, batch_size).batches if held_out is not None else None,
+            train=rows if labelled and division.trainable else None,
+            collate=Collate.like(tokenizer),
+            description=(
+                f"{source}: {count} of {len(rows)} {division.rows_name} rows to calibrate, "
+                f"{evaluated} rows to evaluate ({division.held_out_name})"
+            ),
+        )
+
+    @staticmethod
+    def _rows(data: Dataset, encode: Encode, labels: _Labels, columns: Columns, source: str) -> TextRows:
+        found = find_texts(columns, data, source)
+        pairs = texts_of(data, found.text_pair, source) if found.text_pair is not None else None
+        return TextRows(
+            encode,
+            texts_of(data, found.text, source),
+            pairs,
+            labels.read(data, source) if labels.present(data) else None,
+        )
+
+    def signal(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
+        """The logits, one row a text."""
+        return outputs.logits
+
+    def divergence(
+        self, student: Float[Tensor, "rows features"], teacher: Float[Tensor, "rows features"]
+    ) -> Float[Tensor, " rows"]:
+        """KL(teacher || student); the squared error where there is one output."""
+        if student.shape[-1] == 1:
+            return (student - teacher).square().sum(-1)
+        return kl_divergence(student, teacher)
+
+    def fisher_loss(self, outputs: Any, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+        """See ``Task.fisher_loss``; the Hessian of a squared error is 2, hence the root."""
+        signal = self.signal(outputs, batch)
+        if signal.shape[-1] == 1:
+            return gaussian_projection(signal, math.sqrt(2.0), generator)
+        return sampled_nll(signal, generator)
+
+    def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
+        """Cross-entropy in nats, or the mean squared error where there is one output."""
+        if "labels" not in batch:
+            raise DataError("the batch has no labels; the loss of text_classification needs a label column")
+        logits, labels = outputs.logits.float(), batch["labels"].to(outputs.logits.device)
+        if logits.shape[-1] == 1:
+            return functional.mse_loss(logits.squeeze(-1), labels.float())
+        return functional.cross_entropy(logits, labels)
+
+    def evaluate(self, model: PreTrainedModel, evaluation: list[Batch], device: torch.device | str) -> Score:
+        """Accuracy, or Spearman's correlation (with Pearson's in the details) where there is one output."""
+        logits, labels = [], []
+        for outputs, batch in forward(model, evaluation, device):
+            logits.append(outputs.logits.float().cpu())
+            labels.append(batch["labels"].cpu())
+        predicted, true = torch.cat(logits), torch.cat(labels)
+        if predicted.shape[-1] == 1:
+            return correlation(predicted.squeeze(-1), true)
+        hits = (predicted.argmax(-1) == true).double()
+        return Score("accuracy", hits.mean().item(), higher_is_better=True, count=len(true))
+
+
+def correlation(predicted: Float[Tensor, " rows"], true: Float[Tensor, " rows"]) -> Score:
+    """Spearman's rank correlation, with Pearson's in the details; 0 where one side is constant."""
+    from scipy.stats import pearsonr, spearmanr
+
+    if len(true) < 2 or predicted.std() == 0 or true.std() == 0:
+        return Score("spearman", 0.0, higher_is_better=True, count=len(true), details={"pearson": 0.0})
+    x, y = predicted.double().numpy(), true.double().numpy()
+    return Score(
+        "spearman",
+        float(spearmanr(x, y).statistic),
+        higher_is_better=True,
+        count=len(true),
+        details={"pearson": float(pearsonr(x, y).statistic)},
+    )
+
+
+class _Labels:
+    """The label column of a data set against the outputs of a model."""
+
+    def __init__(self, config: Any, columns: Columns, source: str) -> None:
+        problem = getattr(config, "problem_type", None)
+        if problem == "multi_label_classification" or (problem == "regression" and config.num_labels != 1):
+            raise UnsupportedModelError(
+                f"the model solves {problem} with {config.num_labels} outputs; text_classification needs one class out "
+                "of several, or one score"
+            )
+        self.config, self.columns, self.source = config, columns, source
+        self.scores = config.num_labels == 1
+        self.by_name = {str(name): int(index) for name, index in (config.label2id or {}).items()}
+
+    def present(self, rows: Dataset) -> bool:
+        """Whether a split has labels; hidden ones (all -1 or all empty, as in the test splits of GLUE) do not count."""
+        column = find_label(self.columns, rows)
+        return column is not None and any(value is not None and value != -1 for value in rows[column])
+
+    def read(self, rows: Dataset, source: str) -> list[int] | list[float]:
+        """The labels of a split as the model counts them.
+
+        Raises:
+            DataError: a label is missing, unknown or out of range.
+        """
+        column = find_label(self.columns, rows)
+        assert column is not None
+        values = rows[column][:]
+        where = f"column {column!r} of {source}"
+        for index, value in enumerate(values):
+            if value is None or value != value:
+                raise DataError(f"row {index} of {where} has no label; drop or repair such rows")
+        if self.scores:
+            return self._as_scores(values, where)
+        if isinstance(values[0], str):
+            return self._as_named(values, where)
+        return self._as_indices(values, where)
+
+    def _as_scores(self, values: list[Any], where: str) -> list[float]:
+        if not all(isinstance(value, int | float) for value in values):
+            raise DataError(f"{where} holds {type(values[0]).__name__}; the model has one output and needs scores")
+        return [float(value) for value in values]
+
+    def _as_named(self, values: list[str], where: str) -> list[int]:
+        unknown = sorted(set(values) - self.by_name.keys())
+        if unknown:
+            raise DataError(
+                f"{where} has labels the model does not know ({', '.join(unknown[:5])}); "
+                f"the model's labels are {', '.join(list(self.by_name)[:10])}"
+            )
+        return [self.by_name[value] for value in values]
+
+    def _as_indices(self, values: list[Any], where: str) -> list[int]:
+        count = self.config.num_labels
+        for index, value in enumerate(values):
+            if not isinstance(value, int | float) or int(value) != value:
+                raise DataError(f"{where} holds {value!r} in row {index}; the model has {count} classes, not scores")
+            if not 0 <= value < count:
+                raise DataError(
+                    f"{where} holds the label {int(value)} in row {index}; the model has classes 0..{count - 1}"
+                )
+        return [int(value) for value in values]
+
+    def check_classes(self, data: list[Dataset]) -> None:
+        """Numbered classes must be as many as the model's: nothing else shows that they mean the same.
+
+        Raises:
+            DataError: they are fewer.
+        """
+        seen: set[Any] = set()
+        for rows in data:
+            column = find_label(self.columns, rows)
+            seen |= set(rows[column][:]) if column is not None else set()
+        seen -= {None, -1}
+        if self.scores or not seen or any(isinstance(value, str) for value in seen):
+            return
+        if len(seen) != self.config.num_labels:
+            raise DataError(
+                f"{self.source} has {len(seen)} classes and the model {self.config.num_labels} labels; use the data "
+                "that the model was trained for, or a label column with names out of the model's label2id"
+            )

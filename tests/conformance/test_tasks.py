@@ -1,0 +1,180 @@
+"""What every task must do, whatever it is. A new task file is tested by this one; nothing here asks for a name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from secateurs.errors import CheckpointError, DataError
+from secateurs.tasks import Columns, Score, Task, TaskData, names, task
+from tiny import WORDS, tiny_tokenizer, write_rows
+
+VOCABULARY = 40
+SETTINGS: dict[str, Any] = {"batch_size": 4, "sequence_length": 12, "calibration_samples": 10, "seed": 0}
+
+
+def small_model(auto_class: str, seed: int = 0) -> Any:
+    """A decoder, because every head exists for it."""
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=32,
+        pad_token_id=0,
+        initializer_range=0.5,
+        num_labels=2,
+    )
+    torch.manual_seed(seed)
+    return getattr(transformers, auto_class).from_config(config).eval()
+
+
+@pytest.fixture(params=names())
+def subject(request: pytest.FixtureRequest) -> Task:
+    return task(request.param)
+
+
+@pytest.fixture
+def model(subject: Task) -> Any:
+    return small_model(subject.auto_class)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data")
+    texts = [" ".join(WORDS[i % 9 : i % 9 + 3 + i % 11]) for i in range(60)]
+    write_rows(path / "train.parquet", text=texts, label=[i % 2 for i in range(60)])
+    write_rows(path / "validation.parquet", text=texts[:20], label=[i % 2 for i in range(20)])
+    write_rows(path / "unlabelled" / "all.parquet", text=texts)
+    return path
+
+
+@pytest.fixture
+def data(subject: Task, model: Any, folder: Path) -> TaskData:
+    return subject.read(str(folder), model, tiny_tokenizer(), columns=Columns(), **SETTINGS)
+
+
+def outputs(model: Any, batch: dict[str, torch.Tensor]) -> Any:
+    return model(**{key: value for key, value in batch.items() if key != "labels"})
+
+
+def test_the_file_name_is_the_name(subject: Task) -> None:
+    assert type(subject).__module__.rsplit(".", 1)[-1] == subject.name
+    assert hasattr(transformers, subject.auto_class)
+    assert type(subject).__doc__
+
+
+def test_batches_have_the_shape_that_was_asked_for(data: TaskData) -> None:
+    assert sum(len(batch["input_ids"]) for batch in data.calibration) == SETTINGS["calibration_samples"]
+    for batch in data.calibration:
+        rows, tokens = batch["input_ids"].shape
+        assert rows <= SETTINGS["batch_size"]
+        assert tokens <= SETTINGS["sequence_length"]
+        assert batch["attention_mask"].shape == (rows, tokens)
+        assert (batch["attention_mask"].diff(dim=1) <= 0).all(), "padding must be on the right"
+        assert int(batch["attention_mask"].sum(1).max()) == tokens, "no column may be all padding"
+        assert all(value.device.type == "cpu" for value in batch.values())
+    assert "\n" not in data.description
+
+
+def test_reading_is_repeatable(subject: Task, model: Any, folder: Path, data: TaskData) -> None:
+    again = subject.read(str(folder), model, tiny_tokenizer(), columns=Columns(), **SETTINGS)
+    for one, two in zip(data.calibration, again.calibration, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_calibration_needs_no_labels(subject: Task, model: Any, folder: Path) -> None:
+    source = str(folder / "unlabelled")
+    data = subject.read(source, model, tiny_tokenizer(), columns=Columns(), **SETTINGS)
+    assert data.calibration
+    batch = data.calibration[0]
+    assert "labels" not in batch
+    subject.fisher_loss(outputs(model, batch), batch, torch.Generator().manual_seed(0)).backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+    if subject.needs_labels_for_metric:
+        assert data.evaluation is None
+
+
+def test_signal_and_divergence(subject: Task, model: Any, data: TaskData) -> None:
+    other = small_model(subject.auto_class, seed=1)
+    for batch in data.calibration:
+        with torch.no_grad():
+            dense, changed = subject.signal(outputs(model, batch), batch), subject.signal(outputs(other, batch), batch)
+        assert dense.dim() == 2
+        assert dense.isfinite().all()
+        assert dense.shape == changed.shape
+        assert torch.equal(subject.divergence(dense, dense), torch.zeros(len(dense)))
+        apart = subject.divergence(changed, dense)
+        assert apart.shape == (len(dense),)
+        assert (apart >= 0).all()
+        assert apart.mean() > 1e-4
+
+
+def test_padding_says_nothing(subject: Task, model: Any, data: TaskData) -> None:
+    batch = {key: value for key, value in data.calibration[0].items() if key != "labels"}
+    fill = {key: torch.full((len(value), 3), 9 if key == "input_ids" else 0) for key, value in batch.items()}
+    padded = {key: torch.cat([value, fill[key]], 1) for key, value in batch.items()}
+    # A decoder with a class head finds the last token by the padding id.
+    padded["input_ids"][:, -3:] = model.config.pad_token_id
+    with torch.no_grad():
+        torch.testing.assert_close(
+            subject.signal(outputs(model, padded), padded), subject.signal(outputs(model, batch), batch)
+        )
+
+
+def test_loss_is_there_or_refused(subject: Task, model: Any, data: TaskData) -> None:
+    batch = data.calibration[0]
+    if subject.has_loss:
+        assert data.calibration_labels
+        loss = subject.loss(outputs(model, batch), batch)
+        assert loss.shape == ()
+        assert loss.item() > 0
+        loss.backward()
+    else:
+        assert not data.calibration_labels
+        with pytest.raises(DataError):
+            subject.loss(outputs(model, batch), batch)
+
+
+def test_train_rows_become_batches(subject: Task, model: Any, data: TaskData) -> None:
+    assert data.train is not None
+    assert len(data.train) > 1
+    batch = data.collate([data.train[0], data.train[1]])
+    assert subject.signal(outputs(model, batch), batch).isfinite().all()
+
+
+def test_evaluation_gives_a_score(subject: Task, model: Any, data: TaskData) -> None:
+    evaluation = subject.reference(model, data.evaluation, "cpu")
+    model.train()
+    score = subject.evaluate(model, evaluation, "cpu")
+    assert isinstance(score, Score)
+    assert model.training
+    assert score.count > 0
+    assert score.value == score.value
+    assert subject.evaluate(model, evaluation, "cpu") == score
+
+
+def test_a_saved_model_is_loaded(subject: Task, model: Any, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    loaded, tokenizer = subject.load(str(tmp_path / "model"), dtype=torch.float32, device="cpu")
+    torch.testing.assert_close(loaded.state_dict(), model.state_dict())
+    assert tokenizer("the cat")["input_ids"] == tiny_tokenizer()("the cat")["input_ids"]
+    subject.save_extras(str(tmp_path / "model"), tmp_path / "model")
+
+
+def test_wrong_sources_are_refused(subject: Task, model: Any, folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        subject.load("./no/model/here", dtype=torch.float32, device="cpu")
+    with pytest.raises(DataError, match="does not exist"):
+        subject.read("./no/data/here", model, tiny_tokenizer(), columns=Columns(), **SETTINGS)
+    with pytest.raises(DataError, match=r"no column 'body'.*its columns are text, label"):
+        subject.read(str(folder), model, tiny_tokenizer(), columns=Columns(text="body"), **SETTINGS)

@@ -1,0 +1,65 @@
+"""Run by ``test_checkpoint_elsewhere.py`` in an environment without Secateurs: reads its folders, prints what came.
+
+Usage: ``python elsewhere.py FOLDER``; every sub-folder holds ``model/``, ``expected.safetensors`` and ``about.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.modules["secateurs"] = None  # type: ignore[assignment]  # where it is installed beside transformers after all
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+
+def difference(model: Any, expected: dict[str, torch.Tensor]) -> float:
+    inputs = {name: expected[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        found = model(**inputs)
+    output = found.logits if hasattr(found, "logits") else found.last_hidden_state
+    wanted = expected["logits" if hasattr(found, "logits") else "last_hidden_state"]
+    return (output - wanted).abs().max().item()
+
+
+def read(folder: Path) -> dict[str, Any]:
+    about, expected = json.loads((folder / "about.json").read_text()), load_file(folder / "expected.safetensors")
+    auto, path = getattr(transformers, about["auto"]), folder / "model"
+    if about["plain"]:
+        return {"stock": difference(auto.from_pretrained(path), expected)}
+    answers: dict[str, Any] = {}
+    model, info = auto.from_pretrained(path, trust_remote_code=True, output_loading_info=True)
+    answers["remote"] = difference(model, expected)
+    answers["loose_keys"] = sorted(info["missing_keys"]) + sorted(info["unexpected_keys"])
+    answers["name"] = type(model).__name__
+    model.save_pretrained(folder / "again")
+    answers["resaved"] = difference(auto.from_pretrained(folder / "again", trust_remote_code=True), expected)
+    answers["base"] = difference(transformers.AutoModel.from_pretrained(path, trust_remote_code=True), expected)
+    built = auto.from_config(transformers.AutoConfig.from_pretrained(path), trust_remote_code=True)
+    answers["from_config"] = [list(p.shape) for p in built.parameters()] == [list(p.shape) for p in model.parameters()]
+    for name, cls in (("auto", auto), ("direct", getattr(transformers, answers["name"]))):
+        try:
+            cls.from_pretrained(path)
+            answers[f"refused_{name}"] = ""
+        except RuntimeError as error:
+            answers[f"refused_{name}"] = str(error)
+    if about["generates"]:
+        tokens = model.generate(expected["input_ids"][:1], max_new_tokens=8, do_sample=False)
+        answers["tokens"] = torch.equal(tokens, expected["tokens"])
+    return answers
+
+
+def embed(folder: Path) -> list[float]:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), trust_remote_code=True, device="cpu").encode("the cat sat").tolist()
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    results = {path.parent.name: read(path.parent) for path in sorted(root.glob("*/about.json"))}
+    json.dump({"models": results, "embedding": embed(root / "embedder")}, (root / "results.json").open("w"))

@@ -1,0 +1,319 @@
+"""Pruned models on disk, read back where Secateurs is installed."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from secateurs.checkpoint import load, save
+from secateurs.errors import CheckpointError
+from secateurs.families import discover, model_types
+from secateurs.loader import install
+from secateurs.mask import Mask
+from secateurs.shrink import edits_of, shrink
+from tiny import tiny_tokenizer
+from tiny_models import DECODERS, batch, tiny_model
+
+install()
+TYPES = model_types()
+TOLERANCE = 1e-12
+
+
+def pruned(model_type: str, **changes: Any) -> Any:
+    """Uneven everywhere, the first attention and the second feed-forward removed."""
+    model = tiny_model(model_type, **changes)
+    structure = discover(model)
+    kept = {group.name: torch.arange(group.size) % 3 != 1 for group in structure}
+    for name in ("layer.0.heads", "layer.1.intermediate"):
+        kept[name][:] = False
+    return shrink(model, structure, Mask(kept))
+
+
+def logits(model: Any) -> Tensor:
+    with torch.no_grad():
+        found = model(**batch(padding="right"))
+    return found.logits if hasattr(found, "logits") else found.last_hidden_state
+
+
+def auto_of(model_type: str) -> Any:
+    head = "AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForTokenClassification"
+    return getattr(transformers, head)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A pruned classifier, and its folder."""
+    model = pruned("bert", auto="AutoModelForSequenceClassification")
+    return model, save(model, tiny_tokenizer(), tmp_path_factory.mktemp("bert") / "model", card="A card.\n")
+
+
+@pytest.fixture
+def copied(bert: tuple[Any, Path], tmp_path: Path) -> Path:
+    """The same folder, to be spoilt."""
+    return Path(shutil.copytree(bert[1], tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_what_is_saved_is_loaded(model_type: str, tmp_path: Path) -> None:
+    model = pruned(model_type)
+    cls, wanted = type(model), logits(model)
+    folder = save(model, None, tmp_path / "model", details={"speedup": 2.1})
+    assert type(model) is cls
+    assert torch.equal(logits(model), wanted)
+    for read in (load, auto_of(model_type).from_pretrained, cls.from_pretrained):
+        again = read(folder)
+        assert type(again) is cls
+        assert not again.training
+        assert (logits(again) - wanted).abs().max() < TOLERANCE
+        tensors = again.state_dict()
+        assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items())
+    assert edits_of(again) == {**edits_of(model), "measured": {"speedup": 2.1}}
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_pruned_model_is_pruned_again(model_type: str, tmp_path: Path) -> None:
+    model = pruned(model_type)
+    again = load(save(model, None, tmp_path / "model", details={"speedup": 2.0}))
+    for each in (model, again):
+        structure = discover(each)
+        shrink(each, structure, Mask({group.name: torch.arange(group.size) > 0 for group in structure}))
+    assert edits_of(again) == edits_of(model), "and the old numbers are gone"
+    assert (logits(load(save(again, None, tmp_path / "model"))) - logits(model)).abs().max() < TOLERANCE
+
+
+def test_the_folder_is_an_ordinary_one(bert: tuple[Any, Path]) -> None:
+    names = {path.name for path in bert[1].iterdir()}
+    assert {"config.json", "model.safetensors", "modeling_pruned.py", "README.md", "tokenizer.json"} <= names
+    config = json.loads((bert[1] / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert config["model_type"] == "bert"
+    assert config["auto_map"]["AutoModelForTokenClassification"] == "modeling_pruned.BertForTokenClassification"
+    assert config["secateurs"]["groups"]["layer.0.heads"] == {"kind": "head", "size": 4, "kept": 0}
+    shapes = {name: tuple(tensor.shape) for name, tensor in load_file(bert[1] / "model.safetensors").items()}
+    assert shapes["bert.encoder.layer.0.attention.self.query.weight"] == (0, 32), "a removed block leaves a sentinel"
+
+
+def test_another_dtype_device_map_and_head(bert: tuple[Any, Path]) -> None:
+    model, folder = bert
+    half = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    assert (logits(half) - logits(model)).abs().max() < 0.2
+    placed = transformers.AutoModelForSequenceClassification.from_pretrained(folder, device_map="cpu")
+    assert (logits(placed) - logits(model)).abs().max() < TOLERANCE
+    for read in (transformers.AutoModel.from_pretrained, lambda path: load(path, auto_class="AutoModel")):
+        assert (logits(read(folder)) - logits(model.bert)).abs().max() < TOLERANCE
+    other, info = transformers.AutoModelForQuestionAnswering.from_pretrained(folder, output_loading_info=True)
+    assert {name.split(".")[0] for name in info["missing_keys"]} == {"qa_outputs"}
+    assert torch.equal(other.bert.encoder.layer[1].attention.self.query.weight,
+                       model.bert.encoder.layer[1].attention.self.query.weight)  # fmt: skip
+
+
+def test_from_config_builds_the_small_model(bert: tuple[Any, Path]) -> None:
+    config = transformers.AutoConfig.from_pretrained(bert[1])
+    built = transformers.AutoModelForSequenceClassification.from_config(config)
+    assert [p.shape for p in built.parameters()] == [p.shape for p in bert[0].parameters()]
+
+
+def test_both_loaders_at_once(bert: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The edits may run twice: by the hook and by the code in the folder. Plain saving keeps the folder complete."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    auto = transformers.AutoModelForSequenceClassification
+    remote = auto.from_pretrained(bert[1], trust_remote_code=True)
+    assert type(remote).__module__.startswith("transformers_modules")
+    assert (logits(remote) - logits(bert[0])).abs().max() < TOLERANCE
+    for name, model in (("remote", remote), ("local", load(bert[1]))):
+        model.save_pretrained(tmp_path / name)
+        assert {"config.json", "modeling_pruned.py"} <= {path.name for path in (tmp_path / name).iterdir()}
+        again = auto.from_pretrained(tmp_path / name, trust_remote_code=True)
+        assert (logits(again) - logits(bert[0])).abs().max() < TOLERANCE
+    structure = discover(remote)
+    shrink(remote, structure, Mask({group.name: torch.arange(group.size) > 0 for group in structure}))
+    assert (logits(load(save(remote, None, tmp_path / "more"))) - logits(remote)).abs().max() < TOLERANCE
+
+
+def test_many_files(bert: tuple[Any, Path], tmp_path: Path) -> None:
+    folder = save(bert[0], None, tmp_path / "model", max_shard_size="20KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    assert (logits(load(folder)) - logits(bert[0])).abs().max() < TOLERANCE
+
+
+def test_a_pipeline_reads_it(bert: tuple[Any, Path]) -> None:
+    answer = transformers.pipeline("text-classification", model=str(bert[1]))("the cat sat on the mat")
+    inputs = tiny_tokenizer()("the cat sat on the mat", return_tensors="pt")
+    with torch.no_grad():
+        wanted = bert[0](**inputs).logits.softmax(-1).max().item()
+    assert answer[0]["score"] == pytest.approx(wanted, abs=1e-9)
+
+
+def test_a_checkpoint_of_the_trainer_is_complete(bert: tuple[Any, Path], tmp_path: Path) -> None:
+    model = copy.deepcopy(bert[0]).float()
+    rows = [{**{name: tensor[0] for name, tensor in batch().items()}, "labels": torch.tensor(1)}] * 4
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=2, report_to=[], use_cpu=True, save_steps=2,
+        disable_tqdm=True,
+    )  # fmt: skip
+    transformers.Trainer(model, arguments, train_dataset=rows).train()
+    folder = tmp_path / "checkpoint-2"
+    assert (folder / "modeling_pruned.py").is_file()
+    assert (logits(load(folder)) - logits(model.eval())).abs().max() < 1e-5
+    assert (logits(model) - logits(bert[0])).abs().max() > 1e-6, "it did train"
+
+
+def test_sentence_transformers_reads_it(bert: tuple[Any, Path], tmp_path: Path) -> None:
+    folder = embedder(bert[0].bert, tmp_path / "model")
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(str(folder), device="cpu")
+    wanted = mean_embedding(bert[0].bert)
+    assert (torch.tensor(encoder.encode("the cat sat")) - wanted).abs().max() < 1e-6
+    encoder.save(str(tmp_path / "again"))
+    again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
+    assert (torch.tensor(again.encode("the cat sat")) - wanted).abs().max() < 1e-6
+
+
+def embedder(model: Any, folder: Path) -> Path:
+    """A folder of sentence-transformers: the base model, then mean pooling."""
+
+    def pooling(partial: Path) -> None:
+        modules = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling")]
+        text = [{"idx": int(i), "name": i, "path": path, "type": f"sentence_transformers.models.{kind}"}
+                for i, path, kind in modules]  # fmt: skip
+        (partial / "modules.json").write_text(json.dumps(text))
+        (partial / "1_Pooling").mkdir()
+        values = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
+        (partial / "1_Pooling" / "config.json").write_text(json.dumps(values))
+
+    return save(model, tiny_tokenizer(), folder, extras=pooling)
+
+
+def mean_embedding(model: Any) -> Tensor:
+    with torch.no_grad():
+        return model(**tiny_tokenizer()("the cat sat", return_tensors="pt")).last_hidden_state[0].mean(0)
+
+
+def test_paths_of_another_version_are_found_again(copied: Path, bert: tuple[Any, Path]) -> None:
+    """The edits name modules that are called otherwise here; the kept counts per group still say it all."""
+    text = (copied / "config.json").read_text()
+    (copied / "config.json").write_text(text.replace('"encoder.layer', '"transformer.blocks'))
+    assert (logits(load(copied)) - logits(bert[0])).abs().max() < TOLERANCE
+
+
+def test_paths_that_nothing_explains_are_named(copied: Path) -> None:
+    values = json.loads((copied / "config.json").read_text())
+    values["secateurs"]["edits"]["shapes"] = {"no.such.weight": [1, 2]}
+    values["secateurs"]["groups"].popitem()
+    (copied / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"no\.such\.weight"):
+        load(copied)
+
+
+def test_a_tensor_that_does_not_fit_is_named(copied: Path) -> None:
+    values = json.loads((copied / "config.json").read_text())
+    values["secateurs"]["edits"]["shapes"]["encoder.layer.1.attention.self.query.bias"] = [8]
+    (copied / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"layer\.1\.attention\.self\.query\.bias has shape \(24,\).*\(8,\)"):
+        load(copied)
+
+
+def test_a_tensor_that_is_missing_is_named(copied: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = load_file(copied / "model.safetensors")
+    del tensors["bert.encoder.layer.2.output.dense.weight"]
+    save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
+    for auto_class in (None, "AutoModelForTokenClassification"):
+        with pytest.raises(CheckpointError, match=r"layer\.2\.output\.dense\.weight is missing"):
+            load(copied, auto_class=auto_class)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("model.safetensors", lambda data: data[: len(data) // 2]),
+        ("model.safetensors", lambda data: b""),
+        ("config.json", lambda data: data[: len(data) // 2]),
+        ("config.json", lambda data: b"[]"),
+        ("config.json", lambda data: data.replace(b'"shapes"', b'"forms"')),
+        ("config.json", lambda data: data.replace(b"BertForSeq", b"BirdForSeq")),
+    ],
+)
+def test_damage_is_one_clear_line(copied: Path, name: str, spoil: Any) -> None:
+    (copied / name).write_bytes(spoil((copied / name).read_bytes()))
+    with pytest.raises(CheckpointError) as caught:
+        load(copied)
+    assert "\n" not in str(caught.value)
+    assert str(copied) in str(caught.value)
+
+
+def test_pickles_are_not_read(copied: Path) -> None:
+    torch.save(load_file(copied / "model.safetensors"), copied / "pytorch_model.bin")
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError):
+        load(copied)
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left")])
+def test_a_full_disk_loses_nothing(
+    copied: Path, bert: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.modeling_utils.safe_save_file", full)
+        with pytest.raises(CheckpointError, match=r"No space left.*nothing was changed") as caught:
+            save(bert[0], None, copied)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in copied.parent.iterdir()] == [copied.name]
+    assert (logits(load(copied)) - logits(bert[0])).abs().max() < TOLERANCE
+
+
+def test_a_rename_that_fails_restores_the_older_folder(
+    copied: Path, bert: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.suffix == ".partial":
+            raise OSError(errno.EACCES, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        save(bert[0], None, copied)
+    assert [path.name for path in copied.parent.iterdir()] == [copied.name]
+    assert (copied / "tokenizer.json").is_file()
+
+
+def test_an_older_checkpoint_is_replaced_and_anything_else_is_not(copied: Path, bert: tuple[Any, Path]) -> None:
+    save(bert[0], None, copied)
+    assert not (copied / "tokenizer.json").exists()
+    (copied.parent / "thesis").mkdir()
+    (copied.parent / "thesis" / "chapter.txt").write_text("x")
+    with pytest.raises(CheckpointError, match="no model folder"):
+        save(bert[0], None, copied.parent / "thesis")
+    assert (copied.parent / "thesis" / "chapter.txt").is_file()
+
+
+def test_a_dense_model_is_saved_plainly(tmp_path: Path) -> None:
+    model = tiny_model("bert")
+    folder = save(model, None, tmp_path / "model", details={"latency_ms": 1.0})
+    assert not (folder / "modeling_pruned.py").exists()
+    assert torch.equal(logits(load(folder)), logits(model))
+    assert edits_of(load(folder)) == {"format": 1, "measured": {"latency_ms": 1.0}}

@@ -1,0 +1,167 @@
+"""Timers, rounds and intervals, on clocks that tests make up."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+
+from secateurs.clock import Reading, Samples, interleave, threads, timer
+from secateurs.environment import Environment
+from secateurs.errors import RecipeError
+
+CPU = Environment(threads=1)
+
+
+def counting_runs(names: str) -> tuple[dict, list[str]]:
+    ran: list[str] = []
+    return {name: (lambda name=name: ran.append(name)) for name in names}, ran
+
+
+def instant(run) -> Reading:
+    run()
+    return Reading(1.0)
+
+
+def test_every_round_times_every_candidate_once_in_changing_order() -> None:
+    runs, ran = counting_runs("abcde")
+    samples = interleave(runs, CPU, seed=3, seconds=0, rounds=(20, 20), warmup=0, timer=instant)
+    orders = ["".join(ran[start : start + 5]) for start in range(0, 100, 5)]
+    assert len(ran) == 100
+    assert {"".join(sorted(order)) for order in orders} == {"abcde"}
+    assert len(set(orders)) > 10
+    assert samples.rounds == 20
+    again, ran_again = counting_runs("abcde")
+    interleave(again, CPU, seed=3, seconds=0, rounds=(20, 20), warmup=0, timer=instant)
+    assert ran_again == ran
+
+
+def test_warm_up_runs_are_not_timed() -> None:
+    runs, ran = counting_runs("ab")
+    timed = []
+    interleave(
+        runs, CPU, seed=0, seconds=0, rounds=(1, 1), warmup=3, timer=lambda run: timed.append(run()) or Reading(1.0)
+    )
+    assert (ran.count("a"), ran.count("b"), len(timed)) == (4, 4, 2)
+
+
+def test_time_limit_never_undercuts_the_least_rounds() -> None:
+    runs, _ = counting_runs("ab")
+    assert interleave(runs, CPU, seed=0, seconds=0, rounds=(4, 100), timer=instant).rounds == 4
+
+
+def test_enough_ends_the_session() -> None:
+    runs, _ = counting_runs("ab")
+    samples = interleave(
+        runs, CPU, seed=0, seconds=1e9, rounds=(2, 100), timer=instant, enough=lambda seen: seen.rounds >= 7
+    )
+    assert samples.rounds == 7
+
+
+def test_rounds_are_tracked() -> None:
+    runs, _ = counting_runs("a")
+    titles = []
+    interleave(
+        runs,
+        CPU,
+        seed=0,
+        seconds=0,
+        rounds=(1, 1),
+        timer=instant,
+        track=lambda items, title: titles.append(title) or items,
+        label="latency",
+    )
+    assert titles == ["latency"]
+
+
+def test_threads_and_garbage_collection_are_set_and_restored() -> None:
+    before = torch.get_num_threads()
+    seen = []
+
+    def run() -> None:
+        seen.append((torch.get_num_threads(), gc.isenabled()))
+
+    interleave({"a": run}, Environment(threads=3), seed=0, seconds=0, rounds=(1, 1), warmup=0, timer=instant)
+    assert seen == [(3, False)]
+    assert (torch.get_num_threads(), gc.isenabled()) == (before, True)
+    with pytest.raises(ZeroDivisionError), threads(before + 1):
+        _ = 1 / 0
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("clock", ["wall", "cpu"])
+def test_real_timers_run_once_and_read_forward(clock: str) -> None:
+    ran = []
+    reading = timer(Environment(clock=clock))(lambda: ran.append(sum(range(1000))))
+    assert len(ran) == 1
+    assert reading.ms > 0
+    assert reading.contention >= 1
+
+
+def test_gpu_work_is_timed_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            steps.append("record")
+
+        def synchronize(self) -> None:
+            steps.append("synchronize")
+
+        def elapsed_time(self, end: Event) -> float:
+            return 12.5 if end is not self else 0.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", lambda name: nullcontext(steps.append(name)))
+    reading = timer(Environment(device="cuda:1"))(lambda: steps.append("run"))
+    assert reading == Reading(12.5, 1.0)
+    assert steps == ["cuda:1", "record", "run", "record", "synchronize"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (Environment(device="cuda", clock="cpu"), "cpu clock cannot time work on cuda"),
+        (Environment(threads=2, clock="cpu"), "all 2 threads; use 1 thread"),
+        (Environment(clock="sun"), "'sun' is unknown; choose wall or cpu"),
+    ],
+)
+def test_unfit_clocks_are_refused_in_one_line(environment: Environment, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        timer(environment)
+    assert "\n" not in str(caught.value)
+
+
+def test_spread_and_noise() -> None:
+    quiet = [1.0] * 4
+    samples = Samples({"a": [9.0, 10.0, 10.0, 10.0, 11.0], "b": quiet}, {"a": [1.0] * 5, "b": [1.0, 1.5, 1.5, 1.5]})
+    assert samples.median("a") == 10
+    assert samples.spread("a") == 0
+    assert samples.noise("a") == 0
+    assert samples.noise("b") == pytest.approx(0.5)
+    assert Samples({"a": [8.0, 9.0, 10.0, 11.0, 12.0]}).noise("a") == pytest.approx(0.1)
+
+
+def test_ratio_is_taken_before_the_median() -> None:
+    drift = [1.0, 3.0, 50.0, 2.0, 7.0]
+    samples = Samples({"dense": [2 * value for value in drift], "pruned": drift})
+    assert samples.ratio("dense", "pruned") == (2.0, 2.0, 2.0)
+
+
+def test_interval_covers_the_truth_and_narrows() -> None:
+    generator = np.random.default_rng(0)
+    covered, widths = 0, {16: [], 256: []}
+    for _ in range(100):
+        for rounds in widths:
+            speed = 1.5 * np.exp(generator.normal(0, 0.1, rounds))
+            _, low, high = Samples({"dense": list(speed), "pruned": [1.0] * rounds}).ratio("dense", "pruned")
+            widths[rounds].append(high - low)
+            covered += low <= 1.5 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+    assert np.median(widths[256]) == pytest.approx(np.median(widths[16]) / 4, rel=0.3)

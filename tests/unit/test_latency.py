@@ -1,0 +1,219 @@
+"""Latency tables on a clock that counts work: every prediction can be checked to the last digit."""
+
+from __future__ import annotations
+
+import logging
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from secateurs.clock import Reading
+from secateurs.cost import LatencyTable
+from secateurs.environment import Environment
+from secateurs.errors import RecipeError
+from secateurs.families import discover, model_types
+from secateurs.mask import Mask
+from secateurs.runtimes import runtime
+from secateurs.shrink import shrink
+from secateurs.stages.latency import measure_table
+from secateurs.stages.predict import prediction_error, random_counts
+from secateurs.structure import Kind
+from secateurs.workload import random_batch
+from tiny_models import tiny_model
+from work_clock import work_clock
+
+SMALL = Environment(batch_size=2, sequence_length=6)
+ONCE = {"seconds": 0.0, "rounds": (1, 1)}
+
+
+@pytest.fixture(scope="module")
+def bert():
+    return tiny_model("bert", auto="AutoModelForSequenceClassification")
+
+
+@pytest.fixture(scope="module")
+def table(bert) -> LatencyTable:
+    return measure_table(bert, discover(bert), SMALL, timer=work_clock, **ONCE)
+
+
+def whole_ms(model, environment: Environment = SMALL) -> float:
+    batch = random_batch(model, environment, seed=0)
+    run = runtime("torch")(model, environment)
+    return work_clock(lambda: run(batch)).ms
+
+
+@pytest.mark.parametrize("family", model_types())
+def test_work_is_predicted_exactly_in_every_family(family: str) -> None:
+    model = tiny_model(family)
+    structure = discover(model)
+    table = measure_table(model, structure, SMALL, timer=work_clock, **ONCE)
+    result = prediction_error(model, structure, table, configs=4, timer=work_clock, **ONCE)
+    assert result["max_error"] < 1e-9
+    assert len({row["measured"] for row in result["configs"]}) > 1
+    assert discover(model).sizes == structure.sizes
+
+
+def test_both_ends_are_anchored_end_to_end(bert, table: LatencyTable) -> None:
+    structure = discover(bert)
+    assert table.dense_ms == pytest.approx(whole_ms(bert))
+    assert table(structure.sizes) == pytest.approx(table.dense_ms)
+    emptied = tiny_model("bert", auto="AutoModelForSequenceClassification")
+    shrink(emptied, structure, Mask.from_units(structure, {name: torch.arange(0) for name in structure.sizes}))
+    assert table.overhead_ms == pytest.approx(whole_ms(emptied))
+    assert table.largest_speedup == pytest.approx(whole_ms(bert) / whole_ms(emptied))
+
+
+def test_the_step_from_nothing_to_one_unit_is_in_the_curve(table: LatencyTable) -> None:
+    curve = table.curve("layer.1.heads")
+    assert curve(0) == 0
+    assert curve(1) > 1.2 * (curve(2) - curve(1)) > 0
+    assert table.group_cost("layer.1.heads", 1) == curve(1)
+
+
+def test_a_pruned_model_is_measured_as_it_is(bert) -> None:
+    model = tiny_model("bert", auto="AutoModelForSequenceClassification")
+    dense = discover(model)
+    counts = {"layer.0.heads": 1, "layer.1.heads": 0, "layer.2.intermediate": 7}
+    shrink(model, dense, Mask.from_units(dense, {name: torch.arange(kept) for name, kept in counts.items()}))
+    structure = discover(model)
+    table = measure_table(model, structure, SMALL, timer=work_clock, **ONCE)
+    assert table.dense_ms == pytest.approx(whole_ms(model)) != whole_ms(bert)
+    assert "layer.1.heads" not in table.groups
+    assert prediction_error(model, structure, table, configs=4, timer=work_clock, **ONCE)["max_error"] < 1e-9
+
+
+def test_table_survives_json(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path / "latency.json")
+    assert LatencyTable.load(tmp_path / "latency.json") == table
+
+
+def test_points_and_snapping(bert) -> None:
+    structure = discover(bert)
+    table = measure_table(bert, structure, SMALL, timer=work_clock, points={Kind.HEAD: (2,)}, multiple=4, **ONCE)
+    assert table.curves["head"].units == (0, 2, 4)
+    assert table.curves["intermediate"].multiple == 4
+    assert all(unit % 4 == 0 or unit == 1 for unit in table.curves["intermediate"].units)
+
+
+def test_the_free_multiple_is_measured() -> None:
+    model = tiny_model("bert", intermediate_size=512)
+
+    def favours_16(run) -> Reading:
+        width = next(
+            (
+                module.intermediate.dense.out_features
+                for module in closure_modules(run)
+                if hasattr(module, "intermediate")
+            ),
+            0,
+        )
+        return Reading(work_clock(run).ms * (1.0 if width % 16 == 0 else 1.2))
+
+    table = measure_table(model, discover(model), SMALL, timer=favours_16, probe=True, **ONCE)
+    assert table.curves["intermediate"].multiple == 16
+    assert table.curves["head"].multiple == 1
+
+
+def closure_modules(run) -> list:
+    """Every module reachable from what is timed."""
+    found = []
+
+    def visit(function) -> None:
+        for cell in function.__closure__ or ():
+            if isinstance(cell.cell_contents, torch.nn.Module):
+                found.extend(cell.cell_contents.modules())
+            elif callable(cell.cell_contents) and hasattr(cell.cell_contents, "__closure__"):
+                visit(cell.cell_contents)
+
+    visit(run)
+    return found
+
+
+def test_quick_is_shorter(bert) -> None:
+    readings = []
+
+    def count(run) -> Reading:
+        readings.append(1)
+        return work_clock(run)
+
+    structure = discover(bert)
+    measure_table(bert, structure, SMALL, timer=count, seconds=0.0, rounds=(5, 60))
+    full = len(readings)
+    measure_table(bert, structure, SMALL, timer=count, seconds=0.0, rounds=(5, 60), quick=True)
+    assert (len(readings) - full) * 5 == full * 3
+
+
+def test_noise_is_recorded_and_flagged(bert, caplog: pytest.LogCaptureFixture) -> None:
+    structure = discover(bert)
+    with caplog.at_level(logging.WARNING):
+        quiet = measure_table(bert, structure, SMALL, timer=work_clock, **ONCE)
+    assert quiet.noise == 0
+    assert not caplog.records
+
+    def shared_core(run) -> Reading:
+        return Reading(work_clock(run).ms, contention=1.8)
+
+    with caplog.at_level(logging.WARNING):
+        noisy = measure_table(bert, structure, SMALL, timer=shared_core, **ONCE)
+    assert noisy.noise == pytest.approx(0.8)
+    assert "noisy: 80 %" in caplog.text
+    assert "--clock cpu --threads 1" in caplog.text
+
+
+def test_layers_that_do_not_add_up_are_scaled_and_flagged(bert, caplog: pytest.LogCaptureFixture) -> None:
+    def slow_alone(run) -> Reading:
+        alone = not any(hasattr(module, "classifier") for module in closure_modules(run))
+        return Reading(work_clock(run).ms * (2.0 if alone else 1.0))
+
+    structure = discover(bert)
+    with caplog.at_level(logging.WARNING):
+        table = measure_table(bert, structure, SMALL, timer=slow_alone, **ONCE)
+    exact = measure_table(bert, structure, SMALL, timer=work_clock, **ONCE)
+    assert "scaled by 0.50" in caplog.text
+    counts = random_counts(structure, table, random.Random(5))
+    assert table(counts) == pytest.approx(exact(counts))
+
+
+def test_readings_without_sense_give_a_usable_table_and_a_warning(bert, caplog: pytest.LogCaptureFixture) -> None:
+    structure = discover(bert)
+
+    def same_for_all(run) -> Reading:
+        run()
+        return Reading(3.0)
+
+    with caplog.at_level(logging.WARNING):
+        table = measure_table(bert, structure, SMALL, timer=same_for_all, **ONCE)
+    assert "hardly slower than with everything removed" in caplog.text
+    assert 0 < table.overhead_ms < table.dense_ms
+    assert table(structure.sizes) == pytest.approx(table.dense_ms)
+    assert all(ms > 0 for curve in table.curves.values() for ms in curve.ms[1:])
+
+
+def test_random_counts_reach_far_and_are_snapped(bert, table: LatencyTable) -> None:
+    structure = discover(bert)
+    generator = random.Random(0)
+    drawn = [random_counts(structure, table, generator) for _ in range(50)]
+    heads = {counts["layer.0.heads"] for counts in drawn}
+    neurons = {counts["layer.0.intermediate"] for counts in drawn}
+    assert heads == {0, 1, 2, 3, 4}
+    assert neurons == {0, 8, 16, 20}
+
+
+def test_prediction_error_sees_a_wrong_table(bert, table: LatencyTable) -> None:
+    structure = discover(bert)
+    wrong = table.corrected(table.dense_ms)
+    result = prediction_error(bert, structure, wrong, configs=4, timer=work_clock, **ONCE)
+    assert result["mean_error"] > 0.2
+    assert all(row["error"] < 0 for row in result["configs"])
+
+
+def test_unfit_environments_are_refused_before_anything_runs(bert) -> None:
+    structure = discover(bert)
+    with pytest.raises(RecipeError, match="65 tokens is too long"):
+        measure_table(bert, structure, Environment(sequence_length=65))
+    with pytest.raises(RecipeError, match="use 1 thread"):
+        measure_table(bert, structure, Environment(sequence_length=6, threads=2, clock="cpu"))
+    with pytest.raises(RecipeError, match="runtime 'abacus' is unknown"):
+        measure_table(bert, structure, Environment(sequence_length=6, runtime="abacus"))

@@ -1,0 +1,34 @@
+"""Tasks are found by their files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import secateurs.tasks
+from secateurs.errors import RecipeError
+from secateurs.tasks import names, task
+
+
+def test_every_file_without_underscore_is_a_task() -> None:
+    folder = Path(secateurs.tasks.__file__).parent
+    assert names() == sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    assert {"causal_lm", "embedding", "text_classification"} <= set(names())
+
+
+@pytest.mark.parametrize("name", ["sorting", "_sources", "Causal_LM", ""])
+def test_an_unknown_task_lists_the_known_ones(name: str) -> None:
+    with pytest.raises(RecipeError, match="causal_lm, embedding, text_classification"):
+        task(name)
+
+
+def test_listing_the_tasks_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from secateurs.tasks import names; names(); "
+        "print([m for m in ('transformers', 'datasets', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,202 @@
+"""Labels against the outputs of the model, batches, loss and metric."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
+
+from secateurs.errors import DataError, UnsupportedModelError
+from secateurs.tasks import Columns, TaskData, task
+from tiny import WORDS, tiny_tokenizer, write_rows
+
+TEXTS = [" ".join(WORDS[: 1 + i % 7]) for i in range(40)]
+
+
+def model(**changes: Any) -> BertForSequenceClassification:
+    small = {
+        "vocab_size": 40,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
+    torch.manual_seed(0)
+    return BertForSequenceClassification(BertConfig(**{**small, "max_position_embeddings": 32, **changes})).eval()
+
+
+def read(source: Path, of: BertForSequenceClassification | None = None, **options: Any) -> TaskData:
+    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "calibration_samples": 10, "seed": 0}
+    return task("text_classification").read(str(source), of or model(), tiny_tokenizer(), **{**settings, **options})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_rows(tmp_path / "train.parquet", sentence=TEXTS, label=[i % 2 for i in range(40)])
+    write_rows(tmp_path / "validation.parquet", sentence=TEXTS[:9], label=[0, 1, 1] * 3)
+    return tmp_path
+
+
+def test_batches_are_padded_on_the_right_to_their_longest_row(folder: Path) -> None:
+    data = read(folder)
+    assert sum(len(batch["input_ids"]) for batch in data.calibration) == 10
+    for batch in data.calibration:
+        lengths = batch["attention_mask"].sum(1)
+        assert int(lengths.max()) == batch["input_ids"].shape[1]
+        assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "labels"}
+        for ids, length in zip(batch["input_ids"], lengths.tolist(), strict=True):
+            assert ids[0] == 2
+            assert ids[length - 1] == 3
+            assert not ids[length:].any()
+
+
+def test_calibration_wastes_little_padding_and_follows_the_seed(folder: Path) -> None:
+    once, again, other = read(folder), read(folder), read(folder, seed=1)
+    lengths = [batch["attention_mask"].sum(1).tolist() for batch in once.calibration]
+    ordered = sorted(lengths, key=max)
+    assert all(max(low) <= min(high) for low, high in itertools.pairwise(ordered))
+
+    def ids(data: TaskData) -> list[list[list[int]]]:
+        return [batch["input_ids"].tolist() for batch in data.calibration]
+
+    assert ids(once) == ids(again) != ids(other)
+
+
+def test_sequences_are_cut_off(folder: Path) -> None:
+    assert max(batch["input_ids"].shape[1] for batch in read(folder, sequence_length=4).calibration) == 4
+    with pytest.raises(DataError, match="sequence_length 33 exceeds the 32 positions"):
+        read(folder, sequence_length=33)
+
+
+def test_pairs_are_read_as_pairs(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.parquet", premise=["the cat"] * 5, hypothesis=["a dog ran"] * 5, label=[0, 1, 0, 1, 0])
+    row = read(tmp_path).train[0]
+    assert row["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert len(row["input_ids"]) == 8
+
+
+def test_train_rows_go_through_collate(folder: Path) -> None:
+    data = read(folder)
+    assert len(data.train) == 40
+    batch = data.collate([data.train[0], data.train[6]])
+    assert batch["input_ids"].shape == (2, 9)
+    assert batch["labels"].tolist() == [0, 0]
+
+
+def test_accuracy_is_the_share_of_hits(folder: Path) -> None:
+    constant = model()
+    nn.init.zeros_(constant.classifier.weight)
+    constant.classifier.bias.data = torch.tensor([0.0, 1.0])
+    constant.train()
+    score = task("text_classification").evaluate(constant, read(folder).evaluation, "cpu")
+    assert (score.name, score.count, score.higher_is_better) == ("accuracy", 9, True)
+    assert score.value == pytest.approx(6 / 9)
+    assert constant.training, "evaluate must leave the training mode as it was"
+
+
+def test_names_are_mapped_through_the_model(tmp_path: Path) -> None:
+    names = ["joy", "rage"] * 5
+    write_rows(tmp_path / "train.parquet", text=["a cat"] * 10, label=names)
+    write_rows(tmp_path / "test.parquet", text=["a cat"] * 2, label=["rage", "rage"])
+    named = model(label2id={"rage": 0, "joy": 1}, id2label={0: "rage", 1: "joy"})
+    data = read(tmp_path, named)
+    assert [row["labels"] for row in data.train] == [1, 0] * 5
+    with pytest.raises(DataError, match=r"does not know \(joy, rage\); the model's labels are LABEL_0, LABEL_1"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_labels", "message"),
+    [
+        ([0, 1, 2, 0, 1], 2, "holds the label 2 in row 2; the model has classes 0..1"),
+        ([0, -1, 1, 0, 1], 2, "holds the label -1 in row 1"),
+        ([0, 1, 0, 1, 0], 3, "has 2 classes and the model 3 labels"),
+        ([0, None, 0, 1, 0], 2, "row 1 of column 'label' .* has no label"),
+        ([0.5, 1.0, 0.0, 1.0, 0.0], 2, "holds 0.5 in row 0; the model has 2 classes"),
+        (["a", "b", "a", "b", "a"], 1, "needs scores"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(tmp_path: Path, labels: list[Any], num_labels: int, message: str) -> None:
+    write_rows(tmp_path / "train.parquet", text=["a cat"] * 5, label=labels)
+    write_rows(tmp_path / "test.parquet", text=["a cat"] * 5, label=[0] * 5)
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, model(num_labels=num_labels))
+
+
+def test_hidden_test_labels_count_as_none(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.parquet", text=TEXTS, label=[i % 2 for i in range(40)])
+    write_rows(tmp_path / "test.parquet", text=TEXTS, label=[-1] * 40)
+    data = read(tmp_path)
+    assert len(data.train) == 32
+    assert sum(len(batch["labels"]) for batch in data.evaluation) == 8
+    assert "held out of train" in data.description
+
+
+def test_without_labels_there_is_calibration_alone(tmp_path: Path) -> None:
+    write_rows(tmp_path / "all.parquet", text=TEXTS)
+    data = read(tmp_path)
+    assert (data.evaluation, data.train, data.calibration_labels) == (None, None, False)
+    assert all("labels" not in batch for batch in data.calibration)
+    with pytest.raises(DataError, match="no column 'mark'"):
+        read(tmp_path, columns=Columns(label="mark"))
+
+
+def test_scores_make_it_a_regression(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.parquet", sentence1=TEXTS, sentence2=TEXTS, score=[i / 10 for i in range(40)])
+    write_rows(tmp_path / "validation.parquet", sentence1=TEXTS, sentence2=TEXTS, score=[i / 10 for i in range(40)])
+    scorer = model(num_labels=1)
+    data = read(tmp_path, scorer)
+    regression = task("text_classification")
+    assert data.train[3]["labels"] == pytest.approx(0.3)
+    score = regression.evaluate(scorer, data.evaluation, "cpu")
+    assert (score.name, score.count) == ("spearman", 40)
+    assert -1 <= score.value <= 1
+    outputs = SimpleNamespace(logits=torch.tensor([[1.0], [3.0]]))
+    assert regression.loss(outputs, {"labels": torch.tensor([0.0, 1.0])}).item() == pytest.approx(2.5)
+    assert regression.divergence(outputs.logits, torch.zeros(2, 1)).tolist() == [1.0, 9.0]
+
+
+def test_ranks_alone_decide_the_correlation() -> None:
+    from secateurs.tasks.text_classification import correlation
+
+    true = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    score = correlation(true.exp(), true)
+    assert score.value == pytest.approx(1.0)
+    assert score.details["pearson"] < 0.95
+    assert correlation(torch.ones(4), true).value == 0.0
+
+
+def test_several_labels_at_once_are_refused(folder: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="multi_label_classification"):
+        read(folder, model(problem_type="multi_label_classification"))
+
+
+def test_a_foreign_tokenizer_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"the tokenizer has \d+ tokens and the model embeds 20"):
+        read(folder, model(vocab_size=20))
+
+
+def test_loss_is_cross_entropy_in_nats() -> None:
+    classes = task("text_classification")
+    outputs = SimpleNamespace(logits=torch.zeros(3, 4))
+    assert classes.loss(outputs, {"labels": torch.tensor([0, 1, 2])}).item() == pytest.approx(math.log(4))
+    with pytest.raises(DataError, match="no labels"):
+        classes.loss(outputs, {})
+
+
+def test_divergence_is_taken_under_the_teacher() -> None:
+    student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[math.log(3.0), 0.0]])
+    expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert task("text_classification").divergence(student, teacher).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_can_be_a_sample(folder: Path) -> None:
+    data = read(folder, evaluation_samples=5)
+    assert sum(len(batch["labels"]) for batch in data.evaluation) == 5
