@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from tiny import WORDS, tiny_tokenizer, write_rows
-from tiny_models import fill, tiny_model
+from tiny_models import DECODERS, tiny_model
 
 from secateurs.cost import LatencyCurve, LatencyTable
 from secateurs.environment import Environment
@@ -21,9 +21,8 @@ __all__ = ["model_folder", "recipe", "rows", "table"]
 
 def model_folder(path: Path, model_type: str = "bert", **changes: Any) -> Path:
     """A random two-class model (or a decoder) with its tokenizer."""
-    torch.manual_seed(0)
-    model = tiny_model(model_type, num_labels=2, **changes).float()
-    fill(model, seed=1)
+    auto = None if model_type in DECODERS else "AutoModelForSequenceClassification"
+    model = tiny_model(model_type, auto=auto, num_labels=2, pad_token_id=0, **changes).float()
     model.save_pretrained(path)
     tiny_tokenizer().save_pretrained(path)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -15,7 +16,10 @@ __all__ = ["console", "errors", "logs", "tracking"]
 
 T = TypeVar("T")
 
-console = Console()
+WIDTH = None if sys.stdout.isatty() else 140
+"""Of text that goes to a file: wide enough for the table of results."""
+
+console = Console(width=WIDTH)
 errors = Console(stderr=True)
 
 

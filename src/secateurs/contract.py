@@ -9,7 +9,6 @@ that is taken up again comes to the same end.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from secateurs import checkpoint
+from secateurs.artefact import read_json, write, write_json
 from secateurs.cost import LatencyTable
 from secateurs.errors import TargetUnreachable
 from secateurs.job import Job, Pruner
@@ -153,9 +153,8 @@ def _build(
         number,
         target.value <= speed.median <= target.value * (1 + tolerance),
     )
-    place.mkdir(parents=True, exist_ok=True)
     checkpoint.save(model, None, place / "model")
-    mask.save(place / "mask.safetensors")
+    write(place / "mask.safetensors", mask.save)
     record = {
         "predicted": attempt.predicted,
         "speed": speed.to_dict(),
@@ -163,9 +162,7 @@ def _build(
         "pruned": attempt.pruned.to_dict(),
         "met": attempt.met,
     }
-    partial = place / "measured.partial"
-    partial.write_text(json.dumps(record))
-    partial.replace(place / "measured.json")  # last: an attempt without it did not happen
+    write_json(place / "measured.json", record)  # last: an attempt without it did not happen
     return attempt
 
 
@@ -174,7 +171,7 @@ def _read(place: Path, number: int) -> Attempt | None:
     record = place / "measured.json"
     if not record.is_file() or not (place / "model").is_dir():
         return None
-    values = json.loads(record.read_text())
+    values = read_json(record)
     return Attempt(
         checkpoint.load(place / "model").eval(),
         Mask.load(place / "mask.safetensors"),

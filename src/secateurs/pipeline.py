@@ -8,7 +8,6 @@ One run folder; every stage leaves one artefact there, and a stage whose artefac
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import shutil
 import time
@@ -18,26 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from secateurs import checkpoint, contract
+from secateurs.artefact import read_json, write, write_json
 from secateurs.cost import LatencyTable, ParameterCost
 from secateurs.environment import Environment, machine
-from secateurs.errors import CheckpointError, RecipeError
 from secateurs.job import Job, silent
-from secateurs.methods import method as find_method
+from secateurs.loading import Loaded, load
 from secateurs.provenance import commit, versions
 from secateurs.recipe import Recipe
 from secateurs.report import Divergence, Interval, Kept, Metric, ModelResult, Report, card
+from secateurs.run_folder import open_folder
 from secateurs.stages.evaluate import divergence, signals
 from secateurs.stages.latency import measure_table
-from secateurs.stages.measure import compare
+from secateurs.stages.measure import Measurement, compare
 from secateurs.stages.train import Recovery, recover
 from secateurs.target import Speedup
-from secateurs.tasks import Columns, Score, TaskData
-from secateurs.tasks import task as find_task
-from secateurs.workload import check
+from secateurs.tasks import Score
 
-__all__ = ["Loaded", "load", "run"]
+__all__ = ["run"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,56 +44,6 @@ Track = Callable[..., Iterable[Any]]
 
 NOISY = 0.05
 """Relative scatter of timings above which the report says so."""
-
-HELD_OUT = 0.25
-"""As many texts again, in proportion to the calibration samples, on which the reported divergence is taken."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Everything a recipe names, in memory."""
-
-    recipe: Recipe
-    task: Any
-    method: Any
-    model: Any
-    tokenizer: Any
-    data: TaskData
-    held_out: list[dict[str, torch.Tensor]]
-    structure: Any
-    environment: Environment
-
-
-def load(recipe: Recipe) -> Loaded:
-    """Read model and data, and refuse what cannot work before any work is done.
-
-    Raises:
-        SecateursError: whatever is missing or does not fit, in one line.
-    """
-    task = find_task(recipe.task.replace("-", "_"))
-    method = find_method(recipe.method.replace("-", "_"), recipe.preset, **recipe.hyperparameters)
-    environment = recipe.environment
-    check(environment)
-    model, tokenizer = task.load(
-        recipe.model, dtype=torch.float32, device=recipe.device, trust_remote_code=recipe.trust_remote_code
-    )
-    check(environment, model)
-    structure = method.structure(model)
-    extra = max(1, round(recipe.calibration_samples * HELD_OUT))
-    data = task.read(
-        recipe.data,
-        model,
-        tokenizer,
-        columns=Columns(**recipe.columns.model_dump()),
-        batch_size=recipe.batch_size,
-        sequence_length=recipe.sequence_length,
-        calibration_samples=recipe.calibration_samples + extra,
-        seed=recipe.seed,
-        evaluation_samples=recipe.evaluation_samples,
-    )
-    batches, held_out = _split(data.calibration, HELD_OUT / (1 + HELD_OUT))
-    data = replace(data, calibration=batches)
-    return Loaded(recipe, task, method, model, tokenizer, data, held_out, structure, environment)
 
 
 def run(
@@ -121,17 +70,17 @@ def run(
         SecateursError: one line that says what to do.
     """
     folder = Path(folder)
-    _open_folder(folder, recipe, resume)
+    open_folder(folder, recipe, resume=resume)
     clock = _Clock()
     loaded = load(recipe)
     clock.lap("load")
-    stages = folder / "stages"
     table = _latency(loaded, folder, track)
     clock.lap("latency")
     for target in recipe.targets:
         target.budget(table)  # unreachable targets are refused before the work starts
-    dense = _dense_score(loaded, stages, track)
-    clock.lap("evaluate")
+    stages = folder / "stages"
+    dense = _dense_score(loaded, stages)
+    clock.lap("evaluate dense")
     job = Job(
         loaded.model,
         loaded.structure,
@@ -142,123 +91,175 @@ def run(
         torch.device(recipe.device),
         track,
     )
-    todo = [target for target in recipe.targets if not (stages / f"{target.folder}.json").is_file()]
-    # Everything that needs the dense model as it was comes before the pruner rewrites its tensors.
-    teacher = copy.deepcopy(loaded.model) if todo else loaded.model
-    pruner = loaded.method.prepare(job) if todo else None
-    clock.lap("prepare")
-    results: list[ModelResult] = []
-    report = _report(loaded, table, dense, results, command)
+    todo = [target for target in recipe.targets if not _record(stages, target).is_file()]
+    done: list[ModelResult] = []
+    report = _describe(loaded, table, dense, command)
+    if todo:
+        # The pruner rewrites tensors of the live model: the teacher is a real copy.
+        teacher = copy.deepcopy(loaded.model)
+        pruner = loaded.method.prepare(job)
+        clock.lap("prepare")
+        work = _Work(loaded, table, dense, job, pruner, teacher, folder, report)
+        for target in todo:
+            _prune_one(work, target, dict(clock.laps))
     for target in recipe.targets:
-        record = stages / f"{target.folder}.json"
-        if target in todo:
-            _one_target(loaded, target, table, dense, job, pruner, teacher, folder, record, clock, report, track)
-        values = json.loads(record.read_text())
-        results.append(_result(values))
-    report = replace(report, models=results)
+        done.append(TypeAdapter(ModelResult).validate_python(read_json(_record(stages, target))))
+    report = replace(report, models=done)
     report.save(folder)
     return report
 
 
-def _one_target(
-    loaded: Loaded,
-    target: Speedup,
-    table: LatencyTable,
-    dense: Score | None,
-    job: Job,
-    pruner: Any,
-    teacher: Any,
-    folder: Path,
-    record: Path,
-    clock: _Clock,
-    report: Report,
-    track: Track,
-) -> None:
+@dataclass(frozen=True)
+class _Work:
+    """What all targets share."""
+
+    loaded: Loaded
+    table: LatencyTable
+    dense: Score | None
+    job: Job
+    pruner: Any
+    teacher: Any
+    folder: Path
+    report: Report
+
+    def measure(self, model: Any) -> Measurement:
+        """Dense and pruned, interleaved in this process."""
+        models = {"dense": self.teacher, "pruned": model}
+        return compare(models, self.loaded.environment, seed=self.loaded.recipe.seed)
+
+
+def _prune_one(work: _Work, target: Speedup, seconds: dict[str, float]) -> None:
     """Prune, recover, evaluate, save: one model folder and one record."""
-    recipe = loaded.recipe
-    seconds = dict(clock.laps)
-    clock.lap("between")
-    place = job.folder / target.folder
+    loaded, recipe = work.loaded, work.loaded.recipe
+    place = work.job.folder / target.folder
+    clock = _Clock()
     attempt = contract.keep(
         target,
-        table,
-        pruner,
-        job,
-        lambda model: compare({"dense": teacher, "pruned": model}, loaded.environment, seed=recipe.seed, track=None),
+        work.table,
+        work.pruner,
+        work.job,
+        work.measure,
         place,
         tolerance=recipe.tolerance,
-        enforce=_measured_here(table, loaded.environment),
+        enforce=_measured_here(work.table, loaded.environment),
     )
-    seconds["prune"] = clock.lap("prune")
-    model = attempt.model
+    clock.lap("prune")
     if recipe.recover_epochs:
-        recover(
-            model,
-            teacher,
-            loaded.task,
-            loaded.data.train,
-            loaded.data.collate,
-            Recovery(
-                recipe.recover_epochs,
-                recipe.learning_rate,
-                recipe.train_batch_size,
-                bf16=recipe.device == "cpu" or recipe.dtype == "bfloat16",
-            ),
-            place / "recovery",
-            seed=recipe.seed,
-            device=recipe.device,
+        how = Recovery(
+            recipe.recover_epochs,
+            recipe.learning_rate,
+            recipe.train_batch_size,
+            bf16=recipe.dtype == "bfloat16",
         )
-        seconds["recover"] = clock.lap("recover")
-    score = loaded.task.evaluate(model, _evaluation(loaded, teacher), recipe.device) if dense else None
-    wanted = signals(teacher, loaded.task, loaded.held_out, recipe.device)
-    apart = divergence(model, loaded.task, loaded.held_out, wanted, recipe.device)
-    seconds["evaluate"] = clock.lap("evaluate")
-    cost = ParameterCost.of(loaded.model, loaded.structure)
+        data = loaded.data
+        recover(
+            attempt.model, work.teacher, loaded.task, data.train, data.collate, how, place / "recovery",
+            seed=recipe.seed, device=recipe.device,
+        )  # fmt: skip
+        clock.lap("recover")
+    metric, apart = _quality(work, attempt.model)
+    clock.lap("evaluate")
     counts = attempt.mask.counts
-    kept = {group.name: Kept(group.kind, group.size, counts[group.name]) for group in loaded.structure}
     result = ModelResult(
         target=target.value,
         predicted_speedup=attempt.predicted,
         measured_speedup=Interval(**attempt.speed.to_dict()),
         latency_ms=attempt.pruned.latency_ms,
         dense_latency_ms=attempt.dense.latency_ms,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        dense_parameters=sum(parameter.numel() for parameter in teacher.parameters()),
-        sparsity=float(cost.sparsity(counts)),
-        metric=Metric(score.name, score.value, dense.value) if score and dense else None,
-        divergence=Divergence(loaded.task.divergence_name, apart),
-        seconds=seconds,
+        parameters=sum(parameter.numel() for parameter in attempt.model.parameters()),
+        dense_parameters=sum(parameter.numel() for parameter in work.teacher.parameters()),
+        sparsity=float(ParameterCost.of(work.teacher, loaded.structure).sparsity(counts)),
+        metric=metric,
+        divergence=apart,
+        seconds={**seconds, **clock.laps},
         path=target.folder,
-        kept=kept,
+        kept={group.name: Kept(group.kind, group.size, counts[group.name]) for group in loaded.structure},
         met=attempt.met,
         attempts=attempt.number,
     )
-    values = asdict(result)
-    checkpoint.save(
-        model,
-        loaded.tokenizer,
-        folder / target.folder,
-        details={key: values[key] for key in ("target", "measured_speedup", "latency_ms", "metric", "divergence")}
-        | {"environment": loaded.environment.to_dict(), "machine": machine()},
-        card=card(report, result),
-        extras=lambda into: loaded.task.save_extras(recipe.model, into),
-    )
-    attempt.mask.save(folder / target.folder / "mask.safetensors")
-    partial = record.with_suffix(".partial")
-    partial.write_text(json.dumps(values, default=str))
-    partial.replace(record)
+    _save(work, attempt, result)
+    write_json(_record(work.job.folder, target), asdict(result))  # last: without it the target is not done
     shutil.rmtree(place, ignore_errors=True)
 
 
-def _report(
-    loaded: Loaded, table: LatencyTable, dense: Score | None, models: list[ModelResult], command: str | None
-) -> Report:
-    """The report of this run, with the models there are so far."""
+def _quality(work: _Work, model: Any) -> tuple[Metric | None, Divergence]:
+    """The task's metric where there is labelled data, and the distance from the dense outputs always."""
+    loaded, device = work.loaded, work.loaded.recipe.device
+    metric = None
+    if work.dense is not None:
+        score = loaded.task.evaluate(model, _evaluation(loaded, work.teacher), device)
+        metric = Metric(score.name, score.value, work.dense.value)
+    wanted = signals(work.teacher, loaded.task, loaded.held_out, device)
+    apart = divergence(model, loaded.task, loaded.held_out, wanted, device)
+    return metric, Divergence(loaded.task.divergence_name, apart)
+
+
+def _save(work: _Work, attempt: contract.Attempt, result: ModelResult) -> None:
+    """The model folder: weights, tokenizer, card, mask, and the measured numbers in its config."""
+    loaded = work.loaded
+    values = asdict(result)
+    told = ("target", "predicted_speedup", "measured_speedup", "latency_ms", "dense_latency_ms", "metric", "divergence")
+    details = {name: values[name] for name in told}
+
+    def extras(into: Path) -> None:
+        loaded.task.save_extras(loaded.recipe.model, into)
+        attempt.mask.save(into / "mask.safetensors")
+
+    checkpoint.save(
+        attempt.model,
+        loaded.tokenizer,
+        work.folder / result.path,
+        details={**details, "environment": loaded.environment.to_dict(), "machine": machine()},
+        card=card(work.report, result),
+        extras=extras,
+    )
+
+
+def _latency(loaded: Loaded, folder: Path, track: Track) -> LatencyTable:
+    """The table of this folder, the one the user brought, or a new one."""
+    path = folder / "latency.json"
+    if path.is_file():
+        table = LatencyTable.load(path)
+    elif loaded.recipe.latency_table:
+        table = LatencyTable.load(Path(loaded.recipe.latency_table))
+    else:
+        table = measure_table(loaded.model, loaded.structure, loaded.environment, seed=loaded.recipe.seed, track=track)
+    table.check_groups(group.name for group in loaded.structure)
+    if not path.is_file():
+        write(path, table.save)
+    return table
+
+
+def _measured_here(table: LatencyTable, environment: Environment) -> bool:
+    """Timings here only judge a table that was measured here."""
+    here = machine()
+    same = all(table.machine.get(part) == here[part] for part in ("processor", "gpu"))
+    return same and table.environment == environment
+
+
+def _dense_score(loaded: Loaded, stages: Path) -> Score | None:
+    """What the dense model reaches; ``None`` without labelled data."""
+    if loaded.data.evaluation is None:
+        return None
+    path = stages / "dense.json"
+    if path.is_file():
+        return Score(**read_json(path))
+    score = loaded.task.evaluate(loaded.model, _evaluation(loaded, loaded.model), loaded.recipe.device)
+    write_json(path, asdict(score))
+    return score
+
+
+def _evaluation(loaded: Loaded, dense: Any) -> Any:
+    return loaded.task.reference(dense, loaded.data.evaluation, loaded.recipe.device)
+
+
+def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command: str | None) -> Report:
+    """The report of this run, still without models."""
     recipe = loaded.recipe
     notes = []
     if table.noise > NOISY:
         notes.append(
-            f"Timings on this machine scattered by {100 * table.noise:.0f} %; for steadier ones use --clock cpu --threads 1."
+            f"Timings on this machine scattered by {100 * table.noise:.0f} %; --clock cpu --threads 1 gives steadier ones."
         )
     if not _measured_here(table, loaded.environment):
         notes.append(
@@ -276,7 +277,7 @@ def _report(
         seeds=[recipe.seed],
         recipe=recipe.to_dict(),
         data=loaded.data.description,
-        models=models,
+        models=[],
         preset=recipe.preset,
         commit=commit(),
         command=command,
@@ -288,85 +289,8 @@ def _report(
     )
 
 
-def _open_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """A new folder, or the one of the same recipe."""
-    saved = folder / "recipe.yaml"
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"{folder} is a file; name a folder for the results")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not resume:
-            raise RecipeError(
-                f"{folder} is not empty; name another folder, or add --resume to go on with the run in it"
-            )
-        if not saved.is_file():
-            raise RecipeError(f"{folder} holds no run (no recipe.yaml); name the folder of the run to resume")
-        earlier = Recipe.load(saved)
-        changed = [name for name in Recipe.model_fields if getattr(earlier, name) != getattr(recipe, name)]
-        if changed:
-            raise RecipeError(
-                f"{folder} holds a run of another recipe ({', '.join(changed)} differ); resume with the same one"
-            )
-        return
-    try:
-        (folder / "stages").mkdir(parents=True, exist_ok=True)
-        saved.write_text(recipe.to_yaml())
-    except OSError as error:
-        raise CheckpointError(f"cannot write to {folder}: {error.strerror}") from None
-
-
-def _latency(loaded: Loaded, folder: Path, track: Track) -> LatencyTable:
-    """The table of this folder, the one the user brought, or a new one."""
-    path = folder / "latency.json"
-    if path.is_file():
-        table = LatencyTable.load(path)
-    elif loaded.recipe.latency_table:
-        table = LatencyTable.load(Path(loaded.recipe.latency_table))
-    else:
-        table = measure_table(loaded.model, loaded.structure, loaded.environment, seed=loaded.recipe.seed, track=track)
-    table.check_groups(group.name for group in loaded.structure)
-    if not path.is_file():
-        partial = path.with_suffix(".partial")
-        table.save(partial)
-        partial.replace(path)
-    return table
-
-
-def _measured_here(table: LatencyTable, environment: Environment) -> bool:
-    """Timings here only judge a table that was measured here."""
-    here = machine()
-    return table.environment == environment and all(
-        table.machine.get(part) == here[part] for part in ("processor", "gpu")
-    )
-
-
-def _dense_score(loaded: Loaded, stages: Path, track: Track) -> Score | None:
-    """What the dense model reaches; ``None`` without labelled data."""
-    if loaded.data.evaluation is None:
-        return None
-    path = stages / "dense.json"
-    if path.is_file():
-        return Score(**json.loads(path.read_text()))
-    score = loaded.task.evaluate(loaded.model, _evaluation(loaded, loaded.model), loaded.recipe.device)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(score), default=str))
-    partial.replace(path)
-    return score
-
-
-def _evaluation(loaded: Loaded, dense: Any) -> Any:
-    return loaded.task.reference(dense, loaded.data.evaluation, loaded.recipe.device)
-
-
-def _split(batches: list[Any], fraction: float) -> tuple[list[Any], list[Any]]:
-    """The first batches to calibrate on, the last to report on; a single batch serves both."""
-    held = min(len(batches) - 1, max(1, round(len(batches) * fraction)))
-    return (batches[:-held], batches[-held:]) if held else (batches, batches)
-
-
-def _result(values: dict[str, Any]) -> ModelResult:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(ModelResult).validate_python(values)
+def _record(stages: Path, target: Speedup) -> Path:
+    return stages / f"{target.folder}.json"
 
 
 class _Clock:
@@ -376,8 +300,7 @@ class _Clock:
         self.laps: dict[str, float] = {}
         self.last = time.perf_counter()
 
-    def lap(self, name: str) -> float:
+    def lap(self, name: str) -> None:
         now = time.perf_counter()
         self.laps[name], self.last = now - self.last, now
         logger.info("%s: %.1f s", name, self.laps[name])
-        return self.laps[name]

@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 
 from secateurs.cost import ParameterCost
-from secateurs.pipeline import Loaded, load
+from secateurs.loading import Loaded, load
 from secateurs.recipe import Recipe
 
 __all__ = ["plan"]

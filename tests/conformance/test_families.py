@@ -247,7 +247,7 @@ def continued(model: Any, way: str = "greedy", length: int = 9, new: int = 8) ->
     """A padded and an unpadded prompt, continued."""
     prompt = batch(length=length, padding="left")
     tokens = model.generate(**prompt, max_new_tokens=new, do_sample=False, **WAYS[way])
-    assert len(tokens[0, length:].unique()) > 3, "a constant continuation proves nothing"
+    assert len(tokens[:, length:].unique()) > 3, "a constant continuation proves nothing"
     return tokens
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import tiny_run
-import torch
 from transformers import AutoModelForSequenceClassification
 
 from secateurs import pipeline
@@ -62,7 +61,7 @@ def test_a_larger_target_costs_more_quality_and_time_is_the_table_s(finished: tu
     assert 0 < slow.divergence.value < fast.divergence.value
 
 
-@pytest.mark.parametrize("stage", ["calibrate", "order the units", "sensitivity", "local search", "refit"])
+@pytest.mark.parametrize("stage", ["order the units", "sensitivity", "refit"])
 def test_a_killed_run_ends_with_the_same_masks(
     finished: tuple[Path, Recipe, Report], tmp_path: Path, stage: str
 ) -> None:
@@ -151,13 +150,13 @@ def test_every_method_keeps_the_budget_and_the_law(
 
 
 def test_recovery_brings_the_outputs_nearer(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
-    recipe = finished[1].model_copy(
-        update={"recover_epochs": 8.0, "learning_rate": 3e-3, "train_batch_size": 8, "speedup": (2.0,)}
-    )
-    torch.manual_seed(0)
-    (recovered,) = pipeline.run(recipe, tmp_path / "out").models
-    one_shot = finished[2].models[1]
+    """Random units without refitting leave much to recover."""
+    lot = {"method": "random", "hyperparameters": {}, "speedup": (2.0,)}
+    (one_shot,) = pipeline.run(finished[1].model_copy(update=lot), tmp_path / "one-shot").models
+    trained = {**lot, "recover_epochs": 12.0, "learning_rate": 3e-3, "train_batch_size": 8}
+    (recovered,) = pipeline.run(finished[1].model_copy(update=trained), tmp_path / "recovered").models
     assert recovered.divergence is not None
     assert one_shot.divergence is not None
-    assert recovered.divergence.value < one_shot.divergence.value
+    assert recovered.divergence.value < 0.7 * one_shot.divergence.value
+    assert recovered.kept == one_shot.kept
     assert "recover" in recovered.seconds

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from secateurs.artefact import read_json, write_json
 
 __all__ = ["Past", "Pasts"]
 
@@ -36,7 +37,7 @@ class Pasts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.done = [Past(**values) for values in json.loads(path.read_text())] if path.is_file() else []
+        self.done = [Past(**values) for values in read_json(path)] if path.is_file() else []
 
     def exactly(self, limit: float) -> Past | None:
         """The search of this very budget."""
@@ -48,7 +49,5 @@ class Pasts:
 
     def add(self, past: Past) -> None:
         """Remember, on disk first."""
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps([asdict(one) for one in [*self.done, past]]))
-        partial.replace(self.path)
+        write_json(self.path, [asdict(one) for one in [*self.done, past]])
         self.done.append(past)

@@ -9,7 +9,6 @@ layer error as prior, and the random coefficient search on the task loss. The de
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from secateurs.artefact import read_json, write, write_json
 from secateurs.cost import LatencyTable
 from secateurs.errors import RecipeError, TargetUnreachable
 from secateurs.families import discover
@@ -182,9 +182,7 @@ class ZipLMPruner:
         database = LevelDatabase.build(
             job.structure, dense, moments, damping=how.damping, compensate=how.compensate, track=job.track
         )
-        partial_path = path.with_suffix(".partial")
-        database.save(partial_path)
-        partial_path.replace(path)
+        write(path, database.save)
         return database
 
     def _measured(self, offered: Mapping[str, Menu], limit: float, near: Past | None) -> Found:
@@ -259,14 +257,12 @@ class ZipLMPruner:
         path = self.job.folder / "sensitivities.json"
         kept = {name: list(menu.kept) for name, menu in offered.items()}
         if path.is_file():
-            stored = json.loads(path.read_text())
+            stored = read_json(path)
             if stored["kept"] == kept and stored["method"] == asdict(self.how):
                 return {name: np.asarray(costs) for name, costs in stored["costs"].items()}
         costs = sensitivities(search, offered, self.job.structure.sizes, probes=self.how.probes, track=self.job.track)
-        partial_path = path.with_suffix(".partial")
         listed = {name: values.tolist() for name, values in costs.items()}
-        partial_path.write_text(json.dumps({"method": asdict(self.how), "kept": kept, "costs": listed}))
-        partial_path.replace(path)
+        write_json(path, {"method": asdict(self.how), "kept": kept, "costs": listed})
         return costs
 
     def install(self, profile: Profile) -> Mask:

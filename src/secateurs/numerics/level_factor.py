@@ -57,7 +57,7 @@ class LevelFactor:
         if not torch.equal(self._order.sort().values, torch.arange(self.units)):
             raise ValueError(f"the order must be a permutation of {self.units} units")
         columns = unit_columns(self._order.flip(0).numpy(), width)
-        factor = damped_cholesky(full_hessian[np.ix_(columns, columns)])
+        factor = damped_cholesky(full_hessian, columns)
         reduced = _transposed_lower_product(factor, full_weight[:, columns].T)
         weighed = reduced if metric is None else reduced @ metric.detach().to("cpu", torch.float64).numpy()
         energies = np.einsum("ij,ij->i", weighed, reduced).clip(min=0.0).reshape(self.units, width).sum(1)
@@ -114,7 +114,7 @@ def least_squares(
     """
     cross, full_hessian = reader_arrays(weight_times_gram, hessian, width)
     columns = unit_columns(units.detach().cpu().numpy(), width)
-    factor = torch.from_numpy(damped_cholesky(full_hessian[np.ix_(columns, columns)]))
+    factor = torch.from_numpy(damped_cholesky(full_hessian, columns))
     return torch.cholesky_solve(torch.from_numpy(cross[:, columns].T.copy()), factor).T.contiguous()
 
 

@@ -25,6 +25,7 @@ from secateurs.numerics.spd import (
     invert_lower,
     mirror_lower,
     next_damping,
+    set_symmetric_rows,
     subtract_product,
     symmetric_rows,
 )
@@ -32,7 +33,6 @@ from secateurs.numerics.spd import (
 __all__ = ["Elimination", "elimination_order"]
 
 _LOG = logging.getLogger(__name__)
-_REFILL = 8  # rows made ready together when one is missing: about as dear as making ready that one alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,7 @@ class _Run:
             position, score = saliency.pick(ids)
             here = slice(position * width, (position + 1) * width)
             if position not in rows:
-                rows.add(np.append(saliency.candidates(min(_REFILL + len(rows), len(ids) - step)), position))
+                rows.add(np.array([position]))
             inverse_rows, gram_rows = rows.of(position)
             # P[S,:] and A[S,:] as they are after the removals of this block, which have not been applied yet.
             factors_here, others_here = factors[done, here].T, others[done, here].T
@@ -209,16 +209,12 @@ class _Rows:
     def __contains__(self, position: int) -> bool:
         return position in self._ready
 
-    def __len__(self) -> int:
-        return len(self._ready)
-
     def add(self, positions: Int[np.ndarray, " candidates"]) -> None:
-        """Make ready those of the given units that are not ready yet."""
-        missing = [position for position in dict.fromkeys(positions.tolist()) if position not in self._ready]
-        columns = unit_columns(np.array(missing), self._width)
+        """Make the rows of the given units ready, together where that is possible: it is cheaper."""
+        columns = unit_columns(positions, self._width)
         inverse_rows = symmetric_rows(self._inverse, columns)
         gram_rows = self._weight[:, columns].T @ self._weight
-        for slot, position in enumerate(missing):
+        for slot, position in enumerate(positions.tolist()):
             here = slice(slot * self._width, (slot + 1) * self._width)
             self._ready[position] = (inverse_rows[here], gram_rows[here])
 
@@ -243,9 +239,7 @@ def _compacted(
     gap_columns, mover_columns = unit_columns(gaps, width), unit_columns(movers, width)
     moved = symmetric_rows(inverse, mover_columns)
     moved[:, gap_columns] = moved[:, mover_columns]
-    moved = moved[:, : left * width]
-    # Both halves are written: what lands above the diagonal is never read.
-    inverse[gap_columns, : left * width] = moved
-    inverse[: left * width, gap_columns] = moved.T
+    size = left * width
+    set_symmetric_rows(inverse[:size, :size], gap_columns, moved[:, :size])
     weight[:, gap_columns] = weight[:, mover_columns]
     return ids[:left]

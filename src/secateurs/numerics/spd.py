@@ -14,9 +14,11 @@ from jaxtyping import Float, Int
 __all__ = [
     "add_lower_product",
     "damped_cholesky",
+    "factor_lower",
     "invert_lower",
     "mirror_lower",
     "next_damping",
+    "set_symmetric_rows",
     "subtract_product",
     "symmetric_rows",
 ]
@@ -75,10 +77,20 @@ def mirror_lower(matrix: Float[np.ndarray, "n n"]) -> None:
 
 def symmetric_rows(matrix: Float[np.ndarray, "n n"], rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows n"]:
     """Whole rows of a symmetric matrix of which only the lower triangle is meaningful."""
-    gathered = matrix[rows]
-    right_of = np.arange(len(matrix)) > rows[:, None]
-    np.copyto(gathered, matrix[:, rows].T, where=right_of)
+    gathered = np.empty((len(rows), len(matrix)), dtype=matrix.dtype)
+    for place, row in enumerate(rows):
+        gathered[place, : row + 1] = matrix[row, : row + 1]
+        gathered[place, row + 1 :] = matrix[row + 1 :, row]
     return gathered
+
+
+def set_symmetric_rows(
+    matrix: Float[np.ndarray, "n n"], rows: Int[np.ndarray, " rows"], values: Float[np.ndarray, "rows n"]
+) -> None:
+    """Write whole rows, and with them columns, into the lower triangle of a symmetric matrix."""
+    for value, row in zip(values, rows, strict=True):
+        matrix[row, : row + 1] = value[: row + 1]
+        matrix[row + 1 :, row] = value[row + 1 :]
 
 
 def invert_lower(matrix: Float[np.ndarray, "n n"]) -> None:
@@ -108,23 +120,60 @@ def invert_lower(matrix: Float[np.ndarray, "n n"]) -> None:
     np.negative(cross, out=cross)
 
 
-def damped_cholesky(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
-    """Lower Cholesky factor of ``matrix``, its diagonal raised by as little as makes it positive definite.
+def factor_lower(matrix: Float[np.ndarray, "n n"]) -> None:
+    """Replace a positive definite ``matrix``, given by its lower triangle, by its Cholesky factor, zero above.
 
-    The diagonal is multiplied by ``1 + damping``, with damping 0, then 1e-12, 1e-11, ... until there is a factor.
+    Halving: ``L21 = A21 L11^-T``, then ``L22 L22^T = A22 - L21 L21^T``; nearly all of it is matrix products.
+
+    Raises:
+        numpy.linalg.LinAlgError: the matrix is not positive definite to working precision.
+    """
+    size = len(matrix)
+    if size <= _LEAF:
+        matrix[...] = np.linalg.cholesky(matrix)
+        return
+    half = size // 2
+    first, cross, second = matrix[:half, :half], matrix[half:, :half], matrix[half:, half:]
+    factor_lower(first)
+    _divide_by_transpose(cross, first)
+    add_lower_product(second, cross.T, cross.T, subtract=True)
+    factor_lower(second)
+    matrix[:half, half:] = 0.0
+
+
+def _divide_by_transpose(target: Float[np.ndarray, "m n"], factor: Float[np.ndarray, "n n"]) -> None:
+    """Replace ``target`` by ``target factor^-T`` for a lower triangular factor."""
+    size = len(factor)
+    if size <= _LEAF:
+        target[...] = target @ np.linalg.inv(factor).T
+        return
+    half = size // 2
+    _divide_by_transpose(target[:, :half], factor[:half, :half])
+    subtract_product(target[:, half:], target[:, :half], factor[half:, :half].T)
+    _divide_by_transpose(target[:, half:], factor[half:, half:])
+
+
+def damped_cholesky(
+    matrix: Float[np.ndarray, "n n"], places: Int[np.ndarray, " places"]
+) -> Float[np.ndarray, "places places"]:
+    """Lower Cholesky factor of the given rows and columns of ``matrix``, in the given order.
+
+    If they are not positive definite, their diagonal is multiplied by ``1 + damping``, with damping 1e-12, 1e-11, ...
+    until there is a factor.
     """
     damping = 0.0
+    factor = np.empty((len(places), len(places)))
     while True:
+        for row, place in zip(factor, places, strict=True):
+            np.take(matrix[place], places, out=row, mode="clip")  # much faster than indexing both axes at once
+        factor[np.diag_indices_from(factor)] *= 1.0 + damping
         try:
-            return np.linalg.cholesky(matrix)
+            factor_lower(factor)
         except np.linalg.LinAlgError:
-            raised = next_damping(damping)
-            _LOG.debug(
-                "matrix of size %d is not positive definite at damping %g; trying %g", len(matrix), damping, raised
-            )
-            matrix = matrix.copy() if damping == 0.0 else matrix
-            np.fill_diagonal(matrix, np.diagonal(matrix) * ((1.0 + raised) / (1.0 + damping)))
-            damping = raised
+            damping = next_damping(damping)
+            _LOG.debug("factor of size %d tried again with damping %g", len(factor), damping)
+        else:
+            return factor
 
 
 def next_damping(damping: float) -> float:

@@ -17,7 +17,7 @@ def table(report: Facts) -> Table:
     metric = next((result.metric for result in models if result.metric is not None), None)
     divergence = next((result.divergence for result in models if result.divergence is not None), None)
     drawn = Table(title=Text(report.name), title_justify="left", header_style="bold")
-    for heading in ("asked", "predicted", "measured", "95 % interval", "latency", "parameters", "sparsity"):
+    for heading in ("asked", "predicted", "measured (95 %)", "latency", "parameters", "sparsity"):
         drawn.add_column(heading, justify="right", no_wrap=True)
     if metric is not None:
         drawn.add_column(Text(figures.words(metric.name)), justify="right", no_wrap=True)
@@ -30,8 +30,7 @@ def table(report: Facts) -> Table:
         cells = [
             figures.asked(report, result),
             figures.speedup(result.predicted_speedup),
-            figures.speedup(measured.median) if measured else figures.MISSING,
-            figures.span(measured) if measured else figures.MISSING,
+            f"{figures.speedup(measured.median)} ({figures.span(measured)})" if measured else figures.MISSING,
             figures.ms(result.latency_ms),
             figures.parameters(result.parameters),
             figures.percent(result.sparsity),
@@ -49,7 +48,6 @@ def table(report: Facts) -> Table:
             "dense",
             "",
             "1.00x",
-            "",
             figures.ms(dense.dense_latency_ms),
             figures.parameters(dense.dense_parameters),
         ]

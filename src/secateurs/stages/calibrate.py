@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
 FisherLoss = Callable[[Any, Batch, torch.Generator], Tensor]
 
+CHUNK_TOKENS = 4096
+"""Tokens gathered before they are added to the Gram matrices."""
+
 
 def token_mask(batch: Batch, *, padding: bool = False) -> Bool[Tensor, "batch sequence"]:
     """Which tokens count: all that are not PAD, or all of them with ``padding`` (as the paper's code does)."""
@@ -80,23 +83,25 @@ def calibrate(
                     with torch.enable_grad():
                         fisher_loss(model(**features), inputs, generator).backward()
                 for group in groups:
-                    seen, weights = watch.take(group.name, tokens)
-                    if not torch.isfinite(seen).all():
-                        raise CalibrationError(
-                            f"the inputs of {group.reader} are not finite on the calibration data; check the weights "
-                            "of the model, or use --dtype float32"
-                        )
-                    moments[group.name].update(seen, weights)
+                    watch.take(group, tokens)
+                if watch.tokens >= CHUNK_TOKENS:
+                    watch.flush(groups, moments)
+            watch.flush(groups, moments)
         model.zero_grad(set_to_none=True)
     return moments
 
 
 class _Watch:
-    """Hooks that hold the last input of every reader (and the gradient at its output)."""
+    """Hooks that hold the last input of every reader (and the gradient at its output), and the tokens not yet summed.
+
+    A Gram matrix costs as much to add to for ten tokens as for a thousand, so tokens are gathered before they are summed.
+    """
 
     def __init__(self, model: nn.Module, groups: Sequence[Group], *, gradients: bool) -> None:
         self.seen: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
+        self.waiting: dict[str, list[tuple[Tensor, Tensor | None]]] = {group.name: [] for group in groups}
+        self.tokens = 0
         self.gradients = gradients
         self.handles = [model.get_submodule(group.reader).register_forward_hook(self._keep(group)) for group in groups]
 
@@ -109,16 +114,36 @@ class _Watch:
 
         return hook
 
-    def take(
-        self, name: str, tokens: Bool[Tensor, " tokens"]
-    ) -> tuple[Float[Tensor, "kept columns"], Float[Tensor, " kept"] | None]:
-        """Inputs of the tokens that count and their weights; nothing is held on to."""
-        seen = self.seen.pop(name).flatten(0, -2)[tokens]
-        if not self.gradients:
-            return seen, None
-        gradient = self.outputs.pop(name).grad
-        assert gradient is not None
-        return seen, gradient.flatten(0, -2)[tokens].double().pow(2).sum(-1)
+    def take(self, group: Group, tokens: Bool[Tensor, " tokens"]) -> None:
+        """Gather the inputs of the tokens that count, and their weights.
+
+        Raises:
+            CalibrationError: an input is not finite.
+        """
+        inputs: Float[Tensor, "kept columns"] = self.seen.pop(group.name).flatten(0, -2)[tokens]
+        if not torch.isfinite(inputs).all():
+            raise CalibrationError(
+                f"the inputs of {group.reader} are not finite on the calibration data; check the weights of the model, "
+                "or use --dtype float32"
+            )
+        weights = None
+        if self.gradients:
+            gradient = self.outputs.pop(group.name).grad
+            assert gradient is not None
+            weights = gradient.flatten(0, -2)[tokens].double().pow(2).sum(-1)
+        waiting = self.waiting[group.name]
+        waiting.append((inputs, weights))
+        self.tokens = max(self.tokens, sum(len(rows) for rows, _ in waiting))
+
+    def flush(self, groups: Sequence[Group], moments: dict[str, Moments]) -> None:
+        """Add what was gathered to the moments."""
+        for group in groups:
+            waiting = self.waiting[group.name]
+            if waiting:
+                weights = torch.cat([part for _, part in waiting if part is not None]) if self.gradients else None
+                moments[group.name].update(torch.cat([rows for rows, _ in waiting]), weights)
+                waiting.clear()
+        self.tokens = 0
 
     def __enter__(self) -> _Watch:
         return self

@@ -1,0 +1,86 @@
+"""What a recipe names, read and checked before any work is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from secateurs.environment import Environment
+from secateurs.methods import method as find_method
+from secateurs.recipe import Recipe
+from secateurs.structure import Structure
+from secateurs.tasks import Batch, Columns, TaskData
+from secateurs.tasks import task as find_task
+from secateurs.workload import check
+
+__all__ = ["Loaded", "load"]
+
+HELD_OUT = 0.25
+"""As many texts again, in proportion to the calibration samples, on which the reported divergence is taken."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Everything a recipe names, in memory.
+
+    Args:
+        recipe: the recipe.
+        task: found by its name, and bound to the model.
+        method: with its hyper-parameters.
+        model: the dense model, float32, in evaluation mode.
+        tokenizer: of the model.
+        data: calibration, evaluation and training data.
+        held_out: batches that no stage sees: the reported divergence is taken on them.
+        structure: what the method may remove.
+        environment: where the speed-up must hold.
+    """
+
+    recipe: Recipe
+    task: Any
+    method: Any
+    model: Any
+    tokenizer: Any
+    data: TaskData
+    held_out: list[Batch]
+    structure: Structure
+    environment: Environment
+
+
+def load(recipe: Recipe) -> Loaded:
+    """Read model and data, and refuse what cannot work.
+
+    Raises:
+        SecateursError: whatever is missing or does not fit, in one line.
+    """
+    task = find_task(recipe.task.replace("-", "_"))
+    method = find_method(recipe.method.replace("-", "_"), recipe.preset, **recipe.hyperparameters)
+    environment = recipe.environment
+    check(environment)
+    model, tokenizer = task.load(
+        recipe.model, dtype=torch.float32, device=recipe.device, trust_remote_code=recipe.trust_remote_code
+    )
+    check(environment, model)
+    structure = method.structure(model)
+    extra = max(1, round(recipe.calibration_samples * HELD_OUT))
+    data = task.read(
+        recipe.data,
+        model,
+        tokenizer,
+        columns=Columns(**recipe.columns.model_dump()),
+        batch_size=recipe.batch_size,
+        sequence_length=recipe.sequence_length,
+        calibration_samples=recipe.calibration_samples + extra,
+        seed=recipe.seed,
+        evaluation_samples=recipe.evaluation_samples,
+    )
+    batches, held_out = _split(data.calibration, HELD_OUT / (1 + HELD_OUT))
+    data = replace(data, calibration=batches)
+    return Loaded(recipe, task, method, model, tokenizer, data, held_out, structure, environment)
+
+
+def _split(batches: list[Batch], fraction: float) -> tuple[list[Batch], list[Batch]]:
+    """The first batches to calibrate on, the last to report on; a single batch serves both."""
+    held = min(len(batches) - 1, max(1, round(len(batches) * fraction)))
+    return (batches[:-held], batches[-held:]) if held else (batches, batches)
