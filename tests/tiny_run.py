@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny import WORDS, tiny_tokenizer, write_rows
-from tiny_models import DECODERS, tiny_model
 
 from secateurs.cost import LatencyCurve, LatencyTable
 from secateurs.environment import Environment
 from secateurs.families import discover
 from secateurs.recipe import Recipe
 from secateurs.structure import Kind, Structure
+from tiny import WORDS, tiny_tokenizer, write_rows
+from tiny_models import DECODERS, tiny_model
 
 __all__ = ["model_folder", "recipe", "rows", "table"]
 

@@ -1,7 +1,9 @@
 """How time is read: timers, thread count, shuffled interleaving, and what a set of readings is worth.
 
 A figure measured once says little on a machine that others use too. Candidates are therefore timed in rounds: every
-round runs all of them once, back to back, in a new random order, so that drift and bursts hit all of them alike.
+round visits all of them once, in a new random order, so that drift and bursts hit all of them alike. A visit begins
+with an untimed run, because the candidate before it left the caches and the heap in another state: without that run
+the first pages and lines of a short candidate can cost as much as its work.
 """
 
 from __future__ import annotations
@@ -120,19 +122,15 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Samples:
-    """Readings of several candidates; entry ``i`` of every list belongs to round ``i``.
+    """Readings of several candidates, in the order of the rounds.
 
     Args:
-        ms: candidate -> milliseconds, one a round.
-        contention: candidate -> wall time / own CPU time, one a round.
+        ms: candidate -> milliseconds.
+        contention: candidate -> wall time / own CPU time.
     """
 
     ms: Mapping[str, list[float]]
     contention: Mapping[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def rounds(self) -> int:
-        return min((len(values) for values in self.ms.values()), default=0)
 
     def quantile(self, name: str, q: float) -> float:
         """Milliseconds below which a fraction ``q`` of the readings lies."""
@@ -152,7 +150,7 @@ class Samples:
     def ratio(self, over: str, under: str) -> tuple[float, float, float]:
         """Median of the paired ratios ``over / under`` of every round, with its 95 % bootstrap interval.
 
-        The ratio is taken first: both runs of a round saw the same machine.
+        The ratio is taken first: both runs of a round saw the same machine. Both need one reading a round.
 
         Returns:
             Median, low end, high end.
@@ -170,7 +168,7 @@ def interleave(
     seed: int,
     seconds: float,
     rounds: tuple[int, int] = (5, 200),
-    warmup: int = 2,
+    repeats: Mapping[str, int] | None = None,
     timer: Timer,
     enough: Callable[[Samples], bool] | None = None,
     track: Callable[..., Iterable[Any]] | None = None,
@@ -184,43 +182,43 @@ def interleave(
         seed: of the orders.
         seconds: wall time after which no further round begins.
         rounds: at least and at most so many.
-        warmup: untimed runs of each candidate before the first round.
+        repeats: readings a visit, 1 where not named.
         timer: runs a candidate and reads the clock.
         enough: asked after each round from the minimum on; true ends the session.
         track: shows progress over the rounds.
         label: what the progress is called.
 
     Returns:
-        One reading per candidate and round.
+        The readings of every candidate.
     """
     samples = Samples({name: [] for name in runs}, {name: [] for name in runs})
     shuffle = random.Random(seed)
     start = time.perf_counter()
     with threads(environment.threads) if environment.device == "cpu" else nullcontext(), _no_garbage_collection():
         for run in runs.values():
-            for _ in range(warmup):
-                run()
+            run()  # kernels are chosen and memory is first touched here, outside all rounds
         progress = track or (lambda items, _title: items)
         for done in progress(range(rounds[1]), label):
             over = time.perf_counter() - start > seconds
             if done >= rounds[0] and (over or (enough is not None and enough(samples))):
                 break
             for name in shuffle.sample(list(runs), len(runs)):
-                reading = timer(runs[name])
-                samples.ms[name].append(reading.ms)
-                samples.contention[name].append(reading.contention)
+                runs[name]()
+                for _ in range((repeats or {}).get(name, 1)):
+                    reading = timer(runs[name])
+                    samples.ms[name].append(reading.ms)
+                    samples.contention[name].append(reading.contention)
     return samples
 
 
-def warn_if_noisy(noise: float, rounds: int, environment: Environment) -> None:
+def warn_if_noisy(noise: float, environment: Environment) -> None:
     """Say so when timings can hardly be trusted, and what to do about it."""
     if noise > NOISY:
         on_cpu_clock = environment.device != "cpu" or environment.clock == "cpu"
         advice = "" if on_cpu_clock else ", or use the cpu clock with 1 thread (--clock cpu --threads 1)"
         logger.warning(
-            "timings on this machine are noisy: %.0f %% on %s over %d rounds; close other programs%s",
+            "timings on this machine are noisy: %.0f %% on %s; close other programs%s",
             100 * noise,
             environment,
-            rounds,
             advice,
         )

@@ -55,8 +55,8 @@ def recipe(model: str, data: Path, **changes: object) -> Recipe:
             "speedup": (1.5, 2.0),
             "batch_size": 32,
             "sequence_length": 64,
-            "calibration_samples": 512,
-            "hyperparameters": {"search_samples": 96, "probes": 6, "rounds": 1, "steps": 12},
+            "calibration_samples": 256,
+            "hyperparameters": {"search_samples": 64, "probes": 5, "rounds": 1, "steps": 8},
             **changes,
         }
     )

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_run
 from transformers import AutoModelForSequenceClassification
 
+import tiny_run
 from secateurs import pipeline
 from secateurs.errors import RecipeError, TargetUnreachable
 from secateurs.mask import Mask

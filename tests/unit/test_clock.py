@@ -28,37 +28,46 @@ def instant(run) -> Reading:
 
 def test_every_round_times_every_candidate_once_in_changing_order() -> None:
     runs, ran = counting_runs("abcde")
-    samples = interleave(runs, CPU, seed=3, seconds=0, rounds=(20, 20), warmup=0, timer=instant)
-    orders = ["".join(ran[start : start + 5]) for start in range(0, 100, 5)]
-    assert len(ran) == 100
+    samples = interleave(runs, CPU, seed=3, seconds=0, rounds=(20, 20), timer=instant)
+    visits = ran[5:]  # the first five warm up
+    assert visits[::2] == visits[1::2]  # an untimed run, then the timed one
+    orders = ["".join(visits[start : start + 10 : 2]) for start in range(0, 200, 10)]
     assert {"".join(sorted(order)) for order in orders} == {"abcde"}
     assert len(set(orders)) > 10
-    assert samples.rounds == 20
+    assert {len(readings) for readings in samples.ms.values()} == {20}
     again, ran_again = counting_runs("abcde")
-    interleave(again, CPU, seed=3, seconds=0, rounds=(20, 20), warmup=0, timer=instant)
+    interleave(again, CPU, seed=3, seconds=0, rounds=(20, 20), timer=instant)
     assert ran_again == ran
 
 
-def test_warm_up_runs_are_not_timed() -> None:
+def test_only_repeats_are_timed() -> None:
     runs, ran = counting_runs("ab")
-    timed = []
-    interleave(
-        runs, CPU, seed=0, seconds=0, rounds=(1, 1), warmup=3, timer=lambda run: timed.append(run()) or Reading(1.0)
-    )
-    assert (ran.count("a"), ran.count("b"), len(timed)) == (4, 4, 2)
+    timed: list[str] = []
+
+    def watch(run) -> Reading:
+        before = len(ran)
+        run()
+        timed.extend(ran[before:])
+        return Reading(1.0)
+
+    samples = interleave(runs, CPU, seed=0, seconds=0, rounds=(2, 2), repeats={"b": 3}, timer=watch)
+    assert (timed.count("a"), timed.count("b")) == (2, 6)
+    assert (len(samples.ms["a"]), len(samples.contention["b"])) == (2, 6)
+    assert (ran.count("a"), ran.count("b")) == (2 + 3, 6 + 3)
 
 
 def test_time_limit_never_undercuts_the_least_rounds() -> None:
     runs, _ = counting_runs("ab")
-    assert interleave(runs, CPU, seed=0, seconds=0, rounds=(4, 100), timer=instant).rounds == 4
+    samples = interleave(runs, CPU, seed=0, seconds=0, rounds=(4, 100), timer=instant)
+    assert len(samples.ms["a"]) == 4
 
 
 def test_enough_ends_the_session() -> None:
     runs, _ = counting_runs("ab")
     samples = interleave(
-        runs, CPU, seed=0, seconds=1e9, rounds=(2, 100), timer=instant, enough=lambda seen: seen.rounds >= 7
+        runs, CPU, seed=0, seconds=1e9, rounds=(2, 100), timer=instant, enough=lambda seen: len(seen.ms["a"]) >= 7
     )
-    assert samples.rounds == 7
+    assert len(samples.ms["b"]) == 7
 
 
 def test_rounds_are_tracked() -> None:
@@ -84,8 +93,8 @@ def test_threads_and_garbage_collection_are_set_and_restored() -> None:
     def run() -> None:
         seen.append((torch.get_num_threads(), gc.isenabled()))
 
-    interleave({"a": run}, Environment(threads=3), seed=0, seconds=0, rounds=(1, 1), warmup=0, timer=instant)
-    assert seen == [(3, False)]
+    interleave({"a": run}, Environment(threads=3), seed=0, seconds=0, rounds=(1, 1), timer=instant)
+    assert set(seen) == {(3, False)}
     assert (torch.get_num_threads(), gc.isenabled()) == (before, True)
     with pytest.raises(ZeroDivisionError), threads(before + 1):
         _ = 1 / 0

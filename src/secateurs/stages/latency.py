@@ -34,6 +34,10 @@ __all__ = ["measure_table"]
 logger = logging.getLogger(__name__)
 
 
+REPEATS = 3
+"""Readings of a curve point for each reading of the dense model: short runs are noisier, and count for every layer."""
+
+
 class Replay(nn.Module):
     """One layer, run on the arguments it once got."""
 
@@ -92,10 +96,19 @@ def measure_table(
     curves, groups = plan_curves(placed, structure, points or {}, step, probe)
     runs = _candidates(placed, structure, environment, inputs, curves)
     samples = interleave(
-        runs, environment, seed=seed, seconds=seconds, rounds=rounds, timer=read, track=track, label="latency"
+        runs,
+        environment,
+        seed=seed,
+        seconds=seconds,
+        rounds=rounds,
+        repeats={name: REPEATS for name in runs if name != "dense"},
+        timer=read,
+        track=track,
+        label="latency",
     )
-    noise = samples.noise("dense")
-    warn_if_noisy(noise, samples.rounds, environment)
+    whole = ("dense", *(f"{name} {curve.units[-1]}" for name, curve in curves.items()))
+    noise = max(samples.noise(name) for name in whole)
+    warn_if_noisy(noise, environment)
     return _assemble(samples, curves, groups, structure, environment, noise)
 
 

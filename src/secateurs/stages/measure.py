@@ -44,7 +44,7 @@ class Timing:
         latency_low: lower quartile, ms.
         latency_high: upper quartile, ms.
         throughput_per_second: sequences a second at the median.
-        rounds: forward passes timed.
+        rounds: forward passes that were timed.
         noise: relative: half the interquartile range, or the share of the core that others took if that is more.
     """
 
@@ -152,7 +152,7 @@ def compare(
         machine(),
     )
     noise = max(timing.noise for timing in measurement.timings.values())
-    warn_if_noisy(noise, samples.rounds, environment)
+    warn_if_noisy(noise, environment)
     return measurement
 
 
@@ -163,6 +163,6 @@ def _timing(samples: Samples, name: str, batch_size: int) -> Timing:
         samples.quantile(name, 0.25),
         samples.quantile(name, 0.75),
         1e3 * batch_size / latency if latency > 0 else math.inf,
-        samples.rounds,
+        len(samples.ms[name]),
         samples.noise(name),
     )

@@ -48,7 +48,7 @@ def prediction_error(
         track: shows progress.
 
     Returns:
-        ``mean_error`` and ``max_error`` (``|predicted / measured - 1|``), ``rounds``, ``noise``, and per pruned model
+        ``mean_error`` and ``max_error`` (``|predicted / measured - 1|``), ``rounds``, ``dense_ms``, ``noise``, and per pruned model
         its ``counts``, ``predicted``, ``measured`` with its 95 % interval, and signed ``error``.
     """
     environment = table.environment
@@ -85,7 +85,8 @@ def prediction_error(
     return {
         "mean_error": sum(errors) / len(errors),
         "max_error": max(errors),
-        "rounds": samples.rounds,
+        "rounds": len(samples.ms["dense"]),
+        "dense_ms": samples.median("dense"),
         "noise": samples.noise("dense"),
         "configs": rows,
     }

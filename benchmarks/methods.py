@@ -1,0 +1,67 @@
+"""Methods against each other on one model, one task and one latency table, at equal *measured* speed-ups.
+
+    python benchmarks/methods.py MODEL --task text-classification --data DATA --out runs/sst2 \
+        --json benchmarks/results/sst2.json --speedup 2 --speedup 4 --method ziplm --method uniform
+
+Each method is one ordinary run (``runs/sst2/<method>``) and can be taken up after a kill: call it again.
+``paper`` stands for ``ziplm --preset paper``; its searches are long, ``--paper-steps`` shortens them and is recorded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+METHODS = ("ziplm", "uniform", "magnitude", "random", "paper")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--speedup", type=float, action="append", required=True)
+    parser.add_argument("--method", choices=METHODS, action="append")
+    parser.add_argument("--paper-steps", type=int, default=1000)
+    parser.add_argument("--paper-inits", type=int, default=100)
+    parser.add_argument("--recover-epochs", type=float, default=0.0)
+    parser.add_argument("options", nargs="*", help="after --: options of `secateurs prune` for every method")
+    given = parser.parse_args()
+    runs = []
+    for method in given.method or METHODS:
+        folder = given.out / method
+        command = [sys.executable, "-m", "secateurs.cli", "prune", given.model, "--task", given.task]
+        command += ["--data", given.data, "--out", str(folder), "-v", *given.options]
+        for speedup in given.speedup:
+            command += ["--speedup", str(speedup)]
+        if method == "paper":
+            command += ["--method", "ziplm", "--preset", "paper"]
+            command += ["--set", f"steps={given.paper_steps}", "--set", f"inits={given.paper_inits}"]
+        else:
+            command += ["--method", method]
+        if given.recover_epochs:
+            command += ["--recover-epochs", str(given.recover_epochs)]
+        shared = given.out / "latency.json"
+        if shared.is_file():
+            command += ["--latency-table", str(shared)]
+        if (folder / "recipe.yaml").is_file():
+            command += ["--resume"]
+        subprocess.run(command, check=True)
+        if not shared.is_file():
+            # The first method measures; the others prune against the very same table.
+            shared.write_bytes((folder / "latency.json").read_bytes())
+        report = json.loads((folder / "report.json").read_text())
+        runs.append({"method": method, "report": report})
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(
+            json.dumps({"model": Path(given.model).name, "data": report["data"], "runs": runs}, indent=1)
+        )
+
+
+if __name__ == "__main__":
+    main()

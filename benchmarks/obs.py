@@ -1,0 +1,238 @@
+"""How much faster the blocked elimination is than the recursion written out, and whether both give the same order.
+
+    python benchmarks/obs.py --json benchmarks/results/obs.json
+    python benchmarks/obs.py --json /tmp/obs.json --quick          # a smoke test of seconds on small sizes
+
+Two recursions are timed against ours, all in this process and in turns, in float64. ``reference`` is written as published
+code writes it: every step makes the outer products as new tensors and subtracts them from the whole inverse and the whole
+weight. ``in_place`` is the same recursion with the subtraction fused into the product, the best it can do. Neither gets
+cheaper as it goes on, so some hundred steps stand for all of them; the JSON says how many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from secateurs.numerics.hessian import Moments, damped
+from secateurs.numerics.level_factor import LevelFactor
+from secateurs.numerics.obs import elimination_order
+
+SEED = 0
+
+
+def made_hessian(cols: int, generator: torch.Generator) -> Tensor:
+    """Damped second moments of rectified, correlated activations, such as feed a feed-forward output."""
+    mixing = torch.randn(cols // 8, cols, generator=generator) / (cols // 8) ** 0.5
+    moments = Moments(cols)
+    for _ in range(4):
+        hidden = torch.randn(cols // 2, cols // 8, generator=generator) @ mixing
+        moments.update(torch.relu(hidden + torch.randn(hidden.shape, generator=generator)))
+    return damped(moments.gram)
+
+
+def made_layer(hessian: Tensor, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A layer of its own: new weight, and the Hessian with its inputs shuffled and rescaled."""
+    cols = len(hessian)
+    places = torch.randperm(cols, generator=generator)
+    scale = torch.randn(cols, generator=generator, dtype=torch.float64).mul(0.3).exp()
+    weight = torch.randn(rows, cols, generator=generator, dtype=torch.float64) * 0.05
+    return weight, hessian[places][:, places] * scale * scale[:, None]
+
+
+class Recursion:
+    """One column at a time, the whole inverse and the whole weight brought up to date at each step."""
+
+    def __init__(self, weight: Tensor, hessian: Tensor) -> None:
+        self.weight = weight.clone()
+        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+        self.removed = torch.zeros(weight.shape[1], dtype=torch.bool)
+        self.order: list[int] = []
+
+    def step(self, in_place: bool) -> None:
+        """Remove the cheapest column."""
+        diagonal = self.inverse.diagonal()
+        scores = self.weight.square().sum(0) / diagonal
+        scores[self.removed] = float("inf")
+        column = int(scores.argmin())
+        ratio = self.inverse[column] / diagonal[column]
+        weight_column, inverse_column = self.weight[:, column].clone(), self.inverse[:, column].clone()
+        if in_place:
+            self.weight.addr_(weight_column, ratio, alpha=-1)
+            self.inverse.addr_(inverse_column, ratio, alpha=-1)
+        else:
+            self.weight -= weight_column.unsqueeze(1) @ ratio.unsqueeze(0)
+            self.inverse -= inverse_column.unsqueeze(1) @ ratio.unsqueeze(0)
+        self.weight[:, column] = 0.0
+        self.inverse[column, :] = 0.0
+        self.inverse[:, column] = 0.0
+        self.inverse[column, column] = 1.0
+        self.removed[column] = True
+        self.order.append(column)
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall-clock seconds and processor seconds (all threads) of one call."""
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def compare_speed(
+    rows: int, cols: int, hessian: Tensor, rounds: int, reference: int, in_place: int
+) -> dict[str, object]:
+    """Ours and both recursions in turns on one layer."""
+    weight, hessian = made_layer(hessian, rows, torch.Generator().manual_seed(SEED + 1))
+    recursion: list[Recursion] = []
+    inverse = timed(lambda: recursion.append(Recursion(weight, hessian)))
+    ours, reference_steps, in_place_steps, found = [], [], [], []
+    for _ in range(rounds):
+        ours.append(timed(lambda: found.append(elimination_order(weight, hessian))))
+        reference_steps += [timed(lambda: recursion[0].step(in_place=False)) for _ in range(reference // rounds)]
+        in_place_steps += [timed(lambda: recursion[0].step(in_place=True)) for _ in range(in_place // rounds)]
+
+    def median(measured: list[tuple[float, float]], clock: int) -> float:
+        return statistics.median(pair[clock] for pair in measured)
+
+    steps = len(recursion[0].order)
+    summary: dict[str, object] = {
+        "rows": rows,
+        "cols": cols,
+        "steps_compared": steps,
+        "same_order": found[0].order[:steps].tolist() == recursion[0].order,
+        "runs_of_ours": rounds,
+        "steps_timed": {"reference": len(reference_steps), "in_place": len(in_place_steps)},
+    }
+    for clock, name in enumerate(("wall", "processor")):
+        own = median(ours, clock)
+        totals = {
+            "reference": inverse[clock] + cols * median(reference_steps, clock),
+            "in_place": inverse[clock] + cols * median(in_place_steps, clock),
+        }
+        summary[name] = {
+            "ours_seconds": own,
+            "ours_seconds_spread": [min(pair[clock] for pair in ours), max(pair[clock] for pair in ours)],
+            "inverse_seconds": inverse[clock],
+            **{f"{kind}_seconds_extrapolated": total for kind, total in totals.items()},
+            **{f"{kind}_ratio": total / own for kind, total in totals.items()},
+        }
+    return summary
+
+
+def compare_whole_order(rows: int, cols: int) -> dict[str, object]:
+    """Ours against the whole recursion, from the first removal to the last."""
+    generator = torch.Generator().manual_seed(SEED + 2)
+    weight, hessian = made_layer(made_hessian(cols, generator), rows, generator)
+    recursion = Recursion(weight, hessian)
+    for _ in range(cols):
+        recursion.step(in_place=True)
+    same = elimination_order(weight, hessian).order.tolist() == recursion.order
+    return {"rows": rows, "cols": cols, "steps_compared": cols, "same_order": same}
+
+
+def whole_model(layers: int, rows: int, hessian: Tensor, head: int) -> dict[str, object]:
+    """All the levels of a model: order and factor of every feed-forward and every attention output."""
+    generator = torch.Generator().manual_seed(SEED + 3)
+    attention = made_hessian(rows, generator)
+    parts = {"intermediate": (0.0, 0.0), "heads": (0.0, 0.0)}
+    for _ in range(layers):
+        for kind, base, width in (("intermediate", hessian, 1), ("heads", attention, head)):
+            weight, own = made_layer(base, rows, generator)
+
+            def work(weight: Tensor = weight, own: Tensor = own, width: int = width) -> None:
+                LevelFactor(weight, own, elimination_order(weight, own, width=width).order, width=width)
+
+            wall, processor = timed(work)
+            parts[kind] = (parts[kind][0] + wall, parts[kind][1] + processor)
+    return {
+        "layers": layers,
+        "wall_seconds": sum(part[0] for part in parts.values()),
+        "processor_seconds": sum(part[1] for part in parts.values()),
+        "wall_seconds_by_kind": {kind: part[0] for kind, part in parts.items()},
+    }
+
+
+def choices(rows: int, hessian: Tensor, blocks: list[int]) -> list[dict[str, object]]:
+    """What the block size and the type of the downdates are worth, and whether they move the order."""
+    weight, hessian = made_layer(hessian, rows, torch.Generator().manual_seed(SEED + 1))
+    expected = elimination_order(weight, hessian).order
+    rows_of_table: list[dict[str, object]] = []
+    for block in blocks:
+        for dtype in (torch.float64, torch.float32):
+            orders: list[Tensor] = []
+            wall, processor = timed(
+                lambda block=block, dtype=dtype, orders=orders: orders.append(
+                    elimination_order(weight, hessian, block=block, dtype=dtype).order
+                )
+            )
+            rows_of_table.append(
+                {
+                    "block": block,
+                    "dtype": str(dtype).removeprefix("torch."),
+                    "wall_seconds": wall,
+                    "processor_seconds": processor,
+                    "same_order": torch.equal(orders[0], expected),
+                }
+            )
+    return rows_of_table
+
+
+def processor_name() -> str:
+    """The processor as the system names it."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def main() -> None:
+    """Measure, write the JSON, say the three numbers that matter."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True, help="where to write the measurements")
+    parser.add_argument("--threads", type=int, default=2, help="threads of every library")
+    parser.add_argument("--quick", action="store_true", help="small sizes: a smoke test, no measurement")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows, cols, layers, head = (48, 192, 2, 12) if arguments.quick else (768, 3072, 12, 64)
+    steps = {"rounds": 2, "reference": 20, "in_place": 20} if arguments.quick else {}
+    with threadpool_limits(arguments.threads):
+        hessian = made_hessian(cols, torch.Generator().manual_seed(SEED))
+        speed = compare_speed(rows, cols, hessian, **({"rounds": 5, "reference": 60, "in_place": 300} | steps))
+        order = compare_whole_order(24, 96) if arguments.quick else compare_whole_order(192, 768)
+        model = whole_model(layers, rows, hessian, head)
+        table = choices(rows, hessian, [16, 64] if arguments.quick else [32, 64, 128])
+    result = {
+        "same_order": bool(speed["same_order"] and order["same_order"]),
+        "ratio": speed["wall"]["reference_ratio"],  # pyright: ignore[reportIndexIssue]
+        "ratio_in_place": speed["wall"]["in_place_ratio"],  # pyright: ignore[reportIndexIssue]
+        "bert_base_seconds": model["wall_seconds"],
+        "quick": arguments.quick,
+        "extrapolated": "both recursions: median step times the number of columns, plus the inverse; nothing else",
+        "speed": speed,
+        "whole_order": order,
+        "whole_model": model,
+        "choices": table,
+        "seed": SEED,
+        "threads": arguments.threads,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "machine": {"processor": processor_name(), "system": platform.platform()},
+    }
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    print(
+        f"same order: {result['same_order']}, {result['ratio']:.1f} times the reference recursion, "
+        f"{result['ratio_in_place']:.1f} times the one in place, whole model {result['bert_base_seconds']:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

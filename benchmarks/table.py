@@ -1,0 +1,54 @@
+"""Write the results table of the README from ``benchmarks/results/*.json``: no number is typed by hand.
+
+python benchmarks/table.py results/sst2.json [...] --into README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+MARK = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.DOTALL)
+HEAD = (
+    "| method | asked | measured (95 %) | metric | dense | divergence | parameters |\n|---|---|---|---|---|---|---|\n"
+)
+
+
+def table(result: dict[str, Any]) -> str:
+    """One heading, one row a model, and the circumstances in the last line."""
+    rows = [f"**{result['model']}**: {result['data']}\n\n{HEAD}"]
+    for run in result["runs"]:
+        for model in run["report"]["models"]:
+            speed, metric, apart = model["measured_speedup"], model["metric"], model["divergence"]
+            quality = (f"{metric['name']} {metric['value']:.3f}", f"{metric['dense']:.3f}") if metric else ("", "")
+            rows.append(
+                f"| {run['method']} | {model['target']:g}x "
+                f"| {speed['median']:.2f}x ({speed['low']:.2f} to {speed['high']:.2f}) | {quality[0]} | {quality[1]} | {apart['name']} {apart['value']:.4f} | {model['parameters'] / 1e6:.1f}M |\n"
+            )
+    first = result["runs"][0]["report"]
+    where, machine = first["environment"], first["machine"]
+    rows.append(
+        f"\n{machine['processor']}, {machine['cores']} cores; batch {where['batch_size']}, sequence "
+        f"{where['sequence_length']}, {where['dtype']}, {where['threads']} thread(s), {where['clock']} clock; seed "
+        f"{first['seeds'][0]}; torch {first['versions']['torch']}; commit {first['commit']}.\n"
+    )
+    return "".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, nargs="+")
+    parser.add_argument("--into", type=Path, required=True)
+    given = parser.parse_args()
+    tables = "\n".join(table(json.loads(path.read_text())) for path in given.results)
+    page = given.into.read_text()
+    if not MARK.search(page):
+        raise SystemExit(f"{given.into} has no results:begin and results:end")
+    given.into.write_text(MARK.sub(lambda found: found[1] + tables + found[2], page))
+
+
+if __name__ == "__main__":
+    main()
