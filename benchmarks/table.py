@@ -24,10 +24,16 @@ def table(result: dict[str, Any]) -> str:
         for model in run["report"]["models"]:
             speed, metric, apart = model["measured_speedup"], model["metric"], model["divergence"]
             quality = (f"{metric['name']} {metric['value']:.3f}", f"{metric['dense']:.3f}") if metric else ("", "")
-            rows.append(
-                f"| {run['method']} | {model['target']:g}x "
-                f"| {speed['median']:.2f}x ({speed['low']:.2f} to {speed['high']:.2f}) | {quality[0]} | {quality[1]} | {apart['name']} {apart['value']:.4f} | {model['parameters'] / 1e6:.1f}M |\n"
+            measured = f"{speed['median']:.2f}x ({speed['low']:.2f} to {speed['high']:.2f})"
+            cells = (
+                run["method"],
+                f"{model['target']:g}x",
+                measured,
+                *quality,
+                f"{apart['name']} {apart['value']:.4f}",
+                f"{model['parameters'] / 1e6:.1f}M",
             )
+            rows.append(f"| {' | '.join(cells)} |\n")
     first = result["runs"][0]["report"]
     where, machine = first["environment"], first["machine"]
     rows.append(
