@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from secateurs.pipeline import run
     from secateurs.recipe import Recipe
     from secateurs.report import Report
-    from secateurs.shrink import shrink
     from secateurs.structure import Cut, Group, Kind, Structure
 
 __version__ = "0.1.0"
@@ -51,7 +50,6 @@ _LAZY = {
     "load": "checkpoint",
     "run": "pipeline",
     "save": "checkpoint",
-    "shrink": "shrink",
 }
 
 __all__ = [
@@ -76,15 +74,12 @@ __all__ = [
     "load",
     "run",
     "save",
-    "shrink",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        value = getattr(importlib.import_module(f"secateurs.{_LAZY[name]}"), name)
-        globals()[name] = value  # a submodule of the same name (shrink) must not shadow the function
-        return value
+        return getattr(importlib.import_module(f"secateurs.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'secateurs' has no attribute {name!r}")
 
 

@@ -84,6 +84,10 @@ class Method(Protocol):
         """What this method may remove from the model."""
         ...
 
+    def forwards(self, structure: Structure, samples: int) -> dict[str, float]:
+        """Work in forward passes of one sequence: ``prepare`` once, ``target`` for each target; for the dry run."""
+        ...
+
     def prepare(self, job: Job) -> Pruner:
         """The work that all targets share (calibration, the level database)."""
         ...

@@ -21,6 +21,13 @@ __all__ = ["compare_models", "environment_of", "load_model", "write_table"]
 
 Track = Callable[..., Iterable[Any]]
 
+HEADS = {
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+}
+"""End of a stock class's name -> the Auto class that loads it from the hub; anything else is loaded without a head."""
+
 
 def environment_of(*, clock: str, threads: int, **values: Any) -> Environment:
     """From options; 0 threads means all.
@@ -82,11 +89,24 @@ def write_table(
 
 
 def load_model(model: str, trust: bool) -> Any:
-    """With its own head, in float32."""
+    """With the head it was saved with, in float32.
+
+    Raises:
+        CheckpointError: the folder is missing or damaged, or the hub cannot be reached.
+    """
+    import transformers
+
     from secateurs.tasks._loading import load
 
     if not Path(model).is_dir() and Path(model).exists():
         raise CheckpointError(f"{model} is a file; name the folder of a model")
     if (Path(model) / "config.json").is_file() and not trust:
         return checkpoint.load(model, dtype=torch.float32).eval()
-    return load(model, "AutoModel", dtype=torch.float32, device="cpu", trust_remote_code=trust, revision=None)[0]
+    try:
+        config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"cannot read {model}: {first}") from None
+    head = next(iter(config.architectures or ()), "AutoModel")
+    auto = next((name for suffix, name in HEADS.items() if head.endswith(suffix)), "AutoModel")
+    return load(model, auto, dtype=torch.float32, device="cpu", trust_remote_code=trust, revision=None)[0]

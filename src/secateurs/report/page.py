@@ -6,10 +6,11 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from secateurs.report import figures
@@ -168,7 +169,8 @@ def _facts(report: Facts) -> dict[str, dict[str, str]]:
     }
 
 
-def _template() -> Any:
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("secateurs.report", "."),
         autoescape=True,

@@ -60,7 +60,7 @@ def calibrate(
         memory_bytes: what the Gram matrices of one pass may take.
 
     Returns:
-        Group name -> moments (fp64). Under ``fisher_loss`` the weights are scaled to a mean of 1.
+        Group name -> moments (fp64).
 
     Raises:
         CalibrationError: there is no data, or an activation is not finite.

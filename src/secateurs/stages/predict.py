@@ -48,8 +48,8 @@ def prediction_error(
         track: shows progress.
 
     Returns:
-        ``mean_error`` and ``max_error`` (``|predicted / measured - 1|``), ``rounds``, ``dense_ms``, ``noise``, and per pruned model
-        its ``counts``, ``predicted``, ``measured`` with its 95 % interval, and signed ``error``.
+        ``mean_error`` and ``max_error`` (``|predicted / measured - 1|``), ``rounds``, ``dense_ms``, ``noise``, and
+        per pruned model its ``counts``, ``predicted``, ``measured`` with its 95 % interval, and signed ``error``.
     """
     environment = table.environment
     check(environment, model)

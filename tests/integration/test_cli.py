@@ -1,0 +1,164 @@
+"""The command line: what it prints, and that bad input gets one line and status 2."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny_run
+from secateurs import cli
+from tiny import write_rows
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """``secateurs ARGS`` in this process -> status, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["secateurs", *map(str, arguments)])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, data, a latency table and the recipe that names them."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "recipe.yaml").write_text(tiny_run.recipe(folder).to_yaml())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def broken(place: Path) -> dict[str, Path]:
+    """Models and data with one thing wrong each."""
+    made = {}
+    for name in ("nan", "no_tokenizer", "truncated", "no_config", "pickle", "unsupported"):
+        made[name] = place / "broken" / name
+        shutil.copytree(place / "model", made[name])
+    weights = load_file(made["nan"] / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] = torch.nan
+    save_file(weights, made["nan"] / "model.safetensors", {"format": "pt"})
+    for file in made["no_tokenizer"].glob("token*"):
+        file.unlink()
+    data = (made["truncated"] / "model.safetensors").read_bytes()
+    (made["truncated"] / "model.safetensors").write_bytes(data[: len(data) // 2])
+    (made["no_config"] / "config.json").unlink()
+    (made["pickle"] / "model.safetensors").rename(made["pickle"] / "pytorch_model.bin")
+    config = json.loads((made["unsupported"] / "config.json").read_text())
+    config |= {"model_type": "albert", "embedding_size": 16}
+    (made["unsupported"] / "config.json").write_text(json.dumps(config))
+    made["empty"] = write_rows(place / "broken" / "empty" / "train.parquet", text=[], label=[]).parent
+    made["labels"] = write_rows(
+        place / "broken" / "labels" / "train.parquet", text=["a cat", "a dog"], label=[0, 7]
+    ).parent
+    (place / "broken" / "table.json").write_text("{}")
+    made["table"] = place / "broken" / "table.json"
+    (place / "broken" / "list.yaml").write_text("- 1\n- 2\n")
+    made["list"] = place / "broken" / "list.yaml"
+    return made
+
+
+BAD: dict[str, tuple[str, str]] = {
+    "model missing": ("--config {recipe} {nowhere}", "nowhere"),
+    "model of another type": ("--config {recipe} {unsupported}", "albert"),
+    "weights are NaN": ("--config {recipe} {nan}", "nan|NaN"),
+    "weights truncated": ("--config {recipe} {truncated}", "truncated"),
+    "weights pickled": ("--config {recipe} {pickle}", "safetensors"),
+    "config missing": ("--config {recipe} {no_config}", "no_config"),
+    "tokenizer missing": ("--config {recipe} {no_tokenizer}", "tokenizer"),
+    "data missing": ("--config {recipe} --data {nowhere}", "nowhere"),
+    "data empty": ("--config {recipe} --data {empty}", "empty|no rows"),
+    "column missing": ("--config {recipe} --text-column body", "body.*text"),
+    "labels do not fit": ("--config {recipe} --data {labels}", "label.*7|7.*label"),
+    "no such task": ("--config {recipe} --task summarise", "summarise.*text_classification"),
+    "no such method": ("--config {recipe} --method magic", "magic.*ziplm"),
+    "no such preset": ("--config {recipe} --preset best", "best"),
+    "no such hyper-parameter": ("--config {recipe} --set dampening=1", "dampening.*damping"),
+    "a hyper-parameter out of range": ("--config {recipe} --set ratio=2", "ratio"),
+    "speed-up of one": ("--config {recipe} --speedup 1", "greater than 1"),
+    "unreachable speed-up": ("--config {recipe} --speedup 90", "unreachable.*gives"),
+    "sequence too long": ("--config {recipe} --sequence-length 4096", "4096"),
+    "no such device": ("--config {recipe} --device cuda:7", "cuda"),
+    "cpu clock on a gpu": ("--config {recipe} --device cuda --clock cpu", "clock"),
+    "no such clock": ("--config {recipe} --clock sun", "clock"),
+    "recipe missing": ("--config {nowhere}", "no recipe"),
+    "recipe is a list": ("--config {list}", "not a mapping"),
+    "table missing": ("--config {recipe} --latency-table {nowhere}", "no latency table"),
+    "table broken": ("--config {recipe} --latency-table {table}", "not a latency table"),
+    "nothing given": ("", "model is missing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line(run: Run, place: Path, broken: dict[str, Path], tmp_path: Path, case: str) -> None:
+    line, pattern = BAD[case]
+    names = {**broken, "recipe": place / "recipe.yaml", "nowhere": tmp_path / "nowhere"}
+    arguments = line.format(**names).split()
+    status, _, err = run("prune", *arguments, "--out", tmp_path / "out")
+    told = [text for text in err.splitlines() if text.startswith("secateurs: ")]
+    assert status == 2, err
+    assert len(told) == 1, err
+    assert "Traceback" not in err
+    import re
+
+    assert re.search(pattern, told[0]), told[0]
+    assert not list((tmp_path / "out").glob("speedup-*")) if (tmp_path / "out").exists() else True
+
+
+def test_prune_report_inspect_measure(run: Run, place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    status, text, err = run("prune", "--config", place / "recipe.yaml", "--speedup", "1.6", "--out", out)
+    assert status == 0, err
+    assert "1.60x" in text
+    assert "report.html" in text
+    status, text, _ = run("report", out)
+    assert status == 0
+    assert "speedup-1.60x" in text
+    status, text, _ = run("inspect", out / "speedup-1.60x")
+    assert status == 0
+    assert "layer.0.heads" in text
+    assert "measured when it was pruned" in text
+    status, text, _ = run(
+        "measure", place / "model", out / "speedup-1.60x",
+        "--batch-size", 2, "--sequence-length", 8, "--threads", 1, "--clock", "cpu", "--seconds", 1,
+    )  # fmt: skip
+    assert status == 0
+    assert "1.000x" in text
+    status, text, _ = run("prune", "--config", place / "recipe.yaml", "--speedup", "1.6", "--out", out, "--resume")
+    assert status == 0
+    assert "1.60x" in text
+
+
+def test_a_dry_run_writes_nothing(run: Run, place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    status, text, err = run("prune", "--config", place / "recipe.yaml", "--out", out, "--dry-run")
+    assert status == 0, err
+    assert "prune to 1.50x" in text
+    assert "GB" in text
+    assert not out.exists()
+
+
+def test_a_table_measured_here_is_written(run: Run, place: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.json"
+    status, _, err = run(
+        "measure", place / "model", "--table", table,
+        "--batch-size", 2, "--sequence-length", 8, "--threads", 1, "--clock", "cpu", "--seconds", 1,
+    )  # fmt: skip
+    assert status == 0, err
+    assert json.loads(table.read_text())["environment"]["batch_size"] == 2
