@@ -80,7 +80,7 @@ def save(
         _replace(folder, partial)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"cannot write {folder}: {_first_line(error)}; nothing was changed there. Free some space or name another folder"
+            f"cannot write {folder}: {_first_line(error)}; nothing was changed there. Make room, or name another folder"
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -106,9 +106,10 @@ def load(folder: str | os.PathLike[str], *, auto_class: str | None = None, **opt
     install()
     folder = Path(folder)
     values = _read_config(folder)
-    name = auto_class or next(iter(values.get("architectures") or ()), "AutoModel")
+    architecture = next(iter(values.get("architectures") or ()), "")
+    name = auto_class or architecture or "AutoModel"
     cls = getattr(transformers, name, None)
-    if cls is None:
+    if cls is None or not hasattr(transformers, architecture or name):
         raise CheckpointError(f"{folder} holds a {name}, which transformers {transformers.__version__} does not have")
     try:
         model, info = cls.from_pretrained(
@@ -121,7 +122,7 @@ def load(folder: str | os.PathLike[str], *, auto_class: str | None = None, **opt
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"cannot load {folder} as {name}: {_first_line(error)}") from None
-    _check_fit(model, info, folder, strict=auto_class is None)
+    _check_fit(model, info, folder, architecture)
     return model
 
 
@@ -200,19 +201,28 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return values
 
 
-def _check_fit(model: Any, info: Mapping[str, Any], folder: Path, *, strict: bool) -> None:
-    """Name the tensor that does not fit. A new head may lack tensors, its base model may not."""
+def _check_fit(model: Any, info: Mapping[str, Any], folder: Path, architecture: str) -> None:
+    """Name the tensor that does not fit. A new head may lack tensors; what the saved architecture has must be there."""
+    import transformers
+
     for name, found, expected in sorted(info["mismatched_keys"]):
         raise CheckpointError(
             f"{folder} does not fit its config: tensor {name} has shape {tuple(found)}, the model {tuple(expected)}"
         )
-    base = "" if strict or base_of(model) is model else f"{model.base_model_prefix}."
-    for name in sorted(info["missing_keys"]):
-        if name.startswith(base):
-            raise CheckpointError(f"{folder} is incomplete: tensor {name} is missing")
     for message in info.get("error_msgs") or ():
-        raise CheckpointError(f"cannot load {folder}: {message.splitlines()[0]}")
+        raise CheckpointError(f"cannot load {folder}: {_first_line(message)}")
+    if not info["missing_keys"]:
+        return
+    saved = model
+    if architecture and type(model).__name__ != architecture:
+        with torch.device("meta"):
+            saved = getattr(transformers, architecture)(copy.deepcopy(model.config))
+    prefix = f"{model.base_model_prefix}."
+    known = {name.removeprefix(prefix) for name in saved.state_dict()}
+    for name in sorted(info["missing_keys"]):
+        if name.removeprefix(prefix) in known:
+            raise CheckpointError(f"{folder} is incomplete: tensor {name} is missing")
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: Exception | str) -> str:
     return (str(error) or repr(error)).strip().splitlines()[0]

@@ -59,6 +59,7 @@ def _rederive(model: Any, block: dict[str, Any]) -> bool:
     from secateurs.errors import UnsupportedModelError
     from secateurs.families import discover
     from secateurs.mask import Mask
+    from secateurs.modeling_pruned import BLOCK
     from secateurs.shrink import shrink
 
     try:
@@ -68,7 +69,11 @@ def _rederive(model: Any, block: dict[str, Any]) -> bool:
     groups = block.get("groups", {})
     if structure.sizes != {name: group["size"] for name, group in groups.items()}:
         return False
-    shrink(model, structure, Mask({name: torch.arange(g["size"]) < g["kept"] for name, g in groups.items()}))
+    setattr(model.config, BLOCK, None)  # forget the old paths
+    with torch.device("cpu"):  # the model itself may be weightless, its mask may not
+        kept = {name: torch.arange(group["size"]) < group["kept"] for name, group in groups.items()}
+        shrink(model, structure, Mask(kept))
+    setattr(model.config, BLOCK, {**block, "edits": getattr(model.config, BLOCK)["edits"]})
     return True
 
 

@@ -1,4 +1,4 @@
-"""The loader that travels with a pruned checkpoint: ``modeling_pruned.py`` beside the weights, named in ``auto_map``."""
+"""The loader that travels with a pruned checkpoint: ``modeling_pruned.py`` beside the weights, and its ``auto_map``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def needs_loader(config: Any) -> bool:
 
 
 def auto_classes(config: Any) -> dict[str, type]:
-    """Name of an Auto class -> the stock class it builds for this config, for every Auto class that knows the config."""
+    """Name of an Auto class -> the stock class it builds for this config, for all that know the config."""
     from transformers.models.auto import modeling_auto
 
     found: dict[str, type] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def broken(place: Path) -> dict[str, Path]:
     (made["unsupported"] / "config.json").write_text(json.dumps(config))
     made["empty"] = write_rows(place / "broken" / "empty" / "train.parquet", text=[], label=[]).parent
     made["labels"] = write_rows(
-        place / "broken" / "labels" / "train.parquet", text=["a cat", "a dog"], label=[0, 7]
+        place / "broken" / "labels" / "train.parquet", text=["a cat"] * 8, label=[0, 7] * 4
     ).parent
     (place / "broken" / "table.json").write_text("{}")
     made["table"] = place / "broken" / "table.json"
@@ -115,8 +116,6 @@ def test_bad_input_gets_one_line(run: Run, place: Path, broken: dict[str, Path],
     assert status == 2, err
     assert len(told) == 1, err
     assert "Traceback" not in err
-    import re
-
     assert re.search(pattern, told[0]), told[0]
     assert not list((tmp_path / "out").glob("speedup-*")) if (tmp_path / "out").exists() else True
 

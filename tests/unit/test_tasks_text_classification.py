@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.tasks import Columns, TaskData, task
+from secateurs.tasks._correlation import correlation
 from tiny import WORDS, tiny_tokenizer, write_rows
 
 TEXTS = [" ".join(WORDS[: 1 + i % 7]) for i in range(40)]
@@ -164,13 +165,22 @@ def test_scores_make_it_a_regression(tmp_path: Path) -> None:
 
 
 def test_ranks_alone_decide_the_correlation() -> None:
-    from secateurs.tasks.text_classification import correlation
-
     true = torch.tensor([0.0, 1.0, 2.0, 3.0])
     score = correlation(true.exp(), true)
     assert score.value == pytest.approx(1.0)
     assert score.details["pearson"] < 0.95
     assert correlation(torch.ones(4), true).value == 0.0
+
+
+def test_the_correlations_are_those_of_scipy() -> None:
+    from scipy.stats import pearsonr, spearmanr
+
+    generator = torch.Generator().manual_seed(0)
+    predicted = torch.randn(50, generator=generator, dtype=torch.float64)
+    true = (predicted + torch.randn(50, generator=generator, dtype=torch.float64)).round()
+    score = correlation(predicted, true)
+    assert score.value == pytest.approx(spearmanr(predicted, true).statistic)
+    assert score.details["pearson"] == pytest.approx(pearsonr(predicted, true).statistic)
 
 
 def test_several_labels_at_once_are_refused(folder: Path) -> None:

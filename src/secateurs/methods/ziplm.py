@@ -49,6 +49,7 @@ class ZipLM:
         inputs: ``dense`` fits every projection to what the dense model feeds it (the paper); ``sequential`` refits the
             chosen profile in order, on what the already pruned layers produce.
         damping: fraction of the mean diagonal added to each Hessian.
+        refit_damping: the same for the refit, which leans on the weights of the database.
         compensate: refit biases too, where the projection has one.
         padding: let PAD tokens count.
         fisher: weight every token by the squared gradient of a sampled label at the projection's output.
@@ -68,9 +69,10 @@ class ZipLM:
 
     inputs: Literal["dense", "sequential"] = "sequential"
     damping: float = 1e-2
+    refit_damping: float = 1e-1
     compensate: bool = True
     padding: bool = False
-    fisher: bool = True
+    fisher: bool = False
     objective: Literal["divergence", "loss"] = "divergence"
     ratio: float = 0.93
     snap: bool = True
@@ -84,8 +86,8 @@ class ZipLM:
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
             raise RecipeError(f"ziplm: ratio must lie between 0 and 1, not {self.ratio:g}")
-        if self.damping < 0:
-            raise RecipeError(f"ziplm: damping must not be negative, not {self.damping:g}")
+        if min(self.damping, self.refit_damping) < 0:
+            raise RecipeError(f"ziplm: damping must not be negative, not {min(self.damping, self.refit_damping):g}")
         if self.probes < 3:
             raise RecipeError(f"ziplm: probes must be at least 3, not {self.probes}")
 
@@ -276,7 +278,7 @@ class ZipLMPruner:
                 levels,
                 job.batches,
                 device=job.device,
-                damping=self.how.damping,
+                damping=self.how.refit_damping,
                 padding=self.how.padding,
                 track=job.track,
             )

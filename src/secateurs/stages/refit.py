@@ -27,6 +27,9 @@ __all__ = ["refit"]
 Batch = dict[str, Tensor]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
+CHUNK_TOKENS = 4096
+"""Tokens gathered before they are added to the moments."""
+
 
 class Level(Protocol):
     """Units, weight and bias of one group (``secateurs.stages.levels.Level``)."""
@@ -111,7 +114,7 @@ def refit(
 
 
 class _Sums:
-    """Moments of input and target over the tokens that count, fp64 across batches."""
+    """Moments of input and target over the tokens that count: fp32 products of many tokens at a time, fp64 sums."""
 
     def __init__(self) -> None:
         self.gram: Tensor | float = 0.0
@@ -119,21 +122,31 @@ class _Sums:
         self.inputs: Tensor | float = 0.0
         self.targets: Tensor | float = 0.0
         self.count = 0
+        self._waiting: list[tuple[Tensor, Tensor]] = []
 
     def add(self, inputs: Tensor, targets: Tensor, tokens: Tensor | None) -> None:
         x, t = inputs.flatten(0, -2), targets.flatten(0, -2)
         if tokens is not None:
             x, t = x[tokens.flatten()], t[tokens.flatten()]
-        x, t = x.float(), t.float()
-        self.gram = self.gram + (x.T @ x).double()
-        self.cross = self.cross + (t.T @ x).double()
-        self.inputs = self.inputs + x.double().sum(0)
-        self.targets = self.targets + t.double().sum(0)
-        self.count += len(x)
+        self._waiting.append((x.float(), t.float()))
+        if sum(len(x) for x, _ in self._waiting) >= CHUNK_TOKENS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Add the tokens gathered so far."""
+        if self._waiting:
+            x, t = (torch.cat(part) for part in zip(*self._waiting, strict=True))
+            self.gram = self.gram + (x.T @ x).double()
+            self.cross = self.cross + (t.T @ x).double()
+            self.inputs = self.inputs + x.double().sum(0)
+            self.targets = self.targets + t.double().sum(0)
+            self.count += len(x)
+            self._waiting.clear()
 
 
 def _solve(level: Any, sums: _Sums, damping: float) -> Any:
     """The ridge regression towards the weights of the database."""
+    sums.flush()
     gram, cross = sums.gram / sums.count, sums.cross / sums.count
     mean_in, mean_out = sums.inputs / sums.count, sums.targets / sums.count
     assert isinstance(gram, Tensor) and isinstance(cross, Tensor)

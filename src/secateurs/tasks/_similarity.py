@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
-from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from secateurs.tasks import Score
 from secateurs.tasks._batches import Ordered
+from secateurs.tasks._correlation import correlation
 from secateurs.tasks._retrieval import ndcg
 
 __all__ = ["Agreement", "Embed", "ScoredPairs", "Search"]
@@ -47,11 +48,8 @@ class ScoredPairs:
     scores: list[float]
 
     def score(self, embed: Embed) -> Score:
-        cosines = (embed(self.first) * embed(self.second)).sum(-1).double().numpy()
-        if cosines.std() == 0:  # embeddings that have collapsed rank nothing
-            return Score("spearman", 0.0, True, len(self.scores))
-        details = {"pearson": float(pearsonr(cosines, self.scores).statistic)}
-        return Score("spearman", float(spearmanr(cosines, self.scores).statistic), True, len(self.scores), details)
+        cosines = (embed(self.first) * embed(self.second)).sum(-1)
+        return correlation(cosines, torch.tensor(self.scores))
 
 
 @dataclass(frozen=True)

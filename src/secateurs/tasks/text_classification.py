@@ -14,6 +14,7 @@ from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.tasks import Batch, Columns, Score, Task, TaskData
 from secateurs.tasks._batches import Collate, Encode, TextRows, calibration_batches, forward, ordered_batches, sample
 from secateurs.tasks._columns import check_label, find_label, find_texts, texts_of
+from secateurs.tasks._correlation import correlation
 from secateurs.tasks._divergence import gaussian_projection, kl_divergence, sampled_nll
 from secateurs.tasks._sources import divide, read_splits
 
@@ -125,22 +126,6 @@ class TextClassification(Task):
             return correlation(predicted.squeeze(-1), true)
         hits = (predicted.argmax(-1) == true).double()
         return Score("accuracy", hits.mean().item(), higher_is_better=True, count=len(true))
-
-
-def correlation(predicted: Float[Tensor, " rows"], true: Float[Tensor, " rows"]) -> Score:
-    """Spearman's rank correlation, with Pearson's in the details; 0 where one side is constant."""
-    from scipy.stats import pearsonr, spearmanr
-
-    if len(true) < 2 or predicted.std() == 0 or true.std() == 0:
-        return Score("spearman", 0.0, higher_is_better=True, count=len(true), details={"pearson": 0.0})
-    x, y = predicted.double().numpy(), true.double().numpy()
-    return Score(
-        "spearman",
-        float(spearmanr(x, y).statistic),
-        higher_is_better=True,
-        count=len(true),
-        details={"pearson": float(pearsonr(x, y).statistic)},
-    )
 
 
 class _Labels:
