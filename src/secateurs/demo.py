@@ -55,8 +55,8 @@ def recipe(model: str, data: Path, **changes: object) -> Recipe:
             "speedup": (1.5, 2.0),
             "batch_size": 32,
             "sequence_length": 64,
-            "calibration_samples": 256,
-            "hyperparameters": {"search_samples": 64, "probes": 5, "rounds": 1, "steps": 8},
+            "calibration_samples": 192,
+            "hyperparameters": {"search_samples": 48, "probes": 5, "rounds": 0, "steps": 6},
             **changes,
         }
     )

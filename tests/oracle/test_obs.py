@@ -131,7 +131,7 @@ def test_order_scores_errors_and_weights_match_refitting(kind: str, rows: int, c
 
 
 @pytest.mark.parametrize(
-    ("cols", "width", "block"), [(300, 1, 16), (300, 1, 64), (200, 2, 16), (256, 64, 64), (120, 3, 48)]
+    ("cols", "width", "block"), [(200, 1, 16), (200, 1, 64), (120, 2, 16), (256, 64, 64), (120, 3, 48)]
 )
 def test_larger_orders_match_the_textbook_recursion(cols: int, width: int, block: int) -> None:
     weight, hessian = layer("correlated", 50, cols)
@@ -221,7 +221,7 @@ def test_scaling_the_inputs_scales_the_scores() -> None:
     )
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), width=st.sampled_from([1, 2, 3]), block=st.sampled_from([1, 4, 128]))
 def test_permuting_the_units_permutes_the_order(seed: int, width: int, block: int) -> None:
     units = 8
