@@ -30,13 +30,15 @@ def main() -> None:
     parser.add_argument("--paper-steps", type=int, default=1000)
     parser.add_argument("--paper-inits", type=int, default=100)
     parser.add_argument("--recover-epochs", type=float, default=0.0)
-    parser.add_argument("options", nargs="*", help="after --: options of `secateurs prune` for every method")
-    given = parser.parse_args()
+    parser.epilog = "What follows -- are options of `secateurs prune`, for every method."
+    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given = parser.parse_args(sys.argv[1:split])
+    options = sys.argv[split + 1 :]
     runs = []
     for method in given.method or METHODS:
         folder = given.out / method
         command = [sys.executable, "-m", "secateurs.cli", "prune", given.model, "--task", given.task]
-        command += ["--data", given.data, "--out", str(folder), "-v", *given.options]
+        command += ["--data", given.data, "--out", str(folder), "-v", *options]
         for speedup in given.speedup:
             command += ["--speedup", str(speedup)]
         if method == "paper":

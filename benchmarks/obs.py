@@ -3,10 +3,11 @@
     python benchmarks/obs.py --json benchmarks/results/obs.json
     python benchmarks/obs.py --json /tmp/obs.json --quick          # a smoke test of seconds on small sizes
 
-Two recursions are timed against ours, all in this process and in turns, in float64. ``reference`` is written as published
-code writes it: every step makes the outer products as new tensors and subtracts them from the whole inverse and the whole
-weight. ``in_place`` is the same recursion with the subtraction fused into the product, the best it can do. Neither gets
-cheaper as it goes on, so some hundred steps stand for all of them; the JSON says how many.
+Two recursions are timed against ours, all in this process and in turns, in float64. ``reference`` is written as
+published code writes it: every step makes the outer products as new tensors and subtracts them from the whole inverse
+and the whole weight. ``in_place`` is the same recursion with the subtraction fused into the product, the best it can do.
+Neither gets cheaper as it goes on, so some hundred steps stand for all of them; the JSON says how many. It also names the
+kernels NumPy's BLAS chose: where they are not those of the processor, OPENBLAS_CORETYPE may be worth a factor of two.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
 from secateurs.numerics.hessian import Moments, damped
@@ -88,9 +90,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - processor
 
 
-def compare_speed(
-    rows: int, cols: int, hessian: Tensor, rounds: int, reference: int, in_place: int
-) -> dict[str, object]:
+def compare_speed(rows: int, cols: int, hessian: Tensor, rounds: int, reference: int, in_place: int) -> dict[str, Any]:
     """Ours and both recursions in turns on one layer."""
     weight, hessian = made_layer(hessian, rows, torch.Generator().manual_seed(SEED + 1))
     recursion: list[Recursion] = []
@@ -105,7 +105,7 @@ def compare_speed(
         return statistics.median(pair[clock] for pair in measured)
 
     steps = len(recursion[0].order)
-    summary: dict[str, object] = {
+    summary: dict[str, Any] = {
         "rows": rows,
         "cols": cols,
         "steps_compared": steps,
@@ -129,7 +129,7 @@ def compare_speed(
     return summary
 
 
-def compare_whole_order(rows: int, cols: int) -> dict[str, object]:
+def compare_whole_order(rows: int, cols: int) -> dict[str, Any]:
     """Ours against the whole recursion, from the first removal to the last."""
     generator = torch.Generator().manual_seed(SEED + 2)
     weight, hessian = made_layer(made_hessian(cols, generator), rows, generator)
@@ -140,7 +140,7 @@ def compare_whole_order(rows: int, cols: int) -> dict[str, object]:
     return {"rows": rows, "cols": cols, "steps_compared": cols, "same_order": same}
 
 
-def whole_model(layers: int, rows: int, hessian: Tensor, head: int) -> dict[str, object]:
+def whole_model(layers: int, rows: int, hessian: Tensor, head: int) -> dict[str, Any]:
     """All the levels of a model: order and factor of every feed-forward and every attention output."""
     generator = torch.Generator().manual_seed(SEED + 3)
     attention = made_hessian(rows, generator)
@@ -162,11 +162,11 @@ def whole_model(layers: int, rows: int, hessian: Tensor, head: int) -> dict[str,
     }
 
 
-def choices(rows: int, hessian: Tensor, blocks: list[int]) -> list[dict[str, object]]:
+def choices(rows: int, hessian: Tensor, blocks: list[int]) -> list[dict[str, Any]]:
     """What the block size and the type of the downdates are worth, and whether they move the order."""
     weight, hessian = made_layer(hessian, rows, torch.Generator().manual_seed(SEED + 1))
     expected = elimination_order(weight, hessian).order
-    rows_of_table: list[dict[str, object]] = []
+    rows_of_table: list[dict[str, Any]] = []
     for block in blocks:
         for dtype in (torch.float64, torch.float32):
             orders: list[Tensor] = []
@@ -190,7 +190,8 @@ def choices(rows: int, hessian: Tensor, blocks: list[int]) -> list[dict[str, obj
 def processor_name() -> str:
     """The processor as the system names it."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
 
 
@@ -206,14 +207,14 @@ def main() -> None:
     steps = {"rounds": 2, "reference": 20, "in_place": 20} if arguments.quick else {}
     with threadpool_limits(arguments.threads):
         hessian = made_hessian(cols, torch.Generator().manual_seed(SEED))
-        speed = compare_speed(rows, cols, hessian, **({"rounds": 5, "reference": 60, "in_place": 300} | steps))
+        speed = compare_speed(rows, cols, hessian, **({"rounds": 3, "reference": 30, "in_place": 300} | steps))
         order = compare_whole_order(24, 96) if arguments.quick else compare_whole_order(192, 768)
         model = whole_model(layers, rows, hessian, head)
         table = choices(rows, hessian, [16, 64] if arguments.quick else [32, 64, 128])
     result = {
         "same_order": bool(speed["same_order"] and order["same_order"]),
-        "ratio": speed["wall"]["reference_ratio"],  # pyright: ignore[reportIndexIssue]
-        "ratio_in_place": speed["wall"]["in_place_ratio"],  # pyright: ignore[reportIndexIssue]
+        "ratio": speed["wall"]["reference_ratio"],
+        "ratio_in_place": speed["wall"]["in_place_ratio"],
         "bert_base_seconds": model["wall_seconds"],
         "quick": arguments.quick,
         "extrapolated": "both recursions: median step times the number of columns, plus the inverse; nothing else",
@@ -224,7 +225,11 @@ def main() -> None:
         "seed": SEED,
         "threads": arguments.threads,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        "machine": {"processor": processor_name(), "system": platform.platform()},
+        "machine": {
+            "processor": processor_name(),
+            "system": platform.platform(),
+            "blas": [f"{pool['internal_api']} {pool.get('architecture', '')}".strip() for pool in threadpool_info()],
+        },
     }
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(result, indent=2) + "\n")
