@@ -9,8 +9,8 @@ from secateurs.artefact import read_json, write_json
 
 __all__ = ["Past", "Pasts"]
 
-NEAR = 0.1
-"""Budgets within 10 % of each other have nearly the same answer."""
+NEAR = 0.2
+"""Budgets within 20 % of each other have similar answers: a correction is mostly smaller, two targets mostly further apart."""
 
 
 @dataclass(frozen=True)
