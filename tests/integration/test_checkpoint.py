@@ -70,7 +70,7 @@ def test_what_is_saved_is_loaded(model_type: str, tmp_path: Path) -> None:
     cls, wanted = type(model), logits(model)
     folder = save(model, None, tmp_path / "model", details={"speedup": 2.1})
     assert type(model) is cls
-    assert torch.equal(logits(model), wanted)
+    assert (logits(model) - wanted).abs().max() < TOLERANCE
     for read in (load, auto_of(model_type).from_pretrained, cls.from_pretrained):
         again = read(folder)
         assert type(again) is cls
@@ -153,7 +153,7 @@ def test_a_pipeline_reads_it(bert: tuple[Any, Path]) -> None:
     inputs = tiny_tokenizer()("the cat sat on the mat", return_tensors="pt")
     with torch.no_grad():
         wanted = bert[0](**inputs).logits.softmax(-1).max().item()
-    assert answer[0]["score"] == pytest.approx(wanted, abs=1e-9)
+    assert answer[0]["score"] == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_checkpoint_of_the_trainer_is_complete(bert: tuple[Any, Path], tmp_path: Path) -> None:
@@ -315,5 +315,5 @@ def test_a_dense_model_is_saved_plainly(tmp_path: Path) -> None:
     model = tiny_model("bert")
     folder = save(model, None, tmp_path / "model", details={"latency_ms": 1.0})
     assert not (folder / "modeling_pruned.py").exists()
-    assert torch.equal(logits(load(folder)), logits(model))
+    assert (logits(load(folder)) - logits(model)).abs().max() < TOLERANCE
     assert edits_of(load(folder)) == {"format": 1, "measured": {"latency_ms": 1.0}}
