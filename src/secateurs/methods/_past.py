@@ -10,7 +10,7 @@ from secateurs.artefact import read_json, write_json
 __all__ = ["Past", "Pasts"]
 
 NEAR = 0.2
-"""Budgets within 20 % of each other have similar answers: a correction is mostly smaller, two targets mostly further apart."""
+"""Budgets within 20 % of each other have similar answers: corrections are mostly smaller, targets mostly further apart."""
 
 
 @dataclass(frozen=True)
