@@ -53,7 +53,7 @@ def recipe(model: str, data: Path, **changes: object) -> Recipe:
             "task": "embedding",
             "data": str(data),
             "speedup": (1.5, 2.0),
-            "batch_size": 32,
+            "batch_size": 8,
             "sequence_length": 64,
             "calibration_samples": 192,
             "hyperparameters": {"search_samples": 48, "probes": 5, "rounds": 0, "steps": 6},
