@@ -179,8 +179,8 @@ def report(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("secateurs-demo"),
-    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: all.")] = None,
-    clock: Annotated[str | None, typer.Option(help="wall (default), or cpu for busy machines.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of the timings. Default: 1.")] = None,
+    clock: Annotated[str | None, typer.Option(help="cpu (default), or wall.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the demo in --out.")] = False,
     verbose: Verbose = False,
 ) -> None:

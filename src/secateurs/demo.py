@@ -55,6 +55,8 @@ def recipe(model: str, data: Path, **changes: object) -> Recipe:
             "speedup": (1.5, 2.0),
             "batch_size": 8,
             "sequence_length": 64,
+            "threads": 1,
+            "clock": "cpu",  # true on a busy machine too, so that few attempts are needed
             "calibration_samples": 192,
             "hyperparameters": {"search_samples": 48, "probes": 5, "rounds": 0, "steps": 6},
             **changes,

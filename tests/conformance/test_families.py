@@ -243,12 +243,17 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def continued(model: Any, way: str = "greedy", length: int = 9, new: int = 8) -> torch.Tensor:
-    """A padded and an unpadded prompt, continued."""
+def continued(model: Any, way: str = "greedy", length: int = 9, new: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """A padded and an unpadded prompt, continued: the tokens, and the scores they were chosen by."""
     prompt = batch(length=length, padding="left")
-    tokens = model.generate(**prompt, max_new_tokens=new, do_sample=False, **WAYS[way])
-    assert len(tokens[:, length:].unique()) > 3, "a constant continuation proves nothing"
-    return tokens
+    options = {"max_new_tokens": new, "do_sample": False, "return_dict_in_generate": True, "output_scores": True}
+    found = model.generate(**prompt, **options, **WAYS[way])
+    return found.sequences, torch.stack(found.scores)
+
+
+def alike(one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor]) -> bool:
+    """The same tokens for the same reasons (norms in fp32 make caches differ by less than this)."""
+    return torch.equal(one[0], other[0]) and (one[1] - other[1]).abs().max().item() < 1e-4
 
 
 def stepped(model: Any) -> torch.Tensor:
@@ -271,9 +276,9 @@ def test_generation_is_the_same(model_type: str, case: str) -> None:
     zero_masked(model, structure, mask)
     greedy, beams = continued(model), continued(model, "beams")
     shrink(model, structure, mask)
-    assert torch.equal(continued(model, "beams"), beams)
+    assert alike(continued(model, "beams"), beams)
     for way in ("greedy", "static cache", "no cache"):
-        assert torch.equal(continued(model, way), greedy), way
+        assert alike(continued(model, way), greedy), way
 
 
 @cache
@@ -292,8 +297,8 @@ def test_generation_with_sliding_and_full_layers(gone: int) -> None:
     zero_masked(model, structure, mask)
     greedy, steps = continued(model, length=20, new=7), stepped(model)
     shrink(model, structure, mask)
-    assert torch.equal(continued(model, length=20, new=7), greedy)
-    assert torch.equal(continued(model, "static cache", length=20, new=7), greedy)
+    assert alike(continued(model, length=20, new=7), greedy)
+    assert alike(continued(model, "static cache", length=20, new=7), greedy)
     if gone != 15:  # without any attention there is no cache to step on
         assert (stepped(model) - steps).abs().max() < TOLERANCE
 

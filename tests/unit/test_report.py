@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import fields, replace
 from html.parser import HTMLParser
+from io import StringIO
 
 import pytest
 import yaml
@@ -379,24 +380,32 @@ def test_a_local_model_is_no_base_model_of_the_hub(tmp_path) -> None:
         assert "base_model" not in front
 
 
+def _terminal(shown: Report) -> list[str]:
+    console = Console(width=200, file=StringIO())
+    with console.capture() as captured:
+        console.print(table(shown))
+    return captured.get().splitlines()
+
+
 def test_the_terminal_table_says_the_same() -> None:
     original = reports.missed(reports.report())
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(table(original))
-    text = console.export_text()
+    lines = _terminal(original)
     for result in original.models:
         assert result.measured_speedup is not None
         assert result.metric is not None
-        row = next(line for line in text.splitlines() if result.path in line)
+        row = next(line for line in lines if result.path in line)
         for part in (
             f"{result.measured_speedup.median:.2f}x",
             f"{result.metric.value:.3f}",
-            f"{result.latency_ms:.1f}",
+            f"{result.latency_ms:.3g} ms",
+            "met" if result.met else "missed",
         ):
             assert part in row
-        assert ("met" if result.met else "missed") in row
-    console.print(table(reports.sparse(reports.unlabelled(original))))
-    console.print(table(replace(original, models=[])))
+    unlabelled = reports.sparse(reports.unlabelled(original))
+    row = next(line for line in _terminal(unlabelled) if unlabelled.models[0].path in line)
+    assert "40 %" in row
+    assert DASH in row
+    assert "asked" in "".join(_terminal(replace(original, models=[])))
 
 
 def _luminance(colour: str) -> float:
