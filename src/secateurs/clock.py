@@ -3,7 +3,7 @@
 A figure measured once says little on a machine that others use too. Candidates are therefore timed in rounds: every
 round visits all of them once, in a new random order, so that drift and bursts hit all of them alike. A visit begins
 with an untimed run, because the candidate before it left the caches and the heap in another state: without that run
-the first pages and lines of a short candidate can cost as much as its work.
+the first pages and lines of a short candidate can cost as much as its work. Long ones do without it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 NOISY = 0.05
 """Above this relative noise a set of timings is flagged."""
 
+LONG = 0.25
+"""Seconds of a run from which on no untimed run comes before it: what it finds in the caches no longer matters."""
+
 Run = Callable[[], object]
 
 
@@ -51,7 +54,7 @@ Timer = Callable[[Run], Reading]
 
 
 def timer(environment: Environment) -> Timer:
-    """The timer of an environment: CUDA events on a GPU, else the wall clock or the process's CPU time.
+    """The timer of an environment: CUDA events on a GPU, else the wall clock or the CPU time of the one thread.
 
     Raises:
         RecipeError: the CPU clock was asked for where it does not measure latency.
@@ -80,9 +83,11 @@ def _wall_timer(run: Run) -> Reading:
 
 
 def _cpu_timer(run: Run) -> Reading:
-    start = time.process_time()
+    # One thread does all the work, so its own clock is the process's; but that one falls back to ticks of several
+    # milliseconds wherever a CPU limit (`ulimit -t`, a batch queue) is set.
+    start = time.thread_time()
     run()
-    return Reading((time.process_time() - start) * 1e3)
+    return Reading((time.thread_time() - start) * 1e3)
 
 
 def _cuda_timer(device: str) -> Timer:
@@ -195,15 +200,19 @@ def interleave(
     shuffle = random.Random(seed)
     start = time.perf_counter()
     with threads(environment.threads) if environment.device == "cpu" else nullcontext(), _no_garbage_collection():
-        for run in runs.values():
+        warm: dict[str, float] = {}
+        for name, run in runs.items():
+            began = time.perf_counter()
             run()  # kernels are chosen and memory is first touched here, outside all rounds
+            warm[name] = time.perf_counter() - began
         progress = track or (lambda items, _title: items)
         for done in progress(range(rounds[1]), label):
             over = time.perf_counter() - start > seconds
             if done >= rounds[0] and (over or (enough is not None and enough(samples))):
                 break
             for name in shuffle.sample(list(runs), len(runs)):
-                runs[name]()
+                if warm[name] < LONG:
+                    runs[name]()
                 for _ in range((repeats or {}).get(name, 1)):
                     reading = timer(runs[name])
                     samples.ms[name].append(reading.ms)

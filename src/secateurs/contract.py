@@ -1,27 +1,25 @@
 """The speed-up contract: a model is not done when the table says so, but when it was *measured* to be fast enough.
 
-    prune -> shrink -> time against the dense model, interleaved -> correct the overhead -> prune again
+    choose what to keep -> shrink the dense model to those shapes -> time both, interleaved -> correct the overhead
 
-until ``target <= measured <= target * (1 + tolerance)``. Every attempt is kept on disk with its measurement, so a run
-that is taken up again comes to the same end.
+until ``target <= measured <= target * (1 + tolerance)``. Time depends on shapes, not on weights, so nothing is refitted
+until the shapes are settled. Every attempt leaves its mask and its measurement on disk, so a run that is taken up again
+comes to the same end.
 """
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from secateurs import checkpoint
 from secateurs.artefact import read_json, write, write_json
 from secateurs.cost import LatencyTable
 from secateurs.errors import TargetUnreachable
-from secateurs.job import Job, Pruner
+from secateurs.job import Pruner
 from secateurs.mask import Mask
-from secateurs.shrink import shrink
 from secateurs.stages.measure import Measurement, Speed, Timing
 from secateurs.target import Budget, Speedup
 
@@ -29,28 +27,29 @@ __all__ = ["Attempt", "keep"]
 
 logger = logging.getLogger(__name__)
 
-Measure = Callable[[Any], Measurement]
+Measure = Callable[[Mask], Measurement]
 
 MARGIN = 0.01
 """Corrections aim this far above the target: timings scatter, and below it the contract is broken."""
 
+STEP = 0.004
+"""Where a correction is smaller than the distance between two levels, the budget moves on by this until it is not."""
+
 
 @dataclass(frozen=True)
 class Attempt:
-    """One pruned model and how fast it was.
+    """One choice of what to keep, and how fast it was.
 
     Args:
-        model: shrunk, in evaluation mode.
-        mask: what it kept.
+        mask: what is kept.
         predicted: speed-up by the latency table, before correction.
         speed: measured, with its 95 % interval.
         dense: timing of the dense model in that measurement.
-        pruned: timing of the pruned model.
+        pruned: timing of the shrunk model.
         number: 1 for the first.
         met: the contract holds.
     """
 
-    model: Any
     mask: Mask
     predicted: float
     speed: Speed
@@ -64,26 +63,24 @@ def keep(
     target: Speedup,
     table: LatencyTable,
     pruner: Pruner,
-    job: Job,
     measure: Measure,
     folder: Path,
     *,
     tolerance: float,
-    attempts: int = 6,
+    attempts: int = 8,
     enforce: bool = True,
 ) -> Attempt:
-    """Prune until the measured speed-up keeps to the target.
+    """Choose until the measured speed-up keeps to the target.
 
     Args:
         target: what was asked.
         table: latency of this model; its overhead is corrected on a miss.
         pruner: of the method.
-        job: the dense model and what can be removed from it.
-        measure: times a shrunk model against the dense one.
+        measure: times the dense model shrunk to a mask against the dense model itself.
         folder: keeps the attempts of this target.
         tolerance: how much faster than asked is still right.
-        attempts: models built at most.
-        enforce: ``False`` takes the first model as it is: the table was measured elsewhere, so timings here say nothing.
+        attempts: choices timed at most.
+        enforce: ``False`` takes the first choice as it is: the table was measured elsewhere, so timings here say nothing.
 
     Returns:
         The first attempt that keeps to the contract; else the slowest that is fast enough; else the fastest.
@@ -92,59 +89,67 @@ def keep(
         TargetUnreachable: no choice of levels fits the budget.
     """
     done: list[Attempt] = []
-    corrected = table
     for number in range(1, attempts + 1):
         place = folder / f"attempt-{number}"
         attempt = _read(place, number)
         if attempt is None:
             try:
-                mask = pruner.prune(Budget(table.dense_ms / target.value, corrected))
+                mask = _next(target, table, pruner, done)
             except TargetUnreachable:
                 if not done:
                     raise
                 break
-            if done and mask == done[-1].mask:
-                break  # the correction changes nothing any more
-            attempt = _build(target, table, mask, job, measure, place, number, tolerance)
+            if mask is None:
+                break
+            attempt = _time(target, table, mask, measure, place, number, tolerance)
         done.append(attempt)
         logger.info("%s, attempt %d: measured %.3fx", target, number, attempt.speed.median)
         if attempt.met or not enforce:
             break
-        corrected = _correct(table, target, done)
     return _best(done, target)
 
 
-def _correct(table: LatencyTable, target: Speedup, done: list[Attempt]) -> LatencyTable:
-    """Shift the overhead by what the measurements showed: on the scale of the table, aiming just above the target.
+def _next(target: Speedup, table: LatencyTable, pruner: Pruner, done: Sequence[Attempt]) -> Mask | None:
+    """The method's choice for the corrected budget; ``None`` if it has no other than those that were timed."""
+    limit = table.dense_ms / target.value
+    if not done:
+        return pruner.choose(Budget(limit, table))
+    corrected = table.corrected(_error(table, target, done))
+    # Too slow: the budget shrinks from here on until another mask comes out; too fast: it grows.
+    direction = -1 if done[-1].speed.median < target.value else 1
+    for step in range(10):
+        mask = pruner.choose(Budget(limit * (1 + direction * STEP * step), corrected))
+        if all(mask != attempt.mask for attempt in done):
+            return mask
+    return None
 
-    ``ms(mask) = dense_ms / measured speed-up`` is what the table should have said; the mean error of the attempts so
-    far is the correction, and the budget shrinks by the margin.
+
+def _error(table: LatencyTable, target: Speedup, done: Sequence[Attempt]) -> float:
+    """What the table leaves out, in ms on its own scale, plus the margin that corrections aim above the target.
+
+    ``dense_ms / measured speed-up`` is what the table should have said of an attempt. Later attempts lie nearer to the
+    target: each counts twice as much as the one before it.
     """
-    wanted = table.dense_ms / (target.value * (1 + MARGIN))
     errors = [table.dense_ms / attempt.speed.median - float(table(attempt.mask.counts)) for attempt in done]
-    # Later attempts lie nearer to the target: they count more.
     weights = [2.0**attempt.number for attempt in done]
     mean = sum(error * weight for error, weight in zip(errors, weights, strict=True)) / sum(weights)
-    return table.corrected(mean + table.dense_ms / target.value - wanted)
+    limit = table.dense_ms / target.value
+    return mean + limit - limit / (1 + MARGIN)
 
 
-def _build(
+def _time(
     target: Speedup,
     table: LatencyTable,
     mask: Mask,
-    job: Job,
     measure: Measure,
     place: Path,
     number: int,
     tolerance: float,
 ) -> Attempt:
-    """Shrink, time and write down."""
-    # A real copy: the pruner goes on swapping tensors of the live model.
-    model = shrink(copy.deepcopy(job.model), job.structure, mask)
-    measured = measure(model)
+    """Measure and write down."""
+    measured = measure(mask)
     speed = measured.speedups["pruned"]
     attempt = Attempt(
-        model,
         mask,
         table.speedup(mask.counts),
         speed,
@@ -153,13 +158,12 @@ def _build(
         number,
         target.value <= speed.median <= target.value * (1 + tolerance),
     )
-    checkpoint.save(model, None, place / "model")
     write(place / "mask.safetensors", mask.save)
     record = {
         "predicted": attempt.predicted,
-        "speed": speed.to_dict(),
-        "dense": attempt.dense.to_dict(),
-        "pruned": attempt.pruned.to_dict(),
+        "speed": dataclasses.asdict(speed),
+        "dense": dataclasses.asdict(attempt.dense),
+        "pruned": dataclasses.asdict(attempt.pruned),
         "met": attempt.met,
     }
     write_json(place / "measured.json", record)  # last: an attempt without it did not happen
@@ -169,11 +173,10 @@ def _build(
 def _read(place: Path, number: int) -> Attempt | None:
     """An attempt that an earlier run finished."""
     record = place / "measured.json"
-    if not record.is_file() or not (place / "model").is_dir():
+    if not record.is_file():
         return None
     values = read_json(record)
     return Attempt(
-        checkpoint.load(place / "model").eval(),
         Mask.load(place / "mask.safetensors"),
         values["predicted"],
         Speed(**values["speed"]),
@@ -184,7 +187,7 @@ def _read(place: Path, number: int) -> Attempt | None:
     )
 
 
-def _best(done: list[Attempt], target: Speedup) -> Attempt:
+def _best(done: Sequence[Attempt], target: Speedup) -> Attempt:
     met = [attempt for attempt in done if attempt.met]
     fast = [attempt for attempt in done if attempt.speed.median >= target.value]
     if met:

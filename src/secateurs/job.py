@@ -58,20 +58,23 @@ class Job:
 class Pruner(Protocol):
     """A method made ready for one model and its data; serves any number of targets."""
 
-    def prune(self, budget: Budget) -> Mask:
-        """Choose what to keep within the budget.
+    def choose(self, budget: Budget) -> Mask:
+        """Choose what to keep within the budget. The same budget gets the same answer.
 
-        When this returns, ``job.model`` is at full size and every unit outside the mask contributes exactly zero, so
-        that ``shrink`` changes no output.
+        The contract asks again, with a budget a few per cent off, when the shrunk model misses its target: an answer
+        near to an earlier one should cost little.
 
         Raises:
             TargetUnreachable: nothing that may be removed is enough.
         """
         ...
 
-    @property
-    def details(self) -> dict[str, Any]:
-        """Numbers of the last ``prune`` for the report (divergence, evaluations, seconds)."""
+    def install(self, mask: Mask) -> None:
+        """Put the final weights of a mask that was chosen into ``job.model``.
+
+        When this returns, the model is at full size and every unit outside the mask contributes exactly zero, so that
+        ``shrink`` changes no output.
+        """
         ...
 
 

@@ -20,15 +20,18 @@ import torch
 from pydantic import TypeAdapter
 
 from secateurs import checkpoint, contract
+from secateurs.arithmetic import native_bfloat16
 from secateurs.artefact import read_json, write, write_json
 from secateurs.cost import LatencyTable, ParameterCost
 from secateurs.environment import Environment, machine
 from secateurs.job import Job, silent
 from secateurs.loading import Loaded, load
+from secateurs.mask import Mask
 from secateurs.provenance import commit, versions
 from secateurs.recipe import Recipe
 from secateurs.report import Divergence, Interval, Kept, Metric, ModelResult, Report, card
 from secateurs.run_folder import open_folder
+from secateurs.shrink import shrink
 from secateurs.stages.evaluate import divergence, signals
 from secateurs.stages.latency import measure_table
 from secateurs.stages.measure import Measurement, compare
@@ -122,10 +125,17 @@ class _Work:
     folder: Path
     report: Report
 
-    def measure(self, model: Any) -> Measurement:
-        """Dense and pruned, interleaved in this process."""
-        models = {"dense": self.teacher, "pruned": model}
+    def measure(self, mask: Mask) -> Measurement:
+        """Dense, and dense shrunk to a mask, interleaved in this process."""
+        shrunk = shrink(copy.deepcopy(self.teacher), self.loaded.structure, mask)
+        models = {"dense": self.teacher, "pruned": shrunk}
         return compare(models, self.loaded.environment, seed=self.loaded.recipe.seed)
+
+    def build(self, mask: Mask) -> Any:
+        """The shrunk model with its final weights."""
+        self.pruner.install(mask)
+        # A real copy: the pruner goes on swapping tensors of the live model.
+        return shrink(copy.deepcopy(self.job.model), self.job.structure, mask)
 
 
 def _prune_one(work: _Work, target: Speedup, seconds: dict[str, float]) -> None:
@@ -137,27 +147,28 @@ def _prune_one(work: _Work, target: Speedup, seconds: dict[str, float]) -> None:
         target,
         work.table,
         work.pruner,
-        work.job,
         work.measure,
         place,
         tolerance=recipe.tolerance,
         enforce=_measured_here(work.table, loaded.environment),
     )
-    clock.lap("prune")
+    clock.lap("search")
+    model = work.build(attempt.mask)
+    clock.lap("refit")
     if recipe.recover_epochs:
         how = Recovery(
             recipe.recover_epochs,
             recipe.learning_rate,
             recipe.train_batch_size,
-            bf16=recipe.dtype == "bfloat16",
+            bf16=native_bfloat16(recipe.device),
         )
         data = loaded.data
         recover(
-            attempt.model, work.teacher, loaded.task, data.train, data.collate, how, place / "recovery",
+            model, work.teacher, loaded.task, data.train, data.collate, how, place / "recovery",
             seed=recipe.seed, device=recipe.device,
         )  # fmt: skip
         clock.lap("recover")
-    metric, apart = _quality(work, attempt.model)
+    metric, apart = _quality(work, model)
     clock.lap("evaluate")
     counts = attempt.mask.counts
     result = ModelResult(
@@ -166,7 +177,7 @@ def _prune_one(work: _Work, target: Speedup, seconds: dict[str, float]) -> None:
         measured_speedup=Interval(**attempt.speed.to_dict()),
         latency_ms=attempt.pruned.latency_ms,
         dense_latency_ms=attempt.dense.latency_ms,
-        parameters=sum(parameter.numel() for parameter in attempt.model.parameters()),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         dense_parameters=sum(parameter.numel() for parameter in work.teacher.parameters()),
         sparsity=float(ParameterCost.of(work.teacher, loaded.structure).sparsity(counts)),
         metric=metric,
@@ -177,7 +188,7 @@ def _prune_one(work: _Work, target: Speedup, seconds: dict[str, float]) -> None:
         met=attempt.met,
         attempts=attempt.number,
     )
-    _save(work, attempt, result)
+    _save(work, model, attempt.mask, result)
     write_json(_record(work.job.folder, target), asdict(result))  # last: without it the target is not done
     shutil.rmtree(place, ignore_errors=True)
 
@@ -194,7 +205,7 @@ def _quality(work: _Work, model: Any) -> tuple[Metric | None, Divergence]:
     return metric, Divergence(loaded.task.divergence_name, apart)
 
 
-def _save(work: _Work, attempt: contract.Attempt, result: ModelResult) -> None:
+def _save(work: _Work, model: Any, mask: Mask, result: ModelResult) -> None:
     """The model folder: weights, tokenizer, card, mask, and the measured numbers in its config."""
     loaded = work.loaded
     values = asdict(result)
@@ -203,10 +214,10 @@ def _save(work: _Work, attempt: contract.Attempt, result: ModelResult) -> None:
 
     def extras(into: Path) -> None:
         loaded.task.save_extras(loaded.recipe.model, into)
-        attempt.mask.save(into / "mask.safetensors")
+        mask.save(into / "mask.safetensors")
 
     checkpoint.save(
-        attempt.model,
+        model,
         loaded.tokenizer,
         work.folder / result.path,
         details={**details, "environment": loaded.environment.to_dict(), "machine": machine()},

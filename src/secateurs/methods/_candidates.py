@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secateurs.arithmetic import fast
 from secateurs.cost import LatencyTable
 from secateurs.job import Job
 from secateurs.stages.levels import LevelDatabase, Projection
@@ -92,7 +93,7 @@ class Objective:
         self.task = job.task
         structure = job.structure
         self.layer_of = {group.name: group.layer for group in structure}
-        self.replay = Replay(job.model, list(structure.layers), batches, job.device)
+        self.replay = Replay(job.model, list(structure.layers), batches, job.device, quick=True)
         stitched.apply(structure.sizes)
         self.settled = structure.sizes
         self.teacher = self.replay.record(self._signal)
@@ -129,7 +130,7 @@ def task_loss(
     def loss(profile: Mapping[str, int]) -> Tensor:
         stitched.apply(profile)
         values = []
-        with torch.inference_mode():
+        with torch.inference_mode(), fast(job.device):
             for batch in batches:
                 inputs = {name: value.to(job.device) for name, value in batch.items()}
                 features = {name: value for name, value in inputs.items() if name != "labels"}

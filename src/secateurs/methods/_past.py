@@ -10,7 +10,10 @@ from secateurs.artefact import read_json, write_json
 __all__ = ["Past", "Pasts"]
 
 NEAR = 0.2
-"""Budgets within 20 % of each other have similar answers: corrections are mostly smaller, targets mostly further apart."""
+"""Budgets within 20 % of each other have similar answers: a search starts where the other ended."""
+
+CLOSE = 0.08
+"""Within 8 %, as most corrections of the contract are, its costs are good enough to solve with them at once."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,14 @@ class Past:
         limit: its budget, ms.
         profile: group name -> kept units.
         costs: what the knapsack was last solved with.
-        value: mean objective on the held-out texts.
-        evaluations: models tried.
+        value: mean objective on the held-out texts; ``None`` if no model was run.
+        evaluations: models tried; 0 if it was solved for with the costs of another search.
     """
 
     limit: float
     profile: dict[str, int]
     costs: dict[str, list[float]]
-    value: float
+    value: float | None
     evaluations: int
 
 
@@ -44,8 +47,16 @@ class Pasts:
         return next((past for past in self.done if past.limit == limit), None)
 
     def near(self, limit: float) -> Past | None:
-        """The latest search of a similar budget."""
-        return next((past for past in reversed(self.done) if abs(past.limit / limit - 1) < NEAR), None)
+        """The latest real search of a similar budget."""
+        return self._within(limit, NEAR)
+
+    def close(self, limit: float) -> Past | None:
+        """The latest real search of almost this budget."""
+        return self._within(limit, CLOSE)
+
+    def _within(self, limit: float, share: float) -> Past | None:
+        searched = (past for past in reversed(self.done) if past.evaluations)
+        return next((past for past in searched if abs(past.limit / limit - 1) < share), None)
 
     def add(self, past: Past) -> None:
         """Remember, on disk first."""

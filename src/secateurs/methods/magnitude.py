@@ -7,7 +7,7 @@ keeps the same fraction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -47,19 +47,21 @@ class RankedPruner:
 
     def __init__(self, job: Job, scores: dict[str, Float[Tensor, " units"]]) -> None:
         self.job, self.scores = job, scores
-        self.details: dict[str, Any] = {}
         self.stitch = Stitch(job.model, job.structure)
 
-    def prune(self, budget: Budget) -> Mask:
+    def choose(self, budget: Budget) -> Mask:
         """See ``secateurs.job.Pruner``."""
         counts = even_counts(self.job.structure, budget)
-        units = {name: self.scores[name].topk(kept).indices.sort().values.cpu() for name, kept in counts.items()}
+        units = {name: self.scores[name].topk(kept).indices.cpu() for name, kept in counts.items()}
+        return Mask.from_units(self.job.structure, units)
+
+    def install(self, mask: Mask) -> None:
+        """The dense weights of what is kept."""
         for group in self.job.structure:
-            kept = units[group.name]
+            kept = mask.units(group.name)
             columns = (kept[:, None] * group.width + torch.arange(group.width)).flatten()
             weight = self.stitch.weight(group.name)
             self.stitch.mask(group.name, kept, weight[:, columns.to(weight.device)], self.stitch.bias(group.name))
-        return Mask.from_units(self.job.structure, units)
 
 
 def _norms(model: nn.Module, group: Group) -> Float[Tensor, " units"]:

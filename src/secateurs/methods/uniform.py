@@ -6,7 +6,7 @@ The difference to ``ziplm`` is what the search is worth.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
@@ -45,12 +45,15 @@ class UniformPruner:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.details: dict[str, Any] = {}
         self.ziplm = ZipLMPruner(ZipLM(), job)
 
-    def prune(self, budget: Budget) -> Mask:
+    def choose(self, budget: Budget) -> Mask:
         """See ``secateurs.job.Pruner``."""
-        return self.ziplm.install(even_counts(self.job.structure, budget))
+        return self.ziplm.mask(even_counts(self.job.structure, budget))
+
+    def install(self, mask: Mask) -> None:
+        """ZipLM's refit."""
+        self.ziplm.install(mask)
 
 
 METHOD = Uniform

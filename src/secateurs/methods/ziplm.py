@@ -9,36 +9,27 @@ layer error as prior, and the random coefficient search on the task loss. The de
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-import torch
 from torch import nn
 
-from secateurs.artefact import read_json, write, write_json
-from secateurs.cost import LatencyTable
-from secateurs.errors import RecipeError, TargetUnreachable
+from secateurs.artefact import write
+from secateurs.errors import RecipeError
 from secateurs.families import discover
 from secateurs.job import Job
 from secateurs.mask import Mask
-from secateurs.methods._candidates import Objective, Stitched, menus, projections, table_of, task_loss
-from secateurs.methods._past import Past, Pasts
+from secateurs.methods._candidates import Stitched, projections
+from secateurs.methods._searches import Searches
 from secateurs.stages.calibrate import calibrate
 from secateurs.stages.levels import Level, LevelDatabase
 from secateurs.stages.refit import refit
-from secateurs.stages.search import Found, Menu, Profile, coefficient_search, refine, sensitivities
+from secateurs.stages.search import Profile
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Structure
 from secateurs.target import Budget
 
 __all__ = ["METHOD", "PRESETS", "ZipLM"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,8 +69,8 @@ class ZipLM:
     snap: bool = True
     search_samples: int = 384
     probes: int = 9
-    rounds: int = 2
-    steps: int = 60
+    rounds: int = 1
+    steps: int = 40
     inits: int = 100
     probability: float = 0.1
 
@@ -115,55 +106,42 @@ class ZipLM:
 
 
 class ZipLMPruner:
-    """The level database of one model, and the search over it."""
+    """The level database of one model, and the searches over it."""
 
     def __init__(self, how: ZipLM, job: Job) -> None:
         self.how, self.job = how, job
-        self.details: dict[str, Any] = {}
         self.stitch = Stitch(job.model, job.structure)
         self.database = self._database()
-        self.stitched = Stitched(self.stitch, self.database)
-        self.errors = {group.name: self.database.errors(group.name) for group in job.structure}
-        self.past = Pasts(job.folder / "searches.json")
-        self._objectives: tuple[Objective, Objective] | None = None
+        self.searches = Searches(how, job, Stitched(self.stitch, self.database))
 
-    def prune(self, budget: Budget) -> Mask:
+    def choose(self, budget: Budget) -> Mask:
         """See ``secateurs.job.Pruner``. A budget that was searched before, in this run or the one it resumes, is not
-        searched again; one close to it starts from what was learned there."""
-        table = table_of(budget)
-        limit = budget.limit - table.fixed
-        if limit <= 0:
-            raise TargetUnreachable(
-                f"{budget.limit:.2f} ms is less than the {table.fixed:.2f} ms no cut can remove", table.largest_speedup
-            )
-        started = time.perf_counter()
-        past = self.past.exactly(limit)
-        if past is None:
-            past = self._search(table, limit)
-            self.past.add(past)
-        searched = time.perf_counter()
-        mask = self.install(past.profile)
-        self.details = {
-            "objective": past.value,
-            "evaluations": past.evaluations,
-            "seconds": {"search": searched - started, "refit": time.perf_counter() - searched},
-        }
-        return mask
+        searched again; next to one that was, the answer is solved for with what was measured there."""
+        return self.mask(self.searches.find(budget))
 
-    def _search(self, table: LatencyTable, limit: float) -> Past:
-        offered = menus(self.job.structure, table, self.errors, self.how.ratio, self.how.snap)
-        near = self.past.near(limit)
-        if self.how.objective == "loss":
-            found = self._paper(offered, limit, near)
-        else:
-            found = self._measured(offered, limit, near)
-        return Past(
-            limit,
-            found.profile,
-            {name: list(map(float, costs)) for name, costs in found.costs.items()},
-            found.held_out,
-            found.evaluations,
-        )
+    def mask(self, profile: Profile) -> Mask:
+        """The units of a profile."""
+        units = {name: self.database.level(name, kept).units for name, kept in profile.items()}
+        return Mask.from_units(self.job.structure, units)
+
+    def install(self, mask: Mask) -> None:
+        """Put the final weights into the model at full size, zeros in the removed columns."""
+        job, profile = self.job, mask.counts
+        levels: dict[str, Level] = {name: self.database.level(name, kept) for name, kept in profile.items()}
+        if self.how.inputs == "sequential":
+            self.searches.stitched.apply(profile)
+            levels = refit(
+                self.stitch,
+                levels,
+                job.batches,
+                device=job.device,
+                damping=self.how.refit_damping,
+                padding=self.how.padding,
+                track=job.track,
+            )
+        for name, level in levels.items():
+            self.stitch.mask(name, level.units, level.weight, level.bias)
+        self.searches.stitched.profile = dict.fromkeys(profile, -1)  # neither dense nor at a level of the database
 
     def _database(self) -> LevelDatabase:
         job, how = self.job, self.how
@@ -186,106 +164,6 @@ class ZipLMPruner:
         )
         write(path, database.save)
         return database
-
-    def _measured(self, offered: Mapping[str, Menu], limit: float, near: Past | None) -> Found:
-        """Our search: measured sensitivities, measured again around the incumbent, local moves."""
-        search, held_out = self._search_objectives()
-        how, job = self.how, self.job
-
-        def settle(profile: Mapping[str, int]) -> None:
-            search.settle(profile)
-            held_out.settle(profile)
-
-        if near is None:
-            settle(job.structure.sizes)
-            costs = self._sensitivities(search, offered)
-        else:
-            costs = {name: np.asarray(values) for name, values in near.costs.items()}
-        return refine(
-            search,
-            held_out,
-            offered,
-            costs,
-            limit,
-            settle=settle,
-            rounds=how.rounds if near is None else 0,
-            probes=how.probes,
-            steps=how.steps if near is None else how.steps // 2,
-            seed=job.seed,
-            track=job.track,
-        )
-
-    def _paper(self, offered: Mapping[str, Menu], limit: float, near: Past | None) -> Found:
-        """The paper's search: layer errors as prior, random coefficients, task loss (or the divergence without labels)."""
-        how, job = self.how, self.job
-        self.stitched.apply(job.structure.sizes)
-        if all("labels" in batch for batch in job.batches) or job.task.has_loss_without_labels:
-            evaluate = task_loss(self.stitched, job, job.batches)
-        else:
-            logger.warning("the calibration data has no labels: the search uses the divergence from the dense outputs")
-            evaluate = Objective(self.stitched, job, job.batches)
-        errors = {name: np.asarray(menu.error) for name, menu in offered.items()}
-        return coefficient_search(
-            evaluate,
-            offered,
-            errors if near is None else {name: np.asarray(values) for name, values in near.costs.items()},
-            limit,
-            # Close to an earlier budget its coefficients, which are in the costs, are kept.
-            inits=how.inits if near is None else 0,
-            steps=how.steps if near is None else 0,
-            probability=how.probability,
-            seed=job.seed,
-            track=job.track,
-        )
-
-    def _search_objectives(self) -> tuple[Objective, Objective]:
-        """Search texts and held-out texts: two disjoint samples of the calibration batches."""
-        if self._objectives is None:
-            batches = list(self.job.batches)
-            order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(self.job.seed)).tolist()
-            halves: tuple[list[Any], list[Any]] = ([], [])
-            for position, index in enumerate(order):
-                half = halves[position % 2]
-                if sum(len(batch["input_ids"]) for batch in half) < self.how.search_samples:
-                    half.append(batches[index])
-            searched, held = halves
-            # With a single batch there is nothing to hold out.
-            build = partial(Objective, self.stitched, self.job)
-            self._objectives = build(searched), build(held or searched)
-        return self._objectives
-
-    def _sensitivities(self, search: Objective, offered: Mapping[str, Menu]) -> dict[str, np.ndarray]:
-        """Around the dense model: they serve every target, so they are measured once and kept."""
-        path = self.job.folder / "sensitivities.json"
-        kept = {name: list(menu.kept) for name, menu in offered.items()}
-        if path.is_file():
-            stored = read_json(path)
-            if stored["kept"] == kept and stored["method"] == asdict(self.how):
-                return {name: np.asarray(costs) for name, costs in stored["costs"].items()}
-        costs = sensitivities(search, offered, self.job.structure.sizes, probes=self.how.probes, track=self.job.track)
-        listed = {name: values.tolist() for name, values in costs.items()}
-        write_json(path, {"method": asdict(self.how), "kept": kept, "costs": listed})
-        return costs
-
-    def install(self, profile: Profile) -> Mask:
-        """Put the final weights into the model at full size, zeros in the removed columns."""
-        job = self.job
-        levels: dict[str, Level] = {name: self.database.level(name, kept) for name, kept in profile.items()}
-        if self.how.inputs == "sequential":
-            self.stitched.apply(profile)
-            levels = refit(
-                self.stitch,
-                levels,
-                job.batches,
-                device=job.device,
-                damping=self.how.refit_damping,
-                padding=self.how.padding,
-                track=job.track,
-            )
-        for name, level in levels.items():
-            self.stitch.mask(name, level.units, level.weight, level.bias)
-        self.stitched.profile = dict.fromkeys(profile, -1)  # neither dense nor at a level of the database
-        return Mask.from_units(job.structure, {name: level.units for name, level in levels.items()})
 
 
 METHOD = ZipLM

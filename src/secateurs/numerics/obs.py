@@ -33,6 +33,7 @@ from secateurs.numerics.spd import (
 __all__ = ["Elimination", "elimination_order"]
 
 _LOG = logging.getLogger(__name__)
+_PADDING = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def elimination_order(
     hessian: Float[Tensor, "cols cols"],
     *,
     width: int = 1,
-    block: int = 64,
+    block: int = 128,
     metric: Float[Tensor, "rows rows"] | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Elimination:
@@ -134,7 +135,9 @@ class _Run:
         self, ids: Int[np.ndarray, " units"], damping: float
     ) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "rows size"]]:
         """Inverse Hessian (lower triangle) and refitted weight of the survivors."""
-        inverse = self._hessian / self._scale
+        # A row a cache line longer than it needs to be: reading down a column is then several times faster.
+        inverse = np.empty((len(self._hessian), len(self._hessian) + _PADDING))[:, : len(self._hessian)]
+        np.divide(self._hessian, self._scale, out=inverse)
         inverse /= self._scale[:, None]
         inverse[np.diag_indices_from(inverse)] += damping
         weight = self._weight.copy()

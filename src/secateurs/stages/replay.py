@@ -8,11 +8,13 @@ No family is named: a layer is a module that takes hidden states first and retur
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from secateurs.arithmetic import fast
 
 __all__ = ["Replay"]
 
@@ -28,6 +30,7 @@ class Replay:
         batches: model inputs (labels are dropped).
         device: where the model is.
         memory_bytes: cached hidden states may take this much; what does not fit is computed again.
+        quick: compute in bfloat16 where that is faster.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Replay:
         batches: Sequence[Batch],
         device: torch.device | str = "cpu",
         memory_bytes: float = 2e9,
+        quick: bool = False,
     ) -> None:
         self.model = model
         self.layers = [model.get_submodule(path) for path in layers]
@@ -44,6 +48,7 @@ class Replay:
         self.batches = list(batches)
         self.device = torch.device(device)
         self.memory_bytes = memory_bytes
+        self.quick = quick
         self._entries: list[list[Tensor | None]] = []
 
     def record(self, read: Callable[[Any, Batch], Tensor]) -> list[Tensor]:
@@ -94,7 +99,7 @@ class Replay:
 
     def _read(self, batch: Batch, read: Callable[[Any, Batch], Tensor]) -> Tensor:
         inputs = {name: value.to(self.device) for name, value in batch.items()}
-        with torch.inference_mode():
+        with torch.inference_mode(), fast(self.device) if self.quick else nullcontext():
             return read(self.model(**{name: value for name, value in inputs.items() if name != "labels"}), inputs)
 
 

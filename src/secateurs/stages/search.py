@@ -21,7 +21,7 @@ from torch import Tensor
 from secateurs.errors import TargetUnreachable
 from secateurs.numerics.knapsack import Infeasible, solve
 
-__all__ = ["Found", "Menu", "Profile", "cheapest", "coefficient_search", "refine", "sensitivities"]
+__all__ = ["Found", "Menu", "Profile", "cheapest", "coefficient_search", "nearby", "refine", "sensitivities"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,10 @@ class Menu:
     kept: tuple[int, ...]
     ms: tuple[float, ...]
     error: tuple[float, ...]
+
+    def pick(self, values: Sequence[float], larger: Menu) -> list[float]:
+        """Of one value per level of a larger menu, those of the levels of this one."""
+        return [values[larger.kept.index(kept)] for kept in self.kept]
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,16 @@ def cheapest(menus: Mapping[str, Menu], costs: Costs, limit: float) -> Profile:
     except Infeasible as error:
         raise TargetUnreachable(f"no choice of levels fits: {error}") from None
     return {name: menus[name].kept[index] for name, index in zip(names, chosen, strict=True)}
+
+
+def nearby(menus: Mapping[str, Menu], profile: Mapping[str, int], reach: int) -> dict[str, Menu]:
+    """The menus cut down to the levels at most ``reach`` away from a profile."""
+    cut = {}
+    for name, menu in menus.items():
+        here = menu.kept.index(profile[name])
+        part = slice(max(0, here - reach), here + reach + 1)
+        cut[name] = Menu(menu.kept[part], menu.ms[part], menu.error[part])
+    return cut
 
 
 def sensitivities(

@@ -1,0 +1,163 @@
+"""ZipLM's searches over one level database: one for every target, each remembered on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from secateurs.artefact import read_json, write_json
+from secateurs.errors import TargetUnreachable
+from secateurs.job import Job
+from secateurs.methods._candidates import Objective, Stitched, menus, table_of, task_loss
+from secateurs.methods._past import Past, Pasts
+from secateurs.stages.search import Found, Menu, Profile, cheapest, coefficient_search, nearby, refine, sensitivities
+from secateurs.target import Budget
+
+if TYPE_CHECKING:
+    from secateurs.methods.ziplm import ZipLM
+
+__all__ = ["Searches"]
+
+logger = logging.getLogger(__name__)
+
+REACH = 3
+"""Levels a group may move from where a search left it before its measured costs are no longer trusted."""
+
+
+class Searches:
+    """Finds a profile for a budget.
+
+    Args:
+        how: the hyper-parameters.
+        job: model, texts and task.
+        stitched: the live model over its level database.
+    """
+
+    def __init__(self, how: ZipLM, job: Job, stitched: Stitched) -> None:
+        self.how, self.job, self.stitched = how, job, stitched
+        self.errors = {group.name: stitched.database.errors(group.name) for group in job.structure}
+        self.past = Pasts(job.folder / "searches.json")
+        self._halves: tuple[Objective, Objective] | None = None
+
+    def find(self, budget: Budget) -> Profile:
+        """The profile for a budget: remembered, solved for next to one that was searched, or searched.
+
+        Raises:
+            TargetUnreachable: no choice of levels fits.
+        """
+        table = table_of(budget)
+        limit = budget.limit - table.fixed
+        if limit <= 0:
+            raise TargetUnreachable(
+                f"{budget.limit:.2f} ms is less than the {table.fixed:.2f} ms no cut can remove", table.largest_speedup
+            )
+        past = self.past.exactly(limit)
+        if past is None:
+            offered = menus(self.job.structure, table, self.errors, self.how.ratio, self.how.snap)
+            past = self._solve(offered, limit) or self._search(offered, limit)
+            self.past.add(past)
+        return past.profile
+
+    def _solve(self, offered: Mapping[str, Menu], limit: float) -> Past | None:
+        """What the costs of a search of almost this budget say; no model is run."""
+        near = self.past.close(limit)
+        if near is None:
+            return None
+        around = nearby(offered, near.profile, REACH)
+        costs = {name: np.asarray(menu.pick(near.costs[name], offered[name])) for name, menu in around.items()}
+        try:
+            return Past(limit, cheapest(around, costs, limit), near.costs, None, 0)
+        except TargetUnreachable:
+            return None
+
+    def _search(self, offered: Mapping[str, Menu], limit: float) -> Past:
+        near = self.past.near(limit)
+        found = (self._paper if self.how.objective == "loss" else self._measured)(offered, limit, near)
+        costs = {name: list(map(float, values)) for name, values in found.costs.items()}
+        return Past(limit, found.profile, costs, found.held_out, found.evaluations)
+
+    def _measured(self, offered: Mapping[str, Menu], limit: float, near: Past | None) -> Found:
+        """Our search: measured sensitivities, measured again around the incumbent, local moves."""
+        search, held_out = self._objectives()
+        how, job = self.how, self.job
+
+        def settle(profile: Mapping[str, int]) -> None:
+            search.settle(profile)
+            held_out.settle(profile)
+
+        if near is None:
+            settle(job.structure.sizes)
+            costs = self._sensitivities(search, offered)
+        else:
+            costs = {name: np.asarray(values) for name, values in near.costs.items()}
+        return refine(
+            search,
+            held_out,
+            offered,
+            costs,
+            limit,
+            settle=settle,
+            rounds=how.rounds if near is None else 0,
+            probes=how.probes,
+            steps=how.steps if near is None else how.steps // 2,
+            seed=job.seed,
+            track=job.track,
+        )
+
+    def _paper(self, offered: Mapping[str, Menu], limit: float, near: Past | None) -> Found:
+        """The paper's search: layer errors as prior, random coefficients, task loss (or the divergence without labels)."""
+        how, job = self.how, self.job
+        self.stitched.apply(job.structure.sizes)
+        if all("labels" in batch for batch in job.batches) or job.task.has_loss_without_labels:
+            evaluate = task_loss(self.stitched, job, job.batches)
+        else:
+            logger.warning("the calibration data has no labels: the search uses the divergence from the dense outputs")
+            evaluate = Objective(self.stitched, job, job.batches)
+        errors = {name: np.asarray(menu.error) for name, menu in offered.items()}
+        return coefficient_search(
+            evaluate,
+            offered,
+            errors if near is None else {name: np.asarray(values) for name, values in near.costs.items()},
+            limit,
+            # Close to an earlier budget its coefficients, which are in the costs, are kept.
+            inits=how.inits if near is None else 0,
+            steps=how.steps if near is None else 0,
+            probability=how.probability,
+            seed=job.seed,
+            track=job.track,
+        )
+
+    def _objectives(self) -> tuple[Objective, Objective]:
+        """Search texts and held-out texts: two disjoint samples of the calibration batches."""
+        if self._halves is None:
+            batches = list(self.job.batches)
+            order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(self.job.seed)).tolist()
+            halves: tuple[list[Any], list[Any]] = ([], [])
+            for position, index in enumerate(order):
+                half = halves[position % 2]
+                if sum(len(batch["input_ids"]) for batch in half) < self.how.search_samples:
+                    half.append(batches[index])
+            searched, held = halves
+            # With a single batch there is nothing to hold out.
+            build = partial(Objective, self.stitched, self.job)
+            self._halves = build(searched), build(held or searched)
+        return self._halves
+
+    def _sensitivities(self, search: Objective, offered: Mapping[str, Menu]) -> dict[str, np.ndarray]:
+        """Around the dense model: they serve every target, so they are measured once and kept."""
+        path = self.job.folder / "sensitivities.json"
+        kept = {name: list(menu.kept) for name, menu in offered.items()}
+        if path.is_file():
+            stored = read_json(path)
+            if stored["kept"] == kept and stored["method"] == asdict(self.how):
+                return {name: np.asarray(costs) for name, costs in stored["costs"].items()}
+        costs = sensitivities(search, offered, self.job.structure.sizes, probes=self.how.probes, track=self.job.track)
+        listed = {name: values.tolist() for name, values in costs.items()}
+        write_json(path, {"method": asdict(self.how), "kept": kept, "costs": listed})
+        return costs
