@@ -14,8 +14,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 METHODS = ("ziplm", "uniform", "magnitude", "random", "paper")
+
+
+def portable(report: dict[str, Any]) -> dict[str, Any]:
+    """What holds on any machine: paths cut to their last part, the command and the latency table left out."""
+    kept = {name: value for name, value in report.items() if name not in ("command", "latency_table")}
+    kept["model"] = Path(report["model"]).name
+    paths = {
+        name: Path(report["recipe"][name]).name
+        for name in ("model", "data", "latency_table")
+        if name in report["recipe"]
+    }
+    data = report["data"].replace(report["recipe"]["data"], paths["data"])
+    return {**kept, "data": data, "recipe": {**report["recipe"], **paths}}
 
 
 def main() -> None:
@@ -49,19 +63,19 @@ def main() -> None:
         if given.recover_epochs:
             command += ["--recover-epochs", str(given.recover_epochs)]
         shared = given.out / "latency.json"
-        if shared.is_file():
-            command += ["--latency-table", str(shared)]
         if (folder / "recipe.yaml").is_file():
             command += ["--resume"]
+        elif shared.is_file():
+            command += ["--latency-table", str(shared)]
         subprocess.run(command, check=True)
         if not shared.is_file():
             # The first method measures; the others prune against the very same table.
             shared.write_bytes((folder / "latency.json").read_bytes())
         report = json.loads((folder / "report.json").read_text())
-        runs.append({"method": method, "report": report})
+        runs.append({"method": method, "report": portable(report)})
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(
-            json.dumps({"model": Path(given.model).name, "data": report["data"], "runs": runs}, indent=1)
+            json.dumps({"model": Path(given.model).name, "data": runs[0]["report"]["data"], "runs": runs}, indent=1)
         )
 
 

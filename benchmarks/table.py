@@ -13,7 +13,8 @@ from typing import Any
 
 MARK = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.DOTALL)
 HEAD = (
-    "| method | asked | measured (95 %) | metric | dense | divergence | parameters |\n|---|---|---|---|---|---|---|\n"
+    "| method | asked | predicted | measured (95 %) | metric | dense | divergence | parameters | minutes |\n"
+    "|---|---|---|---|---|---|---|---|---|\n"
 )
 
 
@@ -28,10 +29,12 @@ def table(result: dict[str, Any]) -> str:
             cells = (
                 run["method"],
                 f"{model['target']:g}x",
+                f"{model['predicted_speedup']:.2f}x",
                 measured,
                 *quality,
                 f"{apart['name']} {apart['value']:.4f}",
                 f"{model['parameters'] / 1e6:.1f}M",
+                f"{sum(model['seconds'].values()) / 60:.0f}",
             )
             rows.append(f"| {' | '.join(cells)} |\n")
     first = result["runs"][0]["report"]

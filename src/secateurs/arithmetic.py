@@ -17,7 +17,7 @@ def native_bfloat16(device: torch.device | str) -> bool:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if torch.device(device).type == "cpu":
-        features = torch.cpu.get_capabilities()
+        features = getattr(torch.cpu, "get_capabilities", dict)()  # older ones cannot be asked
         return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
     return False
 

@@ -50,6 +50,7 @@ def recipe(model: str, data: Path, **changes: object) -> Recipe:
     return Recipe.of(
         {
             "model": model,
+            "name": HUB_ID.rpartition("/")[2],
             "task": "embedding",
             "data": str(data),
             "speedup": (1.5, 2.0),
@@ -57,7 +58,7 @@ def recipe(model: str, data: Path, **changes: object) -> Recipe:
             "sequence_length": 64,
             "threads": 1,
             "clock": "cpu",  # true on a busy machine too, so that few attempts are needed
-            "calibration_samples": 192,
+            "calibration_samples": 128,
             "hyperparameters": {"search_samples": 48, "probes": 5, "rounds": 0, "steps": 6},
             **changes,
         }

@@ -39,6 +39,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(description="a Hugging Face folder, or a hub id")
+    name: str | None = Field(None, description="what reports call the model; default: the last part of ``model``")
     task: str = Field(description="text-classification, embedding or causal-lm")
     data: str = Field(description="a folder or file (parquet, csv, jsonl, txt), or a hub id")
     columns: ColumnNames = ColumnNames()

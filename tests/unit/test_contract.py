@@ -88,3 +88,26 @@ def test_a_foreign_table_is_taken_at_its_word(job: Job, table: LatencyTable) -> 
     assert pruner.calls == 1
     assert not best.met
     assert best.predicted >= 2.0
+
+
+def test_a_choice_that_was_timed_is_not_timed_again(job: Job, table: LatencyTable) -> None:
+    """Three choices in all: too slow, too fast, and nothing between them."""
+
+    class Coarse(Even):
+        def choose(self, budget: Budget) -> Mask:
+            self.calls += 1
+            share = min(1.0, int(4 * (budget.limit - budget.cost.fixed) / (table.dense_ms - table.fixed)) / 4)
+            units = {group.name: torch.arange(int(group.size * share)) for group in self.job.structure}
+            return Mask.from_units(self.job.structure, units)
+
+    timed: list[Mask] = []
+    truth = clock(table, 0.3)
+
+    def measure(mask: Mask) -> Measurement:
+        timed.append(mask)
+        return truth(mask)
+
+    best = contract.keep(Speedup(1.7), table, Coarse(job), measure, job.folder / "t", tolerance=0.01)
+    assert all(mask != other for i, mask in enumerate(timed) for other in timed[:i])
+    assert not best.met
+    assert best.speed.median >= 1.7  # faster than asked rather than slower

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from secateurs.errors import TargetUnreachable
-from secateurs.stages.search import Menu, cheapest, coefficient_search, refine, sensitivities
+from secateurs.stages.search import Menu, cheapest, coefficient_search, nearby, refine, sensitivities
 
 KEPT = (0, 1, 2, 3, 4)
 MENU = Menu(KEPT, (0.0, 1.0, 2.0, 3.0, 4.0), (1.0, 0.6, 0.3, 0.1, 0.0))
@@ -104,3 +104,10 @@ def test_an_impossible_budget_is_named() -> None:
     menus = {"a": Menu((1, 2), (1.0, 2.0), (0.5, 0.0))}
     with pytest.raises(TargetUnreachable):
         cheapest(menus, {"a": np.asarray([1.0, 0.0])}, 0.5)
+
+
+def test_nearby_cuts_the_menus_around_a_profile() -> None:
+    cut = nearby(MENUS, {"a": 0, "b": 2, "c": 4}, 1)
+    assert {name: menu.kept for name, menu in cut.items()} == {"a": (0, 1), "b": (1, 2, 3), "c": (3, 4)}
+    assert cut["b"].ms == (1.0, 2.0, 3.0)
+    assert cut["b"].pick([10.0, 11.0, 12.0, 13.0, 14.0], MENU) == [11.0, 12.0, 13.0]

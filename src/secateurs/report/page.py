@@ -75,9 +75,11 @@ def render(reports: Sequence[Facts]) -> str:
 
 def loading(report: Facts, path: str, *, remote_code: bool = False) -> str:
     """The lines of Python that load one model: with Secateurs installed, or with the code in the folder."""
-    cls = report.auto_class
     first = "" if remote_code else "import secateurs  # teaches transformers the pruned shapes\n"
     arguments = json.dumps(path, ensure_ascii=False) + (", trust_remote_code=True" if remote_code else "")
+    if report.pipeline_tag == "sentence-similarity":
+        return f"{first}from sentence_transformers import SentenceTransformer\nmodel = SentenceTransformer({arguments})"
+    cls = report.auto_class
     return f"{first}from transformers import {cls}\nmodel = {cls}.from_pretrained({arguments})"
 
 

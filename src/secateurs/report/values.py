@@ -155,8 +155,8 @@ class Facts:
 
     @property
     def model_name(self) -> str:
-        """The last part of the model's name or folder."""
-        return self.model.rstrip("/").rsplit("/", 1)[-1]
+        """The recipe's name for it, or the last part of its own name or folder."""
+        return str(self.recipe.get("name") or self.model.rstrip("/").rsplit("/", 1)[-1])
 
 
 def labels(reports: Sequence[Facts]) -> list[str]:

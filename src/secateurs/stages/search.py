@@ -161,6 +161,7 @@ def refine(
     profile = cheapest(menus, costs, limit)
     settle(profile)
     best, best_held_out = search(profile), held_out(profile)
+    logger.info("first knapsack: held-out divergence %.5f", float(best_held_out.mean()))
     current: Costs = costs
     for number in range(rounds):
         local = sensitivities(
@@ -196,6 +197,7 @@ def refine(
         if rows_held_out.mean() < best_held_out.mean():
             profile, best, best_held_out = candidate, rows, rows_held_out
             settle(profile)
+    logger.info("local moves: held-out divergence %.5f", float(best_held_out.mean()))
     return Found(profile, float(best.mean()), float(best_held_out.mean()), evaluations, current)
 
 

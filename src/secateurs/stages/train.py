@@ -116,6 +116,7 @@ def recover(
         num_train_epochs=how.epochs,
         learning_rate=how.learning_rate,
         per_device_train_batch_size=how.batch_size,
+        train_sampling_strategy="group_by_length",  # short texts do not wait for long ones
         warmup_steps=how.warmup,
         weight_decay=0.0,
         lr_scheduler_type="linear",

@@ -1,0 +1,160 @@
+"""One target, from the choice of what to keep to the folder that is handed over.
+
+choose and time (the contract) -> refit and shrink -> recover -> evaluate -> save
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from secateurs import checkpoint, contract
+from secateurs.arithmetic import native_bfloat16
+from secateurs.artefact import write_json
+from secateurs.cost import LatencyTable, ParameterCost
+from secateurs.environment import Environment, machine
+from secateurs.job import Job
+from secateurs.laps import Laps
+from secateurs.loading import Loaded
+from secateurs.mask import Mask
+from secateurs.report import Divergence, Interval, Kept, Metric, ModelResult, Report, card
+from secateurs.shrink import shrink
+from secateurs.stages.evaluate import divergence, signals
+from secateurs.stages.measure import Measurement, compare
+from secateurs.stages.train import Recovery, recover
+from secateurs.target import Speedup
+from secateurs.tasks import Score
+
+__all__ = ["Work", "deliver", "evaluation", "measured_here", "record"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all targets share."""
+
+    loaded: Loaded
+    table: LatencyTable
+    dense: Score | None
+    job: Job
+    pruner: Any
+    teacher: Any
+    folder: Path
+    report: Report
+
+    def measure(self, mask: Mask) -> Measurement:
+        """Dense, and dense shrunk to a mask, interleaved in this process."""
+        shrunk = shrink(copy.deepcopy(self.teacher), self.loaded.structure, mask)
+        models = {"dense": self.teacher, "pruned": shrunk}
+        return compare(models, self.loaded.environment, seed=self.loaded.recipe.seed)
+
+    def build(self, mask: Mask) -> Any:
+        """The shrunk model with its final weights."""
+        self.pruner.install(mask)
+        # A real copy: the pruner goes on swapping tensors of the live model.
+        return shrink(copy.deepcopy(self.job.model), self.job.structure, mask)
+
+
+def deliver(work: Work, target: Speedup, seconds: dict[str, float]) -> None:
+    """Prune, recover, evaluate, save: one model folder and one record."""
+    loaded, recipe = work.loaded, work.loaded.recipe
+    place = work.job.folder / target.folder
+    clock = Laps()
+    attempt = contract.keep(
+        target,
+        work.table,
+        work.pruner,
+        work.measure,
+        place,
+        tolerance=recipe.tolerance,
+        enforce=measured_here(work.table, loaded.environment),
+    )
+    clock.lap("search")
+    model = work.build(attempt.mask)
+    clock.lap("refit")
+    if recipe.recover_epochs:
+        how = Recovery(
+            recipe.recover_epochs,
+            recipe.learning_rate,
+            recipe.train_batch_size,
+            bf16=native_bfloat16(recipe.device),
+        )
+        data = loaded.data
+        recover(
+            model, work.teacher, loaded.task, data.train, data.collate, how, place / "recovery",
+            seed=recipe.seed, device=recipe.device,
+        )  # fmt: skip
+        clock.lap("recover")
+    metric, apart = _quality(work, model)
+    clock.lap("evaluate")
+    counts = attempt.mask.counts
+    result = ModelResult(
+        target=target.value,
+        predicted_speedup=attempt.predicted,
+        measured_speedup=Interval(**attempt.speed.to_dict()),
+        latency_ms=attempt.pruned.latency_ms,
+        dense_latency_ms=attempt.dense.latency_ms,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        dense_parameters=sum(parameter.numel() for parameter in work.teacher.parameters()),
+        sparsity=float(ParameterCost.of(work.teacher, loaded.structure).sparsity(counts)),
+        metric=metric,
+        divergence=apart,
+        seconds={**seconds, **clock.laps},
+        path=target.folder,
+        kept={group.name: Kept(group.kind, group.size, counts[group.name]) for group in loaded.structure},
+        met=attempt.met,
+        attempts=attempt.number,
+    )
+    _save(work, model, attempt.mask, result)
+    write_json(record(work.job.folder, target), asdict(result))  # last: without it the target is not done
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _quality(work: Work, model: Any) -> tuple[Metric | None, Divergence]:
+    """The task's metric where there is labelled data, and the distance from the dense outputs always."""
+    loaded, device = work.loaded, work.loaded.recipe.device
+    metric = None
+    if work.dense is not None:
+        score = loaded.task.evaluate(model, evaluation(loaded, work.teacher), device)
+        metric = Metric(score.name, score.value, work.dense.value)
+    wanted = signals(work.teacher, loaded.task, loaded.held_out, device)
+    apart = divergence(model, loaded.task, loaded.held_out, wanted, device)
+    return metric, Divergence(loaded.task.divergence_name, apart)
+
+
+def _save(work: Work, model: Any, mask: Mask, result: ModelResult) -> None:
+    """The model folder: weights, tokenizer, card, mask, and the measured numbers in its config."""
+    loaded = work.loaded
+    values = asdict(result)
+    told = ("target", "predicted_speedup", "measured_speedup", "latency_ms", "dense_latency_ms", "metric", "divergence")
+    details = {name: values[name] for name in told}
+
+    def extras(into: Path) -> None:
+        loaded.task.save_extras(loaded.recipe.model, into)
+        mask.save(into / "mask.safetensors")
+
+    checkpoint.save(
+        model,
+        loaded.tokenizer,
+        work.folder / result.path,
+        details={**details, "environment": loaded.environment.to_dict(), "machine": machine()},
+        card=card(work.report, result),
+        extras=extras,
+    )
+
+
+def measured_here(table: LatencyTable, environment: Environment) -> bool:
+    """Timings here only judge a table that was measured here."""
+    here = machine()
+    same = all(table.machine.get(part) == here[part] for part in ("processor", "gpu"))
+    return same and table.environment == environment
+
+
+def evaluation(loaded: Loaded, dense: Any) -> Any:
+    return loaded.task.reference(dense, loaded.data.evaluation, loaded.recipe.device)
+
+
+def record(stages: Path, target: Speedup) -> Path:
+    return stages / f"{target.folder}.json"
