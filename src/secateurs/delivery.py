@@ -50,11 +50,11 @@ class Work:
         models = {"dense": self.teacher, "pruned": shrunk}
         return compare(models, self.loaded.environment, seed=self.loaded.recipe.seed)
 
-    def build(self, mask: Mask) -> Any:
-        """The shrunk model with its final weights."""
-        self.pruner.install(mask)
+    def build(self, mask: Mask) -> tuple[Any, Mask]:
+        """The shrunk model with its final weights, and which units it kept."""
+        final = self.pruner.install(mask)
         # A real copy: the pruner goes on swapping tensors of the live model.
-        return shrink(copy.deepcopy(self.job.model), self.job.structure, mask)
+        return shrink(copy.deepcopy(self.job.model), self.job.structure, final), final
 
 
 def deliver(work: Work, target: Speedup, seconds: dict[str, float]) -> None:
@@ -72,7 +72,7 @@ def deliver(work: Work, target: Speedup, seconds: dict[str, float]) -> None:
         enforce=measured_here(work.table, loaded.environment),
     )
     clock.lap("search")
-    model = work.build(attempt.mask)
+    model, mask = work.build(attempt.mask)
     clock.lap("refit")
     if recipe.recover_epochs:
         how = Recovery(
@@ -107,7 +107,7 @@ def deliver(work: Work, target: Speedup, seconds: dict[str, float]) -> None:
         met=attempt.met,
         attempts=attempt.number,
     )
-    _save(work, model, attempt.mask, result)
+    _save(work, model, mask, result)
     write_json(record(work.job.folder, target), asdict(result))  # last: without it the target is not done
     shutil.rmtree(place, ignore_errors=True)
 

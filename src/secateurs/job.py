@@ -69,8 +69,8 @@ class Pruner(Protocol):
         """
         ...
 
-    def install(self, mask: Mask) -> None:
-        """Put the final weights of a mask that was chosen into ``job.model``.
+    def install(self, mask: Mask) -> Mask:
+        """Put the final weights of a mask that was chosen into ``job.model``; which units stay may change, not how many.
 
         When this returns, the model is at full size and every unit outside the mask contributes exactly zero, so that
         ``shrink`` changes no output.

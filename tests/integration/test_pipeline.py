@@ -61,7 +61,7 @@ def test_a_larger_target_costs_more_quality_and_time_is_the_table_s(finished: tu
     assert 0 < slow.divergence.value < fast.divergence.value
 
 
-@pytest.mark.parametrize("stage", ["order the units", "sensitivity", "refit"])
+@pytest.mark.parametrize("stage", ["order the units", "sensitivity", "fit to the pruned model"])
 def test_a_killed_run_ends_with_the_same_masks(
     finished: tuple[Path, Recipe, Report], tmp_path: Path, stage: str
 ) -> None:

@@ -59,22 +59,23 @@ def _grid(group: Group, ratio: float, multiple: int) -> tuple[int, ...]:
 
 
 class Stitched:
-    """The live model at some profile; only what differs is swapped."""
+    """The live model at some profile of a level database; only what differs is swapped."""
 
     def __init__(self, stitch: Stitch, database: LevelDatabase) -> None:
         self.stitch = stitch
+        self.use(database)
+
+    def use(self, database: LevelDatabase) -> None:
+        """Take levels from here on from ``database``; nothing that is installed now counts."""
         self.database = database
-        self.profile = stitch.structure.sizes
+        self.profile = dict.fromkeys(self.stitch.structure.sizes, -1)
 
     def apply(self, profile: Mapping[str, int]) -> None:
         """Put the model at ``profile``."""
         for name, kept in profile.items():
             if self.profile[name] != kept:
-                if kept == self.stitch.structure[name].size:
-                    self.stitch.reset(name)
-                else:
-                    level = self.database.level(name, kept)
-                    self.stitch.install(name, level.units, level.weight, level.bias)
+                level = self.database.level(name, kept)
+                self.stitch.install(name, level.units, level.weight, level.bias)
                 self.profile[name] = kept
 
 
@@ -98,6 +99,10 @@ class Objective:
         self.settled = structure.sizes
         self.teacher = self.replay.record(self._signal)
         self._seen: dict[tuple[int, ...], Float[Tensor, " rows"]] = {}
+
+    def forget(self) -> None:
+        """The levels have changed: what was measured with others no longer holds."""
+        self._seen.clear()
 
     def settle(self, profile: Mapping[str, int]) -> None:
         """Make ``profile`` the incumbent: candidates are run from the first layer in which they differ from it."""

@@ -55,13 +55,14 @@ class RankedPruner:
         units = {name: self.scores[name].topk(kept).indices.cpu() for name, kept in counts.items()}
         return Mask.from_units(self.job.structure, units)
 
-    def install(self, mask: Mask) -> None:
+    def install(self, mask: Mask) -> Mask:
         """The dense weights of what is kept."""
         for group in self.job.structure:
             kept = mask.units(group.name)
             columns = (kept[:, None] * group.width + torch.arange(group.width)).flatten()
             weight = self.stitch.weight(group.name)
             self.stitch.mask(group.name, kept, weight[:, columns.to(weight.device)], self.stitch.bias(group.name))
+        return mask
 
 
 def _norms(model: nn.Module, group: Group) -> Float[Tensor, " units"]:

@@ -51,9 +51,9 @@ class UniformPruner:
         """See ``secateurs.job.Pruner``."""
         return self.ziplm.mask(even_counts(self.job.structure, budget))
 
-    def install(self, mask: Mask) -> None:
-        """ZipLM's refit."""
-        self.ziplm.install(mask)
+    def install(self, mask: Mask) -> Mask:
+        """ZipLM's last fit."""
+        return self.ziplm.install(mask)
 
 
 METHOD = Uniform

@@ -20,10 +20,10 @@ from secateurs.families import discover
 from secateurs.job import Job
 from secateurs.mask import Mask
 from secateurs.methods._candidates import Stitched, projections
+from secateurs.methods._context import in_context
 from secateurs.methods._searches import Searches
 from secateurs.stages.calibrate import calibrate
-from secateurs.stages.levels import Level, LevelDatabase
-from secateurs.stages.refit import refit
+from secateurs.stages.levels import LevelDatabase
 from secateurs.stages.search import Profile
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Structure
@@ -112,7 +112,8 @@ class ZipLMPruner:
         self.how, self.job = how, job
         self.stitch = Stitch(job.model, job.structure)
         self.database = self._database()
-        self.searches = Searches(how, job, Stitched(self.stitch, self.database))
+        adapt = self._in_context if how.inputs == "sequential" else None
+        self.searches = Searches(how, job, Stitched(self.stitch, self.database), adapt)
 
     def choose(self, budget: Budget) -> Mask:
         """See ``secateurs.job.Pruner``. A budget that was searched before, in this run or the one it resumes, is not
@@ -124,24 +125,27 @@ class ZipLMPruner:
         units = {name: self.database.level(name, kept).units for name, kept in profile.items()}
         return Mask.from_units(self.job.structure, units)
 
-    def install(self, mask: Mask) -> None:
+    def install(self, mask: Mask) -> Mask:
         """Put the final weights into the model at full size, zeros in the removed columns."""
-        job, profile = self.job, mask.counts
-        levels: dict[str, Level] = {name: self.database.level(name, kept) for name, kept in profile.items()}
-        if self.how.inputs == "sequential":
-            self.searches.stitched.apply(profile)
-            levels = refit(
-                self.stitch,
-                levels,
-                job.batches,
-                device=job.device,
-                damping=self.how.refit_damping,
-                padding=self.how.padding,
-                track=job.track,
-            )
+        profile = mask.counts
+        database = self.database if self.how.inputs == "dense" else self._in_context(profile)
+        levels = {name: database.level(name, kept) for name, kept in profile.items()}
         for name, level in levels.items():
             self.stitch.mask(name, level.units, level.weight, level.bias)
-        self.searches.stitched.profile = dict.fromkeys(profile, -1)  # neither dense nor at a level of the database
+        return Mask.from_units(self.job.structure, {name: level.units for name, level in levels.items()})
+
+    def _in_context(self, profile: Profile) -> LevelDatabase:
+        """The database fitted to what the model pruned to ``profile`` feeds every projection."""
+        how = self.how
+        return in_context(
+            self.stitch,
+            self.database,
+            profile,
+            self.job,
+            damping=how.damping,
+            towards=how.refit_damping,
+            padding=how.padding,
+        )
 
     def _database(self) -> LevelDatabase:
         job, how = self.job, self.how

@@ -106,6 +106,17 @@ class LevelDatabase:
         database.orders = orders
         return database
 
+    @classmethod
+    def joined(cls, structure: Structure, parts: Mapping[str, LevelDatabase]) -> LevelDatabase:
+        """One database out of one for each group, with what they have computed already."""
+        first = next(iter(parts.values()))
+        database = cls(structure, {}, {}, {}, damping=first.damping, compensate=first.compensate)
+        for name in ("projections", "moments", "orders", "_factors", "_levels"):
+            setattr(
+                database, name, {key: value for part in parts.values() for key, value in getattr(part, name).items()}
+            )
+        return database
+
     def hessian(self, name: str) -> Float[Tensor, "columns columns"]:
         """Damped ``X X^T``, centred where the bias takes up the mean."""
         moments = self.moments[name]

@@ -1,4 +1,4 @@
-"""Refit the output projections of a chosen profile, in order, on what the *pruned* layers before them produce.
+"""Solve the output projections of a chosen profile again, in order, on what the *pruned* layers before them produce.
 
 The database fits every projection to dense inputs, as the paper does; in the pruned model the inputs have drifted. Here
 each projection is solved again so that the residual stream behind it comes as near as it can to the dense one:
@@ -6,7 +6,8 @@ each projection is solved again so that the residual stream behind it comes as n
     minimise over W, b:  sum over tokens ||r + W x + b - s||^2  +  lambda ||W - W0||^2
 
 ``x`` and ``r`` are its input and the residual in the pruned model, ``s`` the dense model's residual stream at the same
-place, ``W0`` the weights of the database, ``lambda`` the damping. The support stays; the answer is one Cholesky solve.
+place, ``W0`` earlier weights, ``lambda`` the damping. ``refit`` keeps the units of a level and solves for their columns;
+``in_order`` hands the sums of each group to a function of the caller's, which may choose the units anew.
 Without a bias to solve for, moments are not centred.
 """
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from secateurs.structure import Group, Structure
 
-__all__ = ["refit"]
+__all__ = ["Sums", "in_order", "refit"]
 
 Batch = dict[str, Tensor]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -46,6 +47,7 @@ class Stitchable(Protocol):
     structure: Structure
 
     def install(self, name: str, units: Tensor, weight: Tensor, bias: Tensor | None) -> None: ...
+    def reset(self, name: str) -> None: ...
     def reset_all(self) -> None: ...
 
 
@@ -64,24 +66,59 @@ def refit(
     levels: Mapping[str, Any],
     batches: Sequence[Batch],
     *,
-    device: torch.device | str = "cpu",
     damping: float = 1e-2,
-    padding: bool = False,
-    memory_bytes: float = 3e9,
-    track: Callable[..., Iterable[Any]] = lambda items, title, total=None: items,
+    **how: Any,
 ) -> dict[str, Any]:
-    """Solve every projection again, first layer first; the model is left with the new levels installed.
+    """Solve every projection again on the units of its level; the model is left with the new levels installed.
 
     Args:
         stitch: the live model, at the profile of ``levels`` or not.
         levels: group name -> level; its support is kept.
         batches: calibration batches.
         damping: ``lambda`` as a fraction of the mean diagonal of the input's moments.
-        padding: let PAD tokens count.
-        memory_bytes: what the dense streams may take; the first batches that fit are used.
+        how: see ``in_order``.
 
     Returns:
         Group name -> the level with its new weights.
+    """
+
+    def solve(group: Group, sums: Sums) -> Any:
+        level = levels[group.name]
+        weight, bias = sums.solve(level.weight, level.bias, damping)
+        return type(level)(level.units, weight, bias)
+
+    return in_order(stitch, levels, batches, solve, **how)
+
+
+def in_order(
+    stitch: Stitchable,
+    levels: Mapping[str, Any],
+    batches: Sequence[Batch],
+    solve: Callable[[Group, Sums], Any],
+    *,
+    whole: bool = False,
+    device: torch.device | str = "cpu",
+    padding: bool = False,
+    memory_bytes: float = 3e9,
+    track: Callable[..., Iterable[Any]] = lambda items, title, total=None: items,
+    title: str = "refit",
+) -> dict[str, Any]:
+    """Visit the groups first layer first, each on what the groups before it, already solved, produce.
+
+    Args:
+        stitch: the live model.
+        levels: group name -> the level it has until it is visited.
+        batches: calibration batches.
+        solve: ``(group, sums) -> level`` to install.
+        whole: the visited group is at full size while its input is observed, so that ``solve`` can choose units.
+        device: where the model computes.
+        padding: let PAD tokens count.
+        memory_bytes: what the dense streams may take; the first batches that fit are used.
+        track: shows progress.
+        title: of the progress.
+
+    Returns:
+        Group name -> the level that is now installed.
     """
     model, structure = stitch.model, stitch.structure
     stitch.reset_all()
@@ -98,29 +135,39 @@ def refit(
         stitch.install(name, level.units, level.weight, level.bias)
     entries = [dense.entry for _, dense in states]
     solved: dict[str, Any] = {}
-    for path, groups in track(list(structure.layers.items()), "refit"):
+    for path, groups in track(list(structure.layers.items()), title):
         layer = model.get_submodule(path)
         for group in groups:
+            if whole:
+                stitch.reset(group.name)
             # A whole group drifts too: its inputs come from pruned layers.
-            sums = _Sums()
+            sums = Sums()
             for entry, (inputs, dense) in zip(entries, states, strict=True):
                 tokens = inputs["attention_mask"].bool() if "attention_mask" in inputs and not padding else None
                 sums.add(*_regression(model, layer, group, entry, dense, path), tokens)
-            solved[group.name] = _solve(levels[group.name], sums, damping)
-            level = solved[group.name]
+            sums.flush()
+            level = solved[group.name] = solve(group, sums)
             stitch.install(group.name, level.units, level.weight, level.bias)
         entries = [_call(layer, entry, dense.calls[path]) for entry, (_, dense) in zip(entries, states, strict=True)]
     return solved
 
 
-class _Sums:
-    """Moments of input and target over the tokens that count: fp32 products of many tokens at a time, fp64 sums."""
+class Sums:
+    """Moments of input ``x`` and target ``t`` over the tokens that count: fp32 products of many tokens, fp64 sums.
+
+    Attributes:
+        gram: ``sum x x^T``.
+        cross: ``sum t x^T``.
+        inputs: ``sum x``.
+        targets: ``sum t``.
+        count: tokens.
+    """
 
     def __init__(self) -> None:
-        self.gram: Tensor | float = 0.0
-        self.cross: Tensor | float = 0.0
-        self.inputs: Tensor | float = 0.0
-        self.targets: Tensor | float = 0.0
+        self.gram: Any = 0.0
+        self.cross: Any = 0.0
+        self.inputs: Any = 0.0
+        self.targets: Any = 0.0
         self.count = 0
         self._waiting: list[tuple[Tensor, Tensor]] = []
 
@@ -143,24 +190,23 @@ class _Sums:
             self.count += len(x)
             self._waiting.clear()
 
-
-def _solve(level: Any, sums: _Sums, damping: float) -> Any:
-    """The ridge regression towards the weights of the database."""
-    sums.flush()
-    gram, cross = sums.gram / sums.count, sums.cross / sums.count
-    mean_in, mean_out = sums.inputs / sums.count, sums.targets / sums.count
-    assert isinstance(gram, Tensor) and isinstance(cross, Tensor)
-    weight = level.weight.double()
-    if level.bias is not None:
-        gram = gram - torch.outer(mean_in, mean_in)
-        cross = cross - torch.outer(mean_out, mean_in)
-    if weight.shape[1]:
+    def solve(
+        self, weight: Float[Tensor, "rows columns"], bias: Float[Tensor, " rows"] | None, damping: float
+    ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"] | None]:
+        """The ridge regression towards ``weight``, with an intercept where there is a bias; in their types."""
+        if not weight.shape[1]:
+            # Nothing is left but the bias: the mean of what was wanted.
+            return weight, None if bias is None else (self.targets / self.count).to(bias.dtype)
+        gram, cross = self.gram / self.count, self.cross / self.count
+        mean_in, mean_out = self.inputs / self.count, self.targets / self.count
+        solved = weight.double()
+        if bias is not None:
+            gram = gram - torch.outer(mean_in, mean_in)
+            cross = cross - torch.outer(mean_out, mean_in)
         ridge = damping * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
         system = gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        factor = torch.linalg.cholesky(system)
-        weight = torch.cholesky_solve((cross + ridge * weight).T, factor).T
-    bias = None if level.bias is None else (mean_out - weight @ mean_in).to(level.bias.dtype)
-    return type(level)(level.units, weight.to(level.weight.dtype), bias)
+        solved = torch.cholesky_solve((cross + ridge * solved).T, torch.linalg.cholesky(system)).T
+        return solved.to(weight.dtype), None if bias is None else (mean_out - solved @ mean_in).to(bias.dtype)
 
 
 def _observe(model: nn.Module, structure: Structure, inputs: Batch) -> _Dense:
