@@ -10,10 +10,13 @@ from secateurs.artefact import read_json, write_json
 __all__ = ["Past", "Pasts"]
 
 NEAR = 0.2
-"""Budgets within 20 % of each other have similar answers: a search starts where the other ended."""
+"""Limits within 20 % of each other have similar answers: a search starts where the other ended."""
 
-CLOSE = 0.08
-"""Within 8 %, as most corrections of the contract are, its costs are good enough to solve with them at once."""
+SAME_TARGET = 0.05
+"""Budgets this close are corrections of one target: another target deserves a search of its own."""
+
+CLOSE = 0.12
+"""Within 12 %, as most corrections of the contract are, its costs are good enough to solve with them at once."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Past:
     """What one search found.
 
     Args:
-        limit: its budget, ms.
+        limit: time it had for the groups, ms.
+        budget: the whole time budget; corrections of one target change it little, another target changes it much.
         profile: group name -> kept units.
         costs: what the knapsack was last solved with.
         value: mean objective on the held-out texts; ``None`` if no model was run.
@@ -29,6 +33,7 @@ class Past:
     """
 
     limit: float
+    budget: float
     profile: dict[str, int]
     costs: dict[str, list[float]]
     value: float | None
@@ -46,17 +51,25 @@ class Pasts:
         """The search of this very budget."""
         return next((past for past in self.done if past.limit == limit), None)
 
-    def near(self, limit: float) -> Past | None:
-        """The latest real search of a similar budget."""
-        return self._within(limit, NEAR)
+    def near(self, limit: float, budget: float) -> Past | None:
+        """The latest real search for the same target with a similar limit."""
+        return self._within(limit, budget, NEAR)
 
-    def close(self, limit: float) -> Past | None:
-        """The latest real search of almost this budget."""
-        return self._within(limit, CLOSE)
+    def close(self, limit: float, budget: float) -> Past | None:
+        """The latest real search for the same target with almost this limit."""
+        return self._within(limit, budget, CLOSE)
 
-    def _within(self, limit: float, share: float) -> Past | None:
-        searched = (past for past in reversed(self.done) if past.evaluations)
-        return next((past for past in searched if abs(past.limit / limit - 1) < share), None)
+    def _within(self, limit: float, budget: float, share: float) -> Past | None:
+        return next(
+            (
+                past
+                for past in reversed(self.done)
+                if past.evaluations
+                and abs(past.budget / budget - 1) < SAME_TARGET
+                and abs(past.limit / limit - 1) < share
+            ),
+            None,
+        )
 
     def add(self, past: Past) -> None:
         """Remember, on disk first."""

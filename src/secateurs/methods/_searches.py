@@ -65,27 +65,27 @@ class Searches:
         past = self.past.exactly(limit)
         if past is None:
             offered = menus(self.job.structure, table, self.errors, self.how.ratio, self.how.snap)
-            past = self._solve(offered, limit) or self._search(offered, limit)
+            past = self._solve(offered, limit, budget.limit) or self._search(offered, limit, budget.limit)
             self.past.add(past)
         return past.profile
 
-    def _solve(self, offered: Mapping[str, Menu], limit: float) -> Past | None:
+    def _solve(self, offered: Mapping[str, Menu], limit: float, budget: float) -> Past | None:
         """What the costs of a search of almost this budget say; no model is run."""
-        near = self.past.close(limit)
+        near = self.past.close(limit, budget)
         if near is None:
             return None
         around = nearby(offered, near.profile, REACH)
         costs = {name: np.asarray(menu.pick(near.costs[name], offered[name])) for name, menu in around.items()}
         try:
-            return Past(limit, cheapest(around, costs, limit), near.costs, None, 0)
+            return Past(limit, budget, cheapest(around, costs, limit), near.costs, None, 0)
         except TargetUnreachable:
             return None
 
-    def _search(self, offered: Mapping[str, Menu], limit: float) -> Past:
-        near = self.past.near(limit)
+    def _search(self, offered: Mapping[str, Menu], limit: float, budget: float) -> Past:
+        near = self.past.near(limit, budget)
         found = (self._paper if self.how.objective == "loss" else self._measured)(offered, limit, near)
         costs = {name: list(map(float, values)) for name, values in found.costs.items()}
-        return Past(limit, found.profile, costs, found.held_out, found.evaluations)
+        return Past(limit, budget, found.profile, costs, found.held_out, found.evaluations)
 
     def _measured(self, offered: Mapping[str, Menu], limit: float, near: Past | None) -> Found:
         """Our search: measured sensitivities, measured again around the incumbent, local moves."""
