@@ -2,7 +2,7 @@
 
     choose what to keep -> shrink the dense model to those shapes -> time both, interleaved -> correct the overhead
 
-until ``target <= measured <= target * (1 + tolerance)``. Time depends on shapes, not on weights, so nothing is refitted
+until ``target <= measured <= target * (1 + tolerance)``. Time depends on shapes, not on weights, so nothing is fitted
 until the shapes are settled. Every attempt leaves its mask and its measurement on disk, so a run that is taken up again
 comes to the same end.
 """

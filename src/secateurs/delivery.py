@@ -1,6 +1,6 @@
 """One target, from the choice of what to keep to the folder that is handed over.
 
-choose and time (the contract) -> refit and shrink -> recover -> evaluate -> save
+choose and time (the contract) -> fit and shrink -> recover -> evaluate -> save
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def deliver(work: Work, target: Speedup, seconds: dict[str, float]) -> None:
     )
     clock.lap("search")
     model, mask = work.build(attempt.mask)
-    clock.lap("refit")
+    clock.lap("fit")
     if recipe.recover_epochs:
         how = Recovery(
             recipe.recover_epochs,

@@ -69,7 +69,7 @@ def _seconds_a_sequence(loaded: Loaded) -> float:
 
 
 def _memory_bytes(loaded: Loaded, samples: int) -> float:
-    """Dense model, teacher and candidate; Gram matrices and factors (fp64); hidden states for the search and refit."""
+    """Dense model, teacher and candidate; Gram matrices and factors (fp64); hidden states for the search and the fit."""
     cost = ParameterCost.of(loaded.model, loaded.structure)
     weights = 4.0 * float(cost(loaded.structure.sizes))
     grams = sum(8.0 * (group.size * group.width) ** 2 for group in loaded.structure)

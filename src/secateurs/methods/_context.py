@@ -1,6 +1,6 @@
 """The level database once more, in the context of a profile: units and weights for what the pruned model really feeds.
 
-``minimise ||r + W x + b - s||^2`` over the columns of a group that are kept (see ``secateurs.stages.refit``) is
+``minimise ||r + W x + b - s||^2`` over the columns of a group that are kept (see ``secateurs.stages.sequential``) is
 ``||(W - W*) x||^2`` and a constant, with ``W*`` its solution on all columns. So the same order and factor apply as in the
 dense database, to ``W*`` and the moments of ``x`` in place of the dense weights and moments.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from secateurs.job import Job
 from secateurs.numerics.hessian import Moments
 from secateurs.stages.levels import Level, LevelDatabase, Projection
-from secateurs.stages.refit import Sums, in_order
+from secateurs.stages.sequential import Sums, in_order
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Group, Structure
 
@@ -59,6 +59,6 @@ def in_context(
     levels = {name: database.level(name, kept) for name, kept in profile.items()}
     in_order(
         stitch, levels, job.batches, solve,
-        whole=True, device=job.device, padding=padding, track=job.track, title="fit to the pruned model",
+        whole=True, device=job.device, padding=padding, track=job.track,
     )  # fmt: skip
     return LevelDatabase.joined(database.structure, parts)

@@ -31,7 +31,7 @@ class Uniform:
         return discover(model)
 
     def forwards(self, structure: Structure, samples: int) -> dict[str, float]:
-        """Calibration, and the refit of each target."""
+        """Calibration, and the fit of each target."""
         whole = ZipLM(steps=0, rounds=0).forwards(structure, samples)
         return {"prepare": whole["prepare"] / 2, "target": 3.0 * samples}
 

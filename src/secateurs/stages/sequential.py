@@ -1,14 +1,13 @@
-"""Solve the output projections of a chosen profile again, in order, on what the *pruned* layers before them produce.
+"""The groups one after the other, each on what the *pruned* groups before it produce, aimed at the dense stream.
 
-The database fits every projection to dense inputs, as the paper does; in the pruned model the inputs have drifted. Here
-each projection is solved again so that the residual stream behind it comes as near as it can to the dense one:
+The dense database fits every projection to dense inputs, as the paper does; in the pruned model the inputs have drifted.
+``in_order`` stands every group behind those already solved and gathers the sums of
 
     minimise over W, b:  sum over tokens ||r + W x + b - s||^2  +  lambda ||W - W0||^2
 
-``x`` and ``r`` are its input and the residual in the pruned model, ``s`` the dense model's residual stream at the same
-place, ``W0`` earlier weights, ``lambda`` the damping. ``refit`` keeps the units of a level and solves for their columns;
-``in_order`` hands the sums of each group to a function of the caller's, which may choose the units anew.
-Without a bias to solve for, moments are not centred.
+``x`` and ``r`` are the projection's input and the residual in the pruned model, ``s`` the dense model's residual stream at
+the same place, ``W0`` earlier weights, ``lambda`` the damping. What to make of them is the caller's: solve for the columns
+of a level, or choose the units anew. Without a bias to solve for, moments are not centred.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from secateurs.structure import Group, Structure
 
-__all__ = ["Sums", "in_order", "refit"]
+__all__ = ["Sums", "in_order"]
 
 Batch = dict[str, Tensor]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -61,35 +60,6 @@ class _Dense:
     streams: dict[str, Tensor]
 
 
-def refit(
-    stitch: Stitchable,
-    levels: Mapping[str, Any],
-    batches: Sequence[Batch],
-    *,
-    damping: float = 1e-2,
-    **how: Any,
-) -> dict[str, Any]:
-    """Solve every projection again on the units of its level; the model is left with the new levels installed.
-
-    Args:
-        stitch: the live model, at the profile of ``levels`` or not.
-        levels: group name -> level; its support is kept.
-        batches: calibration batches.
-        damping: ``lambda`` as a fraction of the mean diagonal of the input's moments.
-        how: see ``in_order``.
-
-    Returns:
-        Group name -> the level with its new weights.
-    """
-
-    def solve(group: Group, sums: Sums) -> Any:
-        level = levels[group.name]
-        weight, bias = sums.solve(level.weight, level.bias, damping)
-        return type(level)(level.units, weight, bias)
-
-    return in_order(stitch, levels, batches, solve, **how)
-
-
 def in_order(
     stitch: Stitchable,
     levels: Mapping[str, Any],
@@ -101,7 +71,7 @@ def in_order(
     padding: bool = False,
     memory_bytes: float = 3e9,
     track: Callable[..., Iterable[Any]] = lambda items, title, total=None: items,
-    title: str = "refit",
+    title: str = "fit to the pruned model",
 ) -> dict[str, Any]:
     """Visit the groups first layer first, each on what the groups before it, already solved, produce.
 

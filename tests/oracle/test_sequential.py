@@ -1,17 +1,21 @@
-"""The refit against plain least squares, and what it is for: outputs nearer to the dense model's."""
+"""Fitting to the pruned model against plain least squares, and what it is for: outputs nearer to the dense model's."""
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 
 from secateurs.families import discover, model_types
+from secateurs.job import Job
+from secateurs.methods._context import in_context
 from secateurs.stages.calibrate import calibrate
-from secateurs.stages.levels import LevelDatabase, Projection
-from secateurs.stages.refit import refit
+from secateurs.stages.levels import Level, LevelDatabase, Projection
+from secateurs.stages.sequential import Sums, in_order
 from secateurs.stages.stitch import Stitch
+from secateurs.structure import Group
 from tiny_models import DECODERS, batch, tiny_model
 
 
@@ -24,6 +28,16 @@ def prepared(model_type: str):
     database = LevelDatabase.build(structure, dense, calibrate(model, structure, batches))
     levels = {group.name: database.level(group.name, max(1, group.size // 2)) for group in structure}
     return model, structure, batches, stitch, levels
+
+
+def refit(stitch: Stitch, levels: dict[str, Level], batches: list, damping: float) -> dict[str, Level]:
+    """Every projection solved again on the units of its level."""
+
+    def solve(group: Group, sums: Sums) -> Level:
+        level = levels[group.name]
+        return Level(level.units, *sums.solve(level.weight, level.bias, damping))
+
+    return in_order(stitch, levels, batches, solve)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
@@ -84,3 +98,39 @@ def test_the_stream_comes_nearer_to_the_dense_one(model_type: str) -> None:
     assert model_type in DECODERS or after < 0.9 * before
     stitch.reset_all()
     torch.testing.assert_close(stream(model), wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
+def test_in_context_every_group_is_fitted_behind_the_pruned_ones(model_type: str, tmp_path: Path) -> None:
+    """The last group, observed whole with everything before it at its new level: moments, W* and a level by hand."""
+    model, structure, batches, stitch, levels = prepared(model_type)
+    job = Job(model, structure, batches, None, tmp_path)
+    dense = {group.name: Projection(stitch.weight(group.name), stitch.bias(group.name)) for group in structure}
+    database = LevelDatabase.build(structure, dense, calibrate(model, structure, batches))
+    profile = {name: len(level.units) for name, level in levels.items()}
+    emptied = next(iter(structure)).name
+    profile[emptied] = 0
+    found = in_context(stitch, database, profile, job, damping=0.01, towards=0.1, padding=False)
+
+    group = list(structure)[-1]
+    stitch.reset(group.name)
+    inputs: list[torch.Tensor] = []
+    handle = model.get_submodule(group.reader).register_forward_hook(lambda module, args, out: inputs.append(args[0]))
+    with torch.no_grad():
+        for one in batches:
+            model(**one)
+    handle.remove()
+    tokens = torch.cat([one["attention_mask"].bool().flatten() for one in batches])
+    x = torch.cat([part.flatten(0, -2) for part in inputs])[tokens].double()
+    torch.testing.assert_close(found.moments[group.name].gram, x.T @ x, rtol=1e-4, atol=1e-4)
+    assert found.moments[group.name].count == len(x)
+
+    level = found.level(group.name, profile[group.name])
+    columns = (level.units[:, None] * group.width + torch.arange(group.width)).flatten()
+    hessian = found.hessian(group.name)
+    kept = torch.linalg.solve(
+        hessian[columns][:, columns], hessian[columns] @ found.projections[group.name].weight.double().T
+    )
+    torch.testing.assert_close(level.weight.double(), kept.T, rtol=1e-4, atol=1e-5)
+    assert len(found.level(emptied, 0).units) == 0
+    assert len(found.level(emptied, 1).units) == 1
