@@ -39,10 +39,14 @@ def table(result: dict[str, Any]) -> str:
             rows.append(f"| {' | '.join(cells)} |\n")
     first = result["runs"][0]["report"]
     where, machine = first["environment"], first["machine"]
+    made = {run["method"]: str(run["report"]["commit"])[:7] for run in result["runs"]}
+    commits = ", ".join(
+        f"{commit} ({', '.join(m for m in made if made[m] == commit)})" for commit in sorted(set(made.values()))
+    )
     rows.append(
         f"\n{machine['processor']}, {machine['cores']} cores; batch {where['batch_size']}, sequence "
         f"{where['sequence_length']}, {where['dtype']}, {where['threads']} thread(s), {where['clock']} clock; seed "
-        f"{first['seeds'][0]}; torch {first['versions']['torch']}; commit {first['commit']}.\n"
+        f"{first['seeds'][0]}; torch {first['versions']['torch']}; commit {commits}.\n"
     )
     return "".join(rows)
 

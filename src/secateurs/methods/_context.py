@@ -8,10 +8,8 @@ dense database, to ``W*`` and the moments of ``x`` in place of the dense weights
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from secateurs.job import Job
-from secateurs.numerics.hessian import Moments
 from secateurs.stages.levels import Level, LevelDatabase, Projection
 from secateurs.stages.sequential import Sums, in_order
 from secateurs.stages.stitch import Stitch
@@ -46,11 +44,10 @@ def in_context(
     def solve(group: Group, sums: Sums) -> Level:
         dense = database.projections[group.name]
         projection = Projection(*sums.solve(dense.weight, dense.bias, towards))
-        state: dict[str, Any] = {"gram": sums.gram, "total": sums.inputs, "count": sums.count}
         parts[group.name] = LevelDatabase.build(
             Structure((group,)),
             {group.name: projection},
-            {group.name: Moments.from_state(state)},
+            {group.name: sums.moments},
             damping=damping,
             compensate=database.compensate,
         )

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from secateurs.numerics.hessian import Moments
 from secateurs.structure import Group, Structure
 
 __all__ = ["Sums", "in_order"]
@@ -126,19 +127,15 @@ class Sums:
     """Moments of input ``x`` and target ``t`` over the tokens that count: fp32 products of many tokens, fp64 sums.
 
     Attributes:
-        gram: ``sum x x^T``.
+        moments: of ``x``.
         cross: ``sum t x^T``.
-        inputs: ``sum x``.
         targets: ``sum t``.
-        count: tokens.
     """
 
     def __init__(self) -> None:
-        self.gram: Any = 0.0
+        self.moments: Any = None
         self.cross: Any = 0.0
-        self.inputs: Any = 0.0
         self.targets: Any = 0.0
-        self.count = 0
         self._waiting: list[tuple[Tensor, Tensor]] = []
 
     def add(self, inputs: Tensor, targets: Tensor, tokens: Tensor | None) -> None:
@@ -153,11 +150,11 @@ class Sums:
         """Add the tokens gathered so far."""
         if self._waiting:
             x, t = (torch.cat(part) for part in zip(*self._waiting, strict=True))
-            self.gram = self.gram + (x.T @ x).double()
+            if self.moments is None:
+                self.moments = Moments(x.shape[1], device=x.device)
+            self.moments.update(x)
             self.cross = self.cross + (t.T @ x).double()
-            self.inputs = self.inputs + x.double().sum(0)
             self.targets = self.targets + t.double().sum(0)
-            self.count += len(x)
             self._waiting.clear()
 
     def solve(
@@ -166,12 +163,12 @@ class Sums:
         """The ridge regression towards ``weight``, with an intercept where there is a bias; in their types."""
         if not weight.shape[1]:
             # Nothing is left but the bias: the mean of what was wanted.
-            return weight, None if bias is None else (self.targets / self.count).to(bias.dtype)
-        gram, cross = self.gram / self.count, self.cross / self.count
-        mean_in, mean_out = self.inputs / self.count, self.targets / self.count
+            return weight, None if bias is None else (self.targets / self.moments.count).to(bias.dtype)
+        moments, count = self.moments, self.moments.count
+        gram, cross = (moments.gram if bias is None else moments.centred()) / count, self.cross / count
+        mean_in, mean_out = moments.total / count, self.targets / count
         solved = weight.double()
         if bias is not None:
-            gram = gram - torch.outer(mean_in, mean_in)
             cross = cross - torch.outer(mean_out, mean_in)
         ridge = damping * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
         system = gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -225,6 +222,7 @@ def _regression(
 
     def keep_stream(module: nn.Module, args: tuple[Any, ...]) -> None:
         seen["stream"] = args[0]
+        raise _Seen
 
     reader = model.get_submodule(group.reader)
     inside = group.stream.startswith(f"{path}.")
@@ -232,13 +230,18 @@ def _regression(
     if inside:
         handles.append(model.get_submodule(group.stream).register_forward_pre_hook(keep_stream))
     try:
-        output = _call(layer, entry, dense.calls[path])
+        # A pre-LN layer ends where the next norm reads: its output is the stream.
+        seen["stream"] = _call(layer, entry, dense.calls[path])
+    except _Seen:
+        pass  # what follows in the layer is not needed
     finally:
         for handle in handles:
             handle.remove()
-    # A pre-LN layer ends where the next norm reads: its output is the stream.
-    stream = seen["stream"] if inside else output
-    return seen["input"], dense.streams[group.name] - (stream - seen["output"])
+    return seen["input"], dense.streams[group.name] - (seen["stream"] - seen["output"])
+
+
+class _Seen(Exception):
+    """Ends the run of a layer early."""
 
 
 def _call(layer: nn.Module, entry: Tensor | None, call: Call) -> Tensor:
