@@ -154,4 +154,7 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
         return f"{field} is missing"
     if problem["type"] == "extra_forbidden":
         return f"there is no field {field} (fields: {', '.join(model.model_fields)})"
-    return f"{field}: {problem['msg'].removeprefix('Value error, ')} (given: {problem['input']!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    if field == "recipe":  # fields that do not fit each other: the message names them
+        return message
+    return f"{field}: {message} (given: {problem['input']!r})"

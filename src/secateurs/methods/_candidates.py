@@ -63,11 +63,11 @@ class Stitched:
 
     def __init__(self, stitch: Stitch, database: LevelDatabase) -> None:
         self.stitch = stitch
-        self.use(database)
-
-    def use(self, database: LevelDatabase) -> None:
-        """Take levels from here on from ``database``; nothing that is installed now counts."""
         self.database = database
+        self.invalidate()
+
+    def invalidate(self) -> None:
+        """Something else was installed: no group is at a level of the database."""
         self.profile = dict.fromkeys(self.stitch.structure.sizes, -1)
 
     def apply(self, profile: Mapping[str, int]) -> None:
@@ -99,10 +99,6 @@ class Objective:
         self.settled = structure.sizes
         self.teacher = self.replay.record(self._signal)
         self._seen: dict[tuple[int, ...], Float[Tensor, " rows"]] = {}
-
-    def forget(self) -> None:
-        """The levels have changed: what was measured with others no longer holds."""
-        self._seen.clear()
 
     def settle(self, profile: Mapping[str, int]) -> None:
         """Make ``profile`` the incumbent: candidates are run from the first layer in which they differ from it."""

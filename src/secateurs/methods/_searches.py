@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from secateurs.errors import TargetUnreachable
 from secateurs.job import Job
 from secateurs.methods._candidates import Objective, Stitched, menus, table_of, task_loss
 from secateurs.methods._past import Past, Pasts
-from secateurs.stages.levels import LevelDatabase
 from secateurs.stages.search import Found, Menu, Profile, cheapest, coefficient_search, nearby, refine, sensitivities
 from secateurs.target import Budget
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Searches"]
 
 logger = logging.getLogger(__name__)
-
-Adapt = Callable[[Profile], LevelDatabase]
 
 REACH = 3
 """Levels a group may move from where a search left it before its measured costs are no longer trusted."""
@@ -39,14 +36,12 @@ class Searches:
     Args:
         how: the hyper-parameters.
         job: model, texts and task.
-        stitched: the live model over the dense level database.
-        adapt: builds the level database in the context of a profile; ``None`` searches the dense one throughout.
+        stitched: the live model over its level database.
     """
 
-    def __init__(self, how: ZipLM, job: Job, stitched: Stitched, adapt: Adapt | None) -> None:
-        self.how, self.job, self.stitched, self.adapt = how, job, stitched, adapt
-        self.dense = stitched.database
-        self.errors = {group.name: self.dense.errors(group.name) for group in job.structure}
+    def __init__(self, how: ZipLM, job: Job, stitched: Stitched) -> None:
+        self.how, self.job, self.stitched = how, job, stitched
+        self.errors = {group.name: stitched.database.errors(group.name) for group in job.structure}
         self.past = Pasts(job.folder / "searches.json")
         self._halves: tuple[Objective, Objective] | None = None
 
@@ -90,7 +85,6 @@ class Searches:
     def _measured(self, offered: Mapping[str, Menu], limit: float, near: Past | None) -> Found:
         """Our search: measured sensitivities, measured again around the incumbent, local moves."""
         how, job = self.how, self.job
-        self.stitched.use(self.dense)
         search, held_out = self._objectives()
 
         def settle(profile: Mapping[str, int]) -> None:
@@ -101,11 +95,6 @@ class Searches:
             costs = self._sensitivities(search, offered)
         else:
             costs = {name: np.asarray(values) for name, values in near.costs.items()}
-        if self.adapt is not None:
-            # From here on candidates are what they will be when they are installed: fitted to the pruned model.
-            self.stitched.use(self.adapt(cheapest(offered, costs, limit)))
-            search.forget()
-            held_out.forget()
         return refine(
             search,
             held_out,
@@ -123,7 +112,6 @@ class Searches:
     def _paper(self, offered: Mapping[str, Menu], limit: float, near: Past | None) -> Found:
         """The paper's search: layer errors as prior, random coefficients, task loss (or the divergence without labels)."""
         how, job = self.how, self.job
-        self.stitched.use(self.dense)
         self.stitched.apply(job.structure.sizes)
         if all("labels" in batch for batch in job.batches) or job.task.has_loss_without_labels:
             evaluate = task_loss(self.stitched, job, job.batches)

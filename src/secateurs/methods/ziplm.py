@@ -38,8 +38,7 @@ class ZipLM:
 
     Args:
         inputs: ``dense`` fits every projection to what the dense model feeds it (the paper); ``sequential`` fits them
-            again, in order, to what the already pruned layers produce: around the first answer of the search, and once
-            more around the last.
+            again for the chosen profile, in order, to what the already pruned layers produce.
         damping: fraction of the mean diagonal added to each Hessian.
         refit_damping: the same for the solution on all columns that the sequential fit starts from; it leans on the
             dense weights.
@@ -96,7 +95,7 @@ class ZipLM:
             return {"prepare": gathered, "target": (self.inits + self.steps) * samples * 0.6}
         # A probe starts at its own layer: half a pass on average; around an incumbent the model is smaller too.
         sweep = self.probes * len(structure) * searched * 0.5
-        refitted = 7.0 * samples if self.inputs == "sequential" else 0.0  # two passes at full width
+        refitted = 4.0 * samples if self.inputs == "sequential" else 0.0
         return {
             "prepare": gathered + sweep,
             "target": (self.rounds * 0.6 * sweep + self.steps * searched * 0.5) + refitted,
@@ -114,9 +113,7 @@ class ZipLMPruner:
         self.how, self.job = how, job
         self.stitch = Stitch(job.model, job.structure)
         self.database = self._database()
-        self._latest: tuple[Profile, LevelDatabase] | None = None
-        adapt = self._in_context if how.inputs == "sequential" else None
-        self.searches = Searches(how, job, Stitched(self.stitch, self.database), adapt)
+        self.searches = Searches(how, job, Stitched(self.stitch, self.database))
 
     def choose(self, budget: Budget) -> Mask:
         """See ``secateurs.job.Pruner``. A budget that was searched before, in this run or the one it resumes, is not
@@ -130,29 +127,22 @@ class ZipLMPruner:
 
     def install(self, mask: Mask) -> Mask:
         """Put the final weights into the model at full size, zeros in the removed columns."""
-        profile = mask.counts
-        database = self.database if self.how.inputs == "dense" else self._in_context(profile)
-        levels = {name: database.level(name, kept) for name, kept in profile.items()}
-        for name, level in levels.items():
-            self.stitch.mask(name, level.units, level.weight, level.bias)
-        return Mask.from_units(self.job.structure, {name: level.units for name, level in levels.items()})
-
-    def _in_context(self, profile: Profile) -> LevelDatabase:
-        """The database fitted to what the model pruned to ``profile`` feeds every projection."""
-        how = self.how
-        if self._latest is None or self._latest[0] != profile:
-            self._latest = None  # one at a time: it is as large as the dense one
+        how, job, profile, database = self.how, self.job, mask.counts, self.database
+        if how.inputs == "sequential":
             database = in_context(
                 self.stitch,
-                self.database,
+                database,
                 profile,
-                self.job,
+                job,
                 damping=how.damping,
                 towards=how.refit_damping,
                 padding=how.padding,
             )
-            self._latest = dict(profile), database
-        return self._latest[1]
+        levels = {name: database.level(name, kept) for name, kept in profile.items()}
+        for name, level in levels.items():
+            self.stitch.mask(name, level.units, level.weight, level.bias)
+        self.searches.stitched.invalidate()
+        return Mask.from_units(job.structure, {name: level.units for name, level in levels.items()})
 
     def _database(self) -> LevelDatabase:
         job, how = self.job, self.how
