@@ -43,6 +43,9 @@ def table(result: dict[str, Any]) -> str:
     commits = ", ".join(
         f"{commit} ({', '.join(m for m in made if made[m] == commit)})" for commit in sorted(set(made.values()))
     )
+    for run in result["runs"]:
+        if chosen := run["report"]["recipe"].get("hyperparameters"):
+            rows.append(f"\n{run['method']} ran with {', '.join(f'{name} {chosen[name]}' for name in chosen)}.\n")
     rows.append(
         f"\n{machine['processor']}, {machine['cores']} cores; batch {where['batch_size']}, sequence "
         f"{where['sequence_length']}, {where['dtype']}, {where['threads']} thread(s), {where['clock']} clock; seed "
