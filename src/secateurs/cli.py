@@ -196,7 +196,7 @@ def demo(
         model = demonstration.find_model(out)
         corpus = out / "corpus"
         if not (corpus / "qrels.parquet").is_file():
-            build(corpus, num_documents=240, num_queries=60)
+            build(corpus, num_documents=200, num_queries=50)
         recipe = demonstration.recipe(model, corpus, **_named({"threads": threads, "clock": clock}))
         result = pipeline.run(recipe, out / "run", resume=resume, track=track, command=_command())
     console.print(table(result))

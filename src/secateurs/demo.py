@@ -58,7 +58,7 @@ def recipe(model: str, data: Path, **changes: object) -> Recipe:
             "sequence_length": 64,
             "threads": 1,
             "clock": "cpu",  # true on a busy machine too, so that few attempts are needed
-            "calibration_samples": 128,
+            "calibration_samples": 96,
             "hyperparameters": {"search_samples": 48, "probes": 5, "rounds": 0, "steps": 6},
             **changes,
         }
