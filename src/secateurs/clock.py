@@ -83,8 +83,7 @@ def _wall_timer(run: Run) -> Reading:
 
 
 def _cpu_timer(run: Run) -> Reading:
-    # One thread does all the work, so its own clock is the process's; but that one falls back to ticks of several
-    # milliseconds wherever a CPU limit (`ulimit -t`, a batch queue) is set.
+    # One thread does all the work; its own clock leaves out whatever else the process does.
     start = time.thread_time()
     run()
     return Reading((time.thread_time() - start) * 1e3)
@@ -189,7 +188,7 @@ def interleave(
         rounds: at least and at most so many.
         repeats: readings a visit, 1 where not named.
         timer: runs a candidate and reads the clock.
-        enough: asked after each round from the minimum on; true ends the session.
+        enough: asked after each round from the minimum on; true ends the timing.
         track: shows progress over the rounds.
         label: what the progress is called.
 

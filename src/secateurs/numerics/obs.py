@@ -135,7 +135,7 @@ class _Run:
         self, ids: Int[np.ndarray, " units"], damping: float
     ) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "rows size"]]:
         """Inverse Hessian (lower triangle) and refitted weight of the survivors."""
-        # A row a cache line longer than it needs to be: reading down a column is then several times faster.
+        # Rows a cache line longer than needed: in columns of a power-of-two stride all entries share few cache sets.
         inverse = np.empty((len(self._hessian), len(self._hessian) + _PADDING))[:, : len(self._hessian)]
         np.divide(self._hessian, self._scale, out=inverse)
         inverse /= self._scale[:, None]
