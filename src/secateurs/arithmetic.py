@@ -2,7 +2,8 @@
 
 Matrix products in bfloat16 are faster than in float32 where the processor has them (a forward pass: 3.2 times, see
 ``benchmarks/LOG.md``). Under autocast the weights, sums and norms stay in float32. Computing so moved the outputs of a
-model by a divergence of 1e-5 there, less than the differences that decide; what a user reads (metrics, divergences) is never computed so.
+model by a divergence of 1e-5 there, less than the differences that decide; what a user reads (metrics, divergences) is
+never computed so.
 """
 
 from __future__ import annotations
