@@ -96,6 +96,12 @@ class Group:
         """Reader input columns per unit (head size for heads, 1 for neurons)."""
         return self.reader_cut.width
 
+    @cached_property
+    def feeders(self) -> tuple[str, ...]:
+        """Paths of the linear modules that compute the units, all from one input: q, k and v; up and gate."""
+        weights = [cut.parameter.removesuffix(".weight") for cut in self.cuts if cut.parameter.endswith(".weight")]
+        return tuple(dict.fromkeys(path for path in weights if path != self.reader))
+
     def prefixed(self, prefix: str) -> Group:
         """The same group with ``prefix`` in front of every path."""
         return replace(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oracle import naive
-from secateurs.numerics.hessian import CrossMoments, Moments, damped, dead_inputs
+from secateurs.numerics.hessian import Moments, damped, dead_inputs
 
 
 def inputs_of(tokens: int, size: int, seed: int = 0) -> torch.Tensor:
@@ -111,26 +111,6 @@ def test_moments_do_not_require_gradients() -> None:
     seen = Moments(3)
     seen.update(inputs)
     assert not seen.gram.requires_grad
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_cross_moments(weighted: bool) -> None:
-    inputs, targets = inputs_of(300, 5).double(), inputs_of(300, 3, seed=2).double()
-    weights = torch.rand(300, generator=torch.Generator().manual_seed(1)).double() if weighted else None
-    share = torch.ones(300).double() if weights is None else weights
-    first, second = CrossMoments(3, 5, dtype=torch.float64), CrossMoments(3, 5, dtype=torch.float64)
-    first.update(targets[:100], inputs[:100], None if weights is None else weights[:100])
-    second.update(targets[100:], inputs[100:], None if weights is None else weights[100:])
-    first.merge(second)
-    torch.testing.assert_close(first.cross, (targets * share[:, None]).T @ inputs)
-    torch.testing.assert_close(first.target_total, share @ targets)
-    torch.testing.assert_close(first.input_total, share @ inputs)
-    assert first.count == pytest.approx(float(share.sum()))
-    means = (share @ targets / share.sum(), share @ inputs / share.sum())
-    centred = ((targets - means[0]) * share[:, None]).T @ (inputs - means[1])
-    torch.testing.assert_close(first.centred(), centred)
-    again = CrossMoments.from_state(first.state_dict())
-    torch.testing.assert_close(again.centred(), centred)
 
 
 def test_damping_adds_a_share_of_the_mean_diagonal() -> None:

@@ -2,135 +2,179 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from secateurs.families import discover, model_types
 from secateurs.job import Job
-from secateurs.methods._context import in_context
+from secateurs.methods._context import SCARCE, in_context
+from secateurs.numerics.hessian import Moments, damped
+from secateurs.numerics.regression import Sums
 from secateurs.stages.calibrate import calibrate
+from secateurs.stages.head import first_reader
 from secateurs.stages.levels import Level, LevelDatabase, Projection
-from secateurs.stages.sequential import Sums, in_order
+from secateurs.stages.sequential import in_order
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Group
 from tiny_models import DECODERS, batch, tiny_model
 
 
-def prepared(model_type: str):
+def prepared(model_type: str, folder: Path):
+    """A model, its stitch and dense database, a job, and half of every group as profile."""
     model = tiny_model(model_type)
     structure = discover(model)
     batches = [dict(batch(length=12, padding="right", seed=seed)) for seed in range(12)]
     stitch = Stitch(model, structure)
     dense = {group.name: Projection(stitch.weight(group.name), stitch.bias(group.name)) for group in structure}
     database = LevelDatabase.build(structure, dense, calibrate(model, structure, batches))
-    levels = {group.name: database.level(group.name, max(1, group.size // 2)) for group in structure}
-    return model, structure, batches, stitch, levels
+    profile = {group.name: max(1, group.size // 2) for group in structure}
+    return stitch, database, Job(model, structure, batches, None, folder), profile
 
 
-def refit(stitch: Stitch, levels: dict[str, Level], batches: list, damping: float) -> dict[str, Level]:
-    """Every projection solved again on the units of its level."""
-
-    def solve(group: Group, sums: Sums) -> Level:
-        level = levels[group.name]
-        return Level(level.units, *sums.solve(level.weight, level.bias, damping))
-
-    return in_order(stitch, levels, batches, solve)
-
-
-@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
-def test_the_first_projection_is_the_ridge_solution(model_type: str) -> None:
-    """Nothing is pruned before it, so its inputs are dense and the answer can be written down."""
-    model, structure, batches, stitch, levels = prepared(model_type)
-    group = next(iter(structure))
-    dense = copy.deepcopy(model)
-    inputs, outputs = [], []
-
-    def keep(module, args, output):
-        inputs.append(args[0])
-        outputs.append(output)
-
-    handle = dense.get_submodule(group.reader).register_forward_hook(keep)
-    with torch.no_grad():
-        for one in batches:
-            dense(**one)
-    handle.remove()
-    tokens = torch.cat([one["attention_mask"].bool().flatten() for one in batches])
-    level = levels[group.name]
-    columns = (level.units[:, None] * group.width + torch.arange(group.width)).flatten()
-    x = torch.cat([part.flatten(0, -2) for part in inputs])[tokens][:, columns]
-    t = torch.cat([part.flatten(0, -2) for part in outputs])[tokens]
-    if level.bias is not None:
-        x, t = x - x.mean(0), t - t.mean(0)
-    gram = x.T @ x / len(x)
-    ridge = 0.1 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    wanted = torch.linalg.solve(gram + ridge, x.T @ t / len(x) + ridge @ level.weight.T).T
-    solved = refit(stitch, levels, batches, damping=0.1)[group.name]
-    torch.testing.assert_close(solved.weight, wanted, rtol=2e-4, atol=2e-5)
-
-
-@pytest.mark.parametrize("model_type", model_types())
-def test_the_stream_comes_nearer_to_the_dense_one(model_type: str) -> None:
-    """On the tokens it was fitted to, every refitted stream is at least as near as the database's."""
-    model, structure, batches, stitch, levels = prepared(model_type)
-    dense = copy.deepcopy(model)
-    last = list(structure)[-1].stream
-
-    def stream(of) -> torch.Tensor:
-        seen = []
-        handle = of.get_submodule(last).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-        with torch.no_grad():
-            for one in batches:
-                of(**one)
-        handle.remove()
-        tokens = torch.cat([one["attention_mask"].bool().flatten() for one in batches])
-        return torch.cat([part.flatten(0, -2) for part in seen])[tokens]
-
-    wanted = stream(dense)
-    for name, level in levels.items():
-        stitch.install(name, level.units, level.weight, level.bias)
-    before = (stream(model) - wanted).pow(2).mean()
-    refit(stitch, levels, batches, damping=1e-4)
-    after = (stream(model) - wanted).pow(2).mean()
-    assert after < before
-    assert model_type in DECODERS or after < 0.9 * before
-    stitch.reset_all()
-    torch.testing.assert_close(stream(model), wanted, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
-def test_in_context_every_group_is_fitted_behind_the_pruned_ones(model_type: str, tmp_path: Path) -> None:
-    """The last group, observed whole with everything before it at its new level: moments, W* and a level by hand."""
-    model, structure, batches, stitch, levels = prepared(model_type)
-    job = Job(model, structure, batches, None, tmp_path)
-    dense = {group.name: Projection(stitch.weight(group.name), stitch.bias(group.name)) for group in structure}
-    database = LevelDatabase.build(structure, dense, calibrate(model, structure, batches))
-    profile = {name: len(level.units) for name, level in levels.items()}
-    emptied = next(iter(structure)).name
-    profile[emptied] = 0
-    found = in_context(stitch, database, profile, job, damping=0.01, towards=0.1, padding=False)
-
-    group = list(structure)[-1]
-    stitch.reset(group.name)
-    inputs: list[torch.Tensor] = []
-    handle = model.get_submodule(group.reader).register_forward_hook(lambda module, args, out: inputs.append(args[0]))
+def inputs_of(model, path: str, batches: list) -> torch.Tensor:
+    """What the module at ``path`` reads, PAD left out."""
+    seen: list[torch.Tensor] = []
+    handle = model.get_submodule(path).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     with torch.no_grad():
         for one in batches:
             model(**one)
     handle.remove()
+    if seen[0].ndim == 2:
+        return torch.cat(seen)
     tokens = torch.cat([one["attention_mask"].bool().flatten() for one in batches])
-    x = torch.cat([part.flatten(0, -2) for part in inputs])[tokens].double()
-    torch.testing.assert_close(found.moments[group.name].gram, x.T @ x, rtol=1e-4, atol=1e-4)
-    assert found.moments[group.name].count == len(x)
+    return torch.cat([part.flatten(0, -2) for part in seen])[tokens]
 
-    level = found.level(group.name, profile[group.name])
-    columns = (level.units[:, None] * group.width + torch.arange(group.width)).flatten()
-    hessian = found.hessian(group.name)
-    kept = torch.linalg.solve(
-        hessian[columns][:, columns], hessian[columns] @ found.projections[group.name].weight.double().T
+
+def ridge(x: torch.Tensor, t: torch.Tensor, weight: torch.Tensor, damping: float, centred: bool) -> torch.Tensor:
+    """Least squares of ``t`` on ``x``, held to ``weight``: the normal equations, written down."""
+    if centred:
+        x, t = x - x.mean(0), t - t.mean(0)
+    gram = x.T @ x / len(x)
+    held = damping * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    return torch.linalg.solve(gram + held, x.T @ t / len(x) + held @ weight.T).T
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
+def test_the_first_projection_is_the_ridge_solution(model_type: str, tmp_path: Path) -> None:
+    """Nothing is pruned before it, so its inputs are dense and it should put out what it did."""
+    stitch, database, job, profile = prepared(model_type, tmp_path)
+    group = next(iter(job.structure))
+    x = inputs_of(job.model, group.reader, job.batches)
+    dense = database.projections[group.name]
+    t = x @ dense.weight.T + (0 if dense.bias is None else dense.bias)
+    aim = dense.weight * 0.9  # anything but the answer
+    solved: dict[str, torch.Tensor] = {}
+
+    def solve(group: Group, sums: Sums) -> Level:
+        solved[group.name] = sums.solve(
+            aim if not solved else database.projections[group.name].weight, dense.bias, 0.1
+        )[0]
+        return database.level(group.name, profile[group.name])
+
+    in_order(stitch, job.batches, solve)
+    wanted = ridge(x, t, aim, 0.1, dense.bias is not None)
+    torch.testing.assert_close(solved[group.name], wanted, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("model_type", model_types())
+@pytest.mark.parametrize("correct", [None, 1e-4])
+def test_the_stream_comes_nearer_to_the_dense_one(model_type: str, correct: float | None, tmp_path: Path) -> None:
+    """On the tokens it was fitted to; and everything that was changed can be put back."""
+    stitch, database, job, profile = prepared(model_type, tmp_path)
+    last = list(job.structure)[-1].stream
+    whole = {name: value.clone() for name, value in job.model.state_dict().items()}
+    wanted = inputs_of(job.model, last, job.batches)
+    for name, kept in profile.items():
+        level = database.level(name, kept)
+        stitch.install(name, level.units, level.weight, level.bias)
+    before = (inputs_of(job.model, last, job.batches) - wanted).pow(2).mean()
+    in_context(stitch, database, profile, job, damping=1e-4, towards=1e-4, correct=correct, padding=False)
+    after = (inputs_of(job.model, last, job.batches) - wanted).pow(2).mean()
+    assert after < before
+    assert model_type in DECODERS or after < 0.9 * before
+    stitch.reset_all()
+    assert all(torch.equal(value, whole[name]) for name, value in job.model.state_dict().items())
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "qwen2"])
+def test_feeders_are_fitted_to_their_own_dense_outputs(model_type: str, tmp_path: Path) -> None:
+    """Those of the last group, on what the pruned model feeds them: the correction of the input *is* the regression."""
+    stitch, database, job, profile = prepared(model_type, tmp_path)
+    group = list(job.structure)[-1]
+    profile[group.name] = group.size  # so that no row of them is cut
+    before = inputs_of(job.model, group.feeders[0], job.batches)
+    linear = {path: stitch.linear(path) for path in group.feeders}
+    fitted = in_context(stitch, database, profile, job, damping=0.01, towards=0.1, correct=0.05, padding=False)
+    after = inputs_of(job.model, group.feeders[0], job.batches)
+    assert not torch.allclose(before, after)
+    for path, (weight, bias) in linear.items():
+        wanted = ridge(
+            after, before @ weight.T, weight, 0.05 * (1 + SCARCE * weight.shape[1] / len(after)), bias is not None
+        )
+        found = stitch.oriented(path, fitted[group.name].feeders[f"{path}.weight"])
+        assert (wanted - weight).abs().max() > 2e-2
+        torch.testing.assert_close(found, wanted, rtol=0, atol=5e-3)  # sums of float32 products
+        if bias is not None:
+            shifted = bias + before.mean(0) @ weight.T - after.mean(0) @ wanted.T
+            torch.testing.assert_close(fitted[group.name].feeders[f"{path}.bias"], shifted, rtol=0, atol=5e-3)
+            assert torch.equal(job.model.get_parameter(f"{path}.bias"), fitted[group.name].feeders[f"{path}.bias"])
+
+
+def test_what_reads_the_last_layer_is_corrected_too(tmp_path: Path) -> None:
+    stitch, database, job, profile = prepared("bert", tmp_path)
+    head = first_reader(job.model, job.structure, job.batches[0])
+    assert head is not None
+    weight, bias = stitch.linear(head)
+    before = inputs_of(job.model, head, job.batches)
+    in_context(stitch, database, profile, job, damping=0.01, towards=0.1, correct=0.05, padding=False)
+    after = inputs_of(job.model, head, job.batches)
+    wanted = ridge(
+        after, before @ weight.T, weight, 0.05 * (1 + SCARCE * weight.shape[1] / len(after)), bias is not None
     )
-    torch.testing.assert_close(level.weight.double(), kept.T, rtol=1e-4, atol=1e-5)
-    assert len(found.level(emptied, 0).units) == 0
-    assert len(found.level(emptied, 1).units) == 1
+    assert (wanted - weight).abs().max() > 2e-2
+    torch.testing.assert_close(job.model.get_parameter(f"{head}.weight").data, wanted, rtol=0, atol=5e-3)
+
+
+def test_the_first_reader_is_found_and_shared_weights_are_left_alone() -> None:
+    inputs = dict(batch())
+
+    def found(model: torch.nn.Module) -> str | None:
+        return first_reader(model, discover(model), inputs)
+
+    for model_type, path in (
+        ("bert", "bert.pooler.dense"),
+        ("roberta", "classifier.dense"),
+        ("distilbert", "pre_classifier"),
+    ):
+        assert found(AutoModelForSequenceClassification.from_config(tiny_model(model_type).config)) == path
+    assert found(tiny_model("gpt2")) is None  # the output embedding is the input embedding
+    assert found(tiny_model("llama")) == "lm_head"
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
+def test_in_context_every_group_is_fitted_behind_the_pruned_ones(model_type: str, tmp_path: Path) -> None:
+    """The last group, with everything before it at its new level: W* by hand, and the level that follows from it."""
+    stitch, database, job, profile = prepared(model_type, tmp_path)
+    emptied, group = next(iter(job.structure)).name, list(job.structure)[-1]
+    profile[emptied] = 0
+    wanted = inputs_of(job.model, group.stream, job.batches)
+    found = in_context(stitch, database, profile, job, damping=0.01, towards=0.1, correct=None, padding=False)
+    assert len(found[emptied].units) == 0
+
+    stitch.reset(group.name)
+    x = inputs_of(job.model, group.reader, job.batches)
+    dense = database.projections[group.name]
+    added = x @ dense.weight.T + (0 if dense.bias is None else dense.bias)
+    residual = inputs_of(job.model, group.stream, job.batches) - added
+    whole = ridge(x, wanted - residual, dense.weight, 0.1, dense.bias is not None)
+
+    moments = Moments(x.shape[1], dtype=torch.float64)
+    moments.update(x)
+    hessian = damped(moments.gram if dense.bias is None else moments.centred(), 0.01)
+    level = found[group.name]
+    columns = (level.units[:, None] * group.width + torch.arange(group.width)).flatten()
+    kept = torch.linalg.solve(hessian[columns][:, columns], hessian[columns] @ whole.T)
+    torch.testing.assert_close(level.weight, kept.T, rtol=0, atol=5e-3)  # sums of float32 products

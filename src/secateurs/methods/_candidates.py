@@ -67,11 +67,14 @@ class Stitched:
         self.invalidate()
 
     def invalidate(self) -> None:
-        """Something else was installed: no group is at a level of the database."""
-        self.profile = dict.fromkeys(self.stitch.structure.sizes, -1)
+        """Something else was installed: no group is at a level of the database, and parameters besides may differ."""
+        self.profile: dict[str, int] | None = None
 
     def apply(self, profile: Mapping[str, int]) -> None:
         """Put the model at ``profile``."""
+        if self.profile is None:
+            self.stitch.reset_all()
+            self.profile = self.stitch.structure.sizes
         for name, kept in profile.items():
             if self.profile[name] != kept:
                 level = self.database.level(name, kept)

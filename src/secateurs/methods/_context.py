@@ -3,19 +3,33 @@
 ``minimise ||r + W x + b - s||^2`` over the columns of a group that are kept (see ``secateurs.stages.sequential``) is
 ``||(W - W*) x||^2`` and a constant, with ``W*`` its solution on all columns. So the same order and factor apply as in the
 dense database, to ``W*`` and the moments of ``x`` in place of the dense weights and moments.
+
+Before that, what feeds the group is corrected for the drift of its input: with ``A y + a`` the best linear guess of the
+dense model's ``y0`` from the pruned model's ``y``, a feeder ``W y + b`` becomes ``W (A y + a) + b``: again a linear map.
+It is the least-squares fit of the feeder to its own dense output, solved once for all feeders of a group. The first linear
+module behind the last layer (a pooler, a classifier) is corrected in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
 
 from secateurs.job import Job
+from secateurs.numerics.regression import Sums
+from secateurs.stages.head import first_reader
 from secateurs.stages.levels import Level, LevelDatabase, Projection
-from secateurs.stages.sequential import Sums, in_order
+from secateurs.stages.sequential import in_order
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Group, Structure
 
 __all__ = ["in_context"]
+
+SCARCE = 10.0
+"""The guess of the dense input is held to the identity the more, the fewer tokens there are for each of its dimensions."""
 
 
 def in_context(
@@ -26,9 +40,10 @@ def in_context(
     *,
     damping: float,
     towards: float,
+    correct: float | None,
     padding: bool,
-) -> LevelDatabase:
-    """Build the database anew, group by group, each behind the groups before it at their new levels.
+) -> dict[str, Level]:
+    """Fit a profile, group by group, each behind the groups before it at their new levels.
 
     Args:
         stitch: the live model; left at ``profile`` with the new levels.
@@ -37,25 +52,41 @@ def in_context(
         job: texts and device.
         damping: of the Hessians.
         towards: ridge that holds ``W*`` to the dense weights.
+        correct: ridge that holds ``A`` to the identity, given plenty of tokens; ``None`` leaves the feeders as they are.
         padding: let PAD tokens count.
+
+    Returns:
+        Group name -> the level that is now installed.
     """
-    parts: dict[str, LevelDatabase] = {}
+
+    feeders: dict[str, Tensor] = {}
 
     def solve(group: Group, sums: Sums) -> Level:
         dense = database.projections[group.name]
-        projection = Projection(*sums.solve(dense.weight, dense.bias, towards))
-        parts[group.name] = LevelDatabase.build(
+        part = LevelDatabase.build(
             Structure((group,)),
-            {group.name: projection},
+            {group.name: Projection(*sums.solve(dense.weight, dense.bias, towards))},
             {group.name: sums.moments},
             damping=damping,
             compensate=database.compensate,
         )
-        return parts[group.name].level(group.name, profile[group.name])
+        return replace(part.level(group.name, profile[group.name]), feeders=dict(feeders))
 
-    levels = {name: database.level(name, kept) for name, kept in profile.items()}
-    in_order(
-        stitch, levels, job.batches, solve,
-        whole=True, device=job.device, padding=padding, track=job.track,
+    def undrift(paths: Sequence[str], sums: Sums) -> dict[str, Tensor]:
+        assert correct is not None
+        feeders.clear()
+        for path in paths:
+            weight, bias = stitch.linear(path)
+            same = torch.eye(weight.shape[1], dtype=torch.float64, device=weight.device)
+            ridge = correct * (1 + SCARCE * len(same) / sums.moments.count)
+            guess, shift = sums.solve(same, None if bias is None else same.new_zeros(len(same)), ridge)
+            feeders[f"{path}.weight"] = stitch.oriented(path, weight.double() @ guess)
+            if bias is not None and shift is not None:
+                feeders[f"{path}.bias"] = (bias.double() + weight.double() @ shift).to(bias)
+        return feeders
+
+    return in_order(
+        stitch, job.batches, solve, undrift if correct is not None else None,
+        head=first_reader(job.model, job.structure, job.batches[0], job.device),
+        device=job.device, padding=padding, track=job.track,
     )  # fmt: skip
-    return LevelDatabase.joined(database.structure, parts)

@@ -42,6 +42,7 @@ class ZipLM:
         damping: fraction of the mean diagonal added to each Hessian.
         refit_damping: the same for the solution on all columns that the sequential fit starts from; it leans on the
             dense weights.
+        drift_damping: the same for the correction of what feeds a group, which leans on no correction; ``None`` = none.
         compensate: refit biases too, where the projection has one.
         padding: let PAD tokens count.
         fisher: weight every token by the squared gradient of a sampled label at the projection's output.
@@ -62,6 +63,7 @@ class ZipLM:
     inputs: Literal["dense", "sequential"] = "sequential"
     damping: float = 1e-2
     refit_damping: float = 1e-1
+    drift_damping: float | None = 1e-1
     compensate: bool = True
     padding: bool = False
     fisher: bool = False
@@ -78,8 +80,8 @@ class ZipLM:
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
             raise RecipeError(f"ziplm: ratio must lie between 0 and 1, not {self.ratio:g}")
-        if min(self.damping, self.refit_damping) < 0:
-            raise RecipeError(f"ziplm: damping must not be negative, not {min(self.damping, self.refit_damping):g}")
+        if (least := min(self.damping, self.refit_damping, self.drift_damping or 0.0)) < 0:
+            raise RecipeError(f"ziplm: damping must not be negative, not {least:g}")
         if self.probes < 3:
             raise RecipeError(f"ziplm: probes must be at least 3, not {self.probes}")
 
@@ -127,20 +129,23 @@ class ZipLMPruner:
 
     def install(self, mask: Mask) -> Mask:
         """Put the final weights into the model at full size, zeros in the removed columns."""
-        how, job, profile, database = self.how, self.job, mask.counts, self.database
+        how, job, profile = self.how, self.job, mask.counts
+        self.stitch.reset_all()
         if how.inputs == "sequential":
-            database = in_context(
+            levels = in_context(
                 self.stitch,
-                database,
+                self.database,
                 profile,
                 job,
                 damping=how.damping,
                 towards=how.refit_damping,
+                correct=how.drift_damping,
                 padding=how.padding,
             )
-        levels = {name: database.level(name, kept) for name, kept in profile.items()}
+        else:
+            levels = {name: self.database.level(name, kept) for name, kept in profile.items()}
         for name, level in levels.items():
-            self.stitch.mask(name, level.units, level.weight, level.bias)
+            self.stitch.mask(name, level.units, level.weight, level.bias, level.feeders)
         self.searches.stitched.invalidate()
         return Mask.from_units(job.structure, {name: level.units for name, level in levels.items()})
 

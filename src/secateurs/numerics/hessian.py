@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-__all__ = ["CrossMoments", "Moments", "damped", "dead_inputs"]
+__all__ = ["Moments", "damped", "dead_inputs", "transposed_product"]
 
 _CHUNK = 4096  # tokens per product: few enough for float32, many enough for the matrix product to run at full speed
 _PANEL = 512  # rows of the Gram matrix per product: what lies right of them above the diagonal is never computed
@@ -63,7 +63,7 @@ class Moments:
                 rows = rows * chunk_weights.to(rows).sqrt()[:, None]
             for start in range(0, rows.shape[1], _PANEL):
                 stop = start + _PANEL
-                self._lower[start:stop, :stop] += _transposed_product(rows[:, start:stop], rows[:, :stop])
+                self._lower[start:stop, :stop] += transposed_product(rows[:, start:stop], rows[:, :stop])
             self.count += len(chunk) if chunk_weights is None else float(chunk_weights.sum(dtype=torch.float64))
 
     def merge(self, other: Moments) -> None:
@@ -91,98 +91,6 @@ class Moments:
         moments = cls(len(state["total"]), dtype=dtype, device=state["total"].device)
         moments._lower += state["gram"]
         moments.total += state["total"]
-        moments.count = float(state["count"])
-        return moments
-
-
-class CrossMoments:
-    """Running moments between the inputs of a reader and the outputs wanted from it, when those come from another run.
-
-    Minimising ``||W' X - T||`` needs ``T X^T`` beside ``X X^T``: see ``level_factor.least_squares``.
-
-    Attributes:
-        cross: ``sum_t w_t target_t x_t^T``, float64.
-        target_total: ``sum_t w_t target_t``, float64.
-        input_total: ``sum_t w_t x_t``, float64.
-        count: ``sum_t w_t``.
-    """
-
-    def __init__(
-        self, targets: int, size: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-    ) -> None:
-        """Begin with nothing seen.
-
-        Args:
-            targets: outputs of the reader.
-            size: inputs of the reader.
-            dtype: of the products within a chunk.
-            device: where the sums are kept and the products are taken.
-        """
-        self._dtype = dtype
-        self.cross: Float64[Tensor, "m d"] = torch.zeros(targets, size, dtype=torch.float64, device=device)
-        self.target_total: Float64[Tensor, " m"] = torch.zeros(targets, dtype=torch.float64, device=device)
-        self.input_total: Float64[Tensor, " d"] = torch.zeros(size, dtype=torch.float64, device=device)
-        self.count = 0.0
-
-    def update(
-        self,
-        targets: Float[Tensor, "tokens m"],
-        inputs: Float[Tensor, "tokens d"],
-        weights: Float[Tensor, " tokens"] | None = None,
-    ) -> None:
-        """Take in some tokens: what is wanted of the reader, and what it reads.
-
-        Args:
-            targets: one row a token.
-            inputs: one row a token, the same tokens.
-            weights: how much each token counts, not negative.
-
-        Raises:
-            ValueError: a weight is negative.
-        """
-        columns = targets.shape[1]
-        together = torch.cat([targets.detach().to(self._dtype), inputs.detach().to(targets.device, self._dtype)], dim=1)
-        for chunk, chunk_weights in _chunks(together, weights):
-            rows = chunk.to(self.cross.device)
-            weighted = rows if chunk_weights is None else rows * chunk_weights.to(rows)[:, None]
-            total = weighted.sum(0, dtype=torch.float64)
-            self.target_total += total[:columns]
-            self.input_total += total[columns:]
-            self.cross += _transposed_product(weighted[:, :columns], rows[:, columns:])
-            self.count += len(chunk) if chunk_weights is None else float(chunk_weights.sum(dtype=torch.float64))
-
-    def merge(self, other: CrossMoments) -> None:
-        """Add what ``other`` has seen."""
-        self.cross += other.cross.to(self.cross.device)
-        self.target_total += other.target_total.to(self.cross.device)
-        self.input_total += other.input_total.to(self.cross.device)
-        self.count += other.count
-
-    def centred(self) -> Float64[Tensor, "m d"]:
-        """``cross - target_total input_total^T / count``.
-
-        Raises:
-            ValueError: nothing has been seen yet.
-        """
-        _require_tokens(self.count)
-        return self.cross - torch.outer(self.target_total, self.input_total) / self.count
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The sums as tensors, fit for a safetensors file."""
-        return {
-            "cross": self.cross.clone(),
-            "target_total": self.target_total.clone(),
-            "input_total": self.input_total.clone(),
-            "count": torch.tensor(self.count, dtype=torch.float64),
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Tensor], *, dtype: torch.dtype = torch.float32) -> CrossMoments:
-        """The inverse of ``state_dict``, on the device of the state."""
-        moments = cls(*state["cross"].shape, dtype=dtype, device=state["cross"].device)
-        moments.cross += state["cross"]
-        moments.target_total += state["target_total"]
-        moments.input_total += state["input_total"]
         moments.count = float(state["count"])
         return moments
 
@@ -232,7 +140,7 @@ def _chunks(
         yield inputs[start : start + _CHUNK], None if weights is None else weights[start : start + _CHUNK]
 
 
-def _transposed_product(left: Float[Tensor, "tokens m"], right: Float[Tensor, "tokens d"]) -> Float[Tensor, "m d"]:
+def transposed_product(left: Float[Tensor, "tokens m"], right: Float[Tensor, "tokens d"]) -> Float[Tensor, "m d"]:
     """``left^T right`` at the full precision of its type, whatever autocast and TF32 settings are in force."""
     if left.device.type == "cpu":
         # NumPy's BLAS is fast on every processor; the one in PyTorch's wheels crawls on those it does not know.

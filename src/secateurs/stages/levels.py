@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,15 @@ class Projection:
 
 @dataclass(frozen=True)
 class Level:
-    """One kept count of a group: which units (ascending), and the projection's weights on them."""
+    """One kept count of a group: which units (ascending), and the projection's weights on them.
+
+    ``feeders`` holds what the database has in place of dense parameters of the modules that compute the units.
+    """
 
     units: Int[Tensor, " kept"]
     weight: Float[Tensor, "rows kept*width"]
     bias: Float[Tensor, " rows"] | None
+    feeders: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class LevelDatabase:
@@ -104,17 +108,6 @@ class LevelDatabase:
                     f"the Hessian of {group.reader} cannot be used ({error}); use more calibration samples"
                 ) from None
         database.orders = orders
-        return database
-
-    @classmethod
-    def joined(cls, structure: Structure, parts: Mapping[str, LevelDatabase]) -> LevelDatabase:
-        """One database out of one for each group, with what they have computed already."""
-        first = next(iter(parts.values()))
-        database = cls(structure, {}, {}, {}, damping=first.damping, compensate=first.compensate)
-        for name in ("projections", "moments", "orders", "_factors", "_levels"):
-            setattr(
-                database, name, {key: value for part in parts.values() for key, value in getattr(part, name).items()}
-            )
         return database
 
     def hessian(self, name: str) -> Float[Tensor, "columns columns"]:

@@ -1,43 +1,34 @@
 """The groups one after the other, each on what the *pruned* groups before it produce, aimed at the dense stream.
 
 The dense database fits every projection to dense inputs, as the paper does; in the pruned model the inputs have drifted.
-``in_order`` stands every group behind those already solved and gathers the sums of
+``in_order`` stands every group at full size behind those already solved, and gathers two regressions of it:
 
-    minimise over W, b:  sum over tokens ||r + W x + b - s||^2  +  lambda ||W - W0||^2
+- what its feeders read there against what they read in the dense model, so that they can be corrected for the drift;
+- what its projection reads then against what it should add: ``s - r``, with ``s`` the dense model's residual stream right
+  behind the sub-block and ``r`` the residual in the pruned model.
 
-``x`` and ``r`` are the projection's input and the residual in the pruned model, ``s`` the dense model's residual stream at
-the same place, ``W0`` earlier weights, ``lambda`` the damping. What to make of them is the caller's: solve for the columns
-of a level, or choose the units anew. Without a bias to solve for, moments are not centred.
+What to make of them is the caller's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from secateurs.numerics.hessian import Moments
+from secateurs.arithmetic import fast
+from secateurs.numerics.regression import Sums
 from secateurs.structure import Group, Structure
 
-__all__ = ["Sums", "in_order"]
+__all__ = ["in_order"]
 
 Batch = dict[str, Tensor]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
-
-CHUNK_TOKENS = 4096
-"""Tokens gathered before they are added to the moments."""
-
-
-class Level(Protocol):
-    """Units, weight and bias of one group (``secateurs.stages.levels.Level``)."""
-
-    units: Int[Tensor, " kept"]
-    weight: Float[Tensor, "rows columns"]
-    bias: Float[Tensor, " rows"] | None
 
 
 class Stitchable(Protocol):
@@ -46,28 +37,38 @@ class Stitchable(Protocol):
     model: nn.Module
     structure: Structure
 
-    def install(self, name: str, units: Tensor, weight: Tensor, bias: Tensor | None) -> None: ...
-    def reset(self, name: str) -> None: ...
+    def install(
+        self, name: str, units: Int[Tensor, " kept"], weight: Tensor, bias: Tensor | None, feeders: Mapping[str, Tensor]
+    ) -> None: ...
+    def reset(self, name: str, feeders: Mapping[str, Tensor]) -> None: ...
     def reset_all(self) -> None: ...
+    def replace(self, parameters: Mapping[str, Tensor]) -> None: ...
 
 
 @dataclass
 class _Dense:
-    """One batch in the dense model: what enters the first layer, what else every layer is called with, and the stream
-    behind every group."""
+    """One batch in the dense model: what enters the first layer, what else every layer is called with, what the feeders of
+    every group read, and the stream behind it."""
 
-    entry: Tensor | None
-    calls: dict[str, Call]
-    streams: dict[str, Tensor]
+    entry: Tensor | None = None
+    calls: dict[str, Call] = field(default_factory=dict)
+    reads: dict[str, Tensor] = field(default_factory=dict)
+    streams: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the tensors; an encoder's feeders may read the very stream that is kept already."""
+        kept = {id(tensor): tensor for tensor in (*self.reads.values(), *self.streams.values())}
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
 
 
 def in_order(
     stitch: Stitchable,
-    levels: Mapping[str, Any],
     batches: Sequence[Batch],
     solve: Callable[[Group, Sums], Any],
+    correct: Callable[[Sequence[str], Sums], Mapping[str, Tensor]] | None = None,
     *,
-    whole: bool = False,
+    head: str | None = None,
     device: torch.device | str = "cpu",
     padding: bool = False,
     memory_bytes: float = 3e9,
@@ -78,13 +79,14 @@ def in_order(
 
     Args:
         stitch: the live model.
-        levels: group name -> the level it has until it is visited.
         batches: calibration batches.
-        solve: ``(group, sums) -> level`` to install.
-        whole: the visited group is at full size while its input is observed, so that ``solve`` can choose units.
+        solve: ``(group, sums of the projection) -> level`` (``secateurs.stages.levels.Level``) to install.
+        correct: ``(paths of feeders, their sums) -> parameters``: new ones by name, at full size, which stand while the
+            projection is observed. The level that ``solve`` returns holds them too.
+        head: path of a module behind the last layer, corrected at the end.
         device: where the model computes.
         padding: let PAD tokens count.
-        memory_bytes: what the dense streams may take; the first batches that fit are used.
+        memory_bytes: what the dense hidden states may take; the first batches that fit are used.
         track: shows progress.
         title: of the progress.
 
@@ -94,91 +96,48 @@ def in_order(
     model, structure = stitch.model, stitch.structure
     stitch.reset_all()
     states: list[tuple[Batch, _Dense]] = []
-    used = 0.0
+    used = 0
     for batch in batches:
         inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
-        dense = _observe(model, structure, inputs)
-        used += sum(stream.numel() * stream.element_size() for stream in dense.streams.values())
+        dense = _observe(model, structure, inputs, head)
+        used += dense.bytes
         if states and used > memory_bytes:
             break
         states.append((inputs, dense))
-    for name, level in levels.items():
-        stitch.install(name, level.units, level.weight, level.bias)
     entries = [dense.entry for _, dense in states]
+    counted = [
+        inputs["attention_mask"].bool() if "attention_mask" in inputs and not padding else None for inputs, _ in states
+    ]
+
+    def gather(look: Callable[[Any, _Dense], tuple[Tensor, Tensor]], starts: Sequence[Any]) -> Sums:
+        sums = Sums()
+        for start, (_, dense), tokens in zip(starts, states, counted, strict=True):
+            x, t = look(start, dense)
+            sums.add(x, t, tokens if x.ndim == 3 else None)  # a pooled vector is no token
+        sums.flush()
+        return sums
+
     solved: dict[str, Any] = {}
     for path, groups in track(list(structure.layers.items()), title):
         layer = model.get_submodule(path)
         for group in groups:
-            if whole:
-                stitch.reset(group.name)
+            run = partial(_layer, layer, path)
+            if correct is not None:
+                drift = gather(partial(_drift, model, run, group.feeders[0], group.name), entries)
+                stitch.reset(group.name, correct(group.feeders, drift))
             # A whole group drifts too: its inputs come from pruned layers.
-            sums = Sums()
-            for entry, (inputs, dense) in zip(entries, states, strict=True):
-                tokens = inputs["attention_mask"].bool() if "attention_mask" in inputs and not padding else None
-                sums.add(*_regression(model, layer, group, entry, dense, path), tokens)
-            sums.flush()
-            level = solved[group.name] = solve(group, sums)
-            stitch.install(group.name, level.units, level.weight, level.bias)
-        entries = [_call(layer, entry, dense.calls[path]) for entry, (_, dense) in zip(entries, states, strict=True)]
+            level = solved[group.name] = solve(group, gather(partial(_regression, model, run, group, path), entries))
+            stitch.install(group.name, level.units, level.weight, level.bias, level.feeders)
+        entries = [_layer(layer, path, entry, dense) for entry, (_, dense) in zip(entries, states, strict=True)]
+    if correct is not None and head is not None:
+        drift = gather(partial(_drift, model, partial(_whole, model), head, head), [inputs for inputs, _ in states])
+        stitch.replace(correct((head,), drift))
     return solved
 
 
-class Sums:
-    """Moments of input ``x`` and target ``t`` over the tokens that count: fp32 products of many tokens, fp64 sums.
-
-    Attributes:
-        moments: of ``x``.
-        cross: ``sum t x^T``.
-        targets: ``sum t``.
-    """
-
-    def __init__(self) -> None:
-        self.moments: Any = None
-        self.cross: Any = 0.0
-        self.targets: Any = 0.0
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-
-    def add(self, inputs: Tensor, targets: Tensor, tokens: Tensor | None) -> None:
-        x, t = inputs.flatten(0, -2), targets.flatten(0, -2)
-        if tokens is not None:
-            x, t = x[tokens.flatten()], t[tokens.flatten()]
-        self._waiting.append((x.float(), t.float()))
-        if sum(len(x) for x, _ in self._waiting) >= CHUNK_TOKENS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Add the tokens gathered so far."""
-        if self._waiting:
-            x, t = (torch.cat(part) for part in zip(*self._waiting, strict=True))
-            if self.moments is None:
-                self.moments = Moments(x.shape[1], device=x.device)
-            self.moments.update(x)
-            self.cross = self.cross + (t.T @ x).double()
-            self.targets = self.targets + t.double().sum(0)
-            self._waiting.clear()
-
-    def solve(
-        self, weight: Float[Tensor, "rows columns"], bias: Float[Tensor, " rows"] | None, damping: float
-    ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"] | None]:
-        """The ridge regression towards ``weight``, with an intercept where there is a bias; in their types."""
-        if not weight.shape[1]:
-            # Nothing is left but the bias: the mean of what was wanted.
-            return weight, None if bias is None else (self.targets / self.moments.count).to(bias.dtype)
-        moments, count = self.moments, self.moments.count
-        gram, cross = (moments.gram if bias is None else moments.centred()) / count, self.cross / count
-        mean_in, mean_out = moments.total / count, self.targets / count
-        solved = weight.double()
-        if bias is not None:
-            cross = cross - torch.outer(mean_out, mean_in)
-        ridge = damping * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        system = gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        solved = torch.cholesky_solve((cross + ridge * solved).T, torch.linalg.cholesky(system)).T
-        return solved.to(weight.dtype), None if bias is None else (mean_out - solved @ mean_in).to(bias.dtype)
-
-
-def _observe(model: nn.Module, structure: Structure, inputs: Batch) -> _Dense:
+def _observe(model: nn.Module, structure: Structure, inputs: Batch, head: str | None) -> _Dense:
     """One dense forward pass."""
-    seen = _Dense(None, {}, {})
+    seen = _Dense()
 
     def keep_call(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -189,30 +148,54 @@ def _observe(model: nn.Module, structure: Structure, inputs: Batch) -> _Dense:
 
         return hook
 
-    def keep_stream(name: str) -> Callable[..., None]:
+    def keep(into: dict[str, Tensor], name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            seen.streams[name] = args[0]
+            into[name] = args[0]
 
         return hook
+
+    def watch(path: str, into: dict[str, Tensor], name: str) -> Any:
+        return model.get_submodule(path).register_forward_pre_hook(keep(into, name))
 
     handles = [
         *(
             model.get_submodule(path).register_forward_pre_hook(keep_call(path), with_kwargs=True)
             for path in structure.layers
         ),
-        *(model.get_submodule(group.stream).register_forward_pre_hook(keep_stream(group.name)) for group in structure),
+        *(watch(group.feeders[0], seen.reads, group.name) for group in structure),
+        *(watch(group.stream, seen.streams, group.name) for group in structure),
+        *([watch(head, seen.reads, head)] if head else []),
     ]
     try:
-        with torch.inference_mode():
-            model(**inputs, **({"use_cache": False} if _caches(model) else {}))
+        _whole(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
     return seen
 
 
+def _drift(
+    model: nn.Module, run: Callable[[Any, _Dense], Any], path: str, name: str, start: Any, dense: _Dense
+) -> tuple[Tensor, Tensor]:
+    """What the module at ``path`` reads, here and in the dense model."""
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen.append(args[0])
+        raise _Seen
+
+    handle = model.get_submodule(path).register_forward_pre_hook(keep)
+    try:
+        run(start, dense)
+    except _Seen:
+        pass
+    finally:
+        handle.remove()
+    return seen[0], dense.reads[name]
+
+
 def _regression(
-    model: nn.Module, layer: nn.Module, group: Group, entry: Tensor | None, dense: _Dense, path: str
+    model: nn.Module, run: Callable[[Any, _Dense], Any], group: Group, path: str, start: Any, dense: _Dense
 ) -> tuple[Tensor, Tensor]:
     """Input of the projection, and what it should put out: the dense stream less the residual."""
     seen: dict[str, Tensor] = {}
@@ -231,7 +214,7 @@ def _regression(
         handles.append(model.get_submodule(group.stream).register_forward_pre_hook(keep_stream))
     try:
         # A pre-LN layer ends where the next norm reads: its output is the stream.
-        seen["stream"] = _call(layer, entry, dense.calls[path])
+        seen["stream"] = run(start, dense)
     except _Seen:
         pass  # what follows in the layer is not needed
     finally:
@@ -244,12 +227,18 @@ class _Seen(Exception):
     """Ends the run of a layer early."""
 
 
-def _call(layer: nn.Module, entry: Tensor | None, call: Call) -> Tensor:
+def _layer(layer: nn.Module, path: str, entry: Tensor | None, dense: _Dense) -> Tensor:
     """Run one layer alone on other hidden states."""
-    args, kwargs = call
-    with torch.inference_mode():
+    args, kwargs = dense.calls[path]
+    with torch.inference_mode(), fast(next(layer.parameters()).device):
         output = layer(entry, *args, **kwargs)
     return output if isinstance(output, Tensor) else output[0]
+
+
+def _whole(model: nn.Module, inputs: Batch, dense: _Dense | None = None) -> None:
+    """Run the model as it is now."""
+    with torch.inference_mode(), fast(next(model.parameters()).device):
+        model(**inputs, **({"use_cache": False} if _caches(model) else {}))
 
 
 def _caches(model: nn.Module) -> bool:

@@ -7,6 +7,9 @@ unit with zero output, which computes the same as the removed sub-block.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -28,6 +31,7 @@ class Stitch:
         self.model = model
         self.structure = structure
         self._dense: dict[str, Tensor] = {}
+        self._replaced: set[str] = set()
         for group in structure:
             for cut in group.cuts:
                 self._dense[cut.parameter] = model.get_parameter(cut.parameter).data
@@ -46,12 +50,33 @@ class Stitch:
         bias = self._bias_name(self.structure[name])
         return self._dense[bias] if bias else None
 
+    def linear(self, path: str) -> tuple[Float[Tensor, "out in"], Float[Tensor, " out"] | None]:
+        """The dense weight, in Linear's orientation, and bias of any linear module."""
+        module = self.model.get_submodule(path)
+        weight = self._dense.get(f"{path}.weight", module.weight.data)
+        bias = self._dense.get(f"{path}.bias", None if module.bias is None else module.bias.data)
+        return self.oriented(path, weight), bias
+
+    def oriented(self, path: str, weight: Tensor) -> Tensor:
+        """From Linear's orientation to that of the module at ``path``, or back, in the type of its weight."""
+        module = self.model.get_submodule(path)
+        return (weight if isinstance(module, nn.Linear) else weight.T).to(module.weight).contiguous()
+
+    def replace(self, parameters: Mapping[str, Tensor]) -> None:
+        """Put other values in the place of parameters that belong to no group, until ``reset_all``."""
+        for name, value in parameters.items():
+            parameter = self.model.get_parameter(name)
+            self._dense.setdefault(name, parameter.data)
+            self._replaced.add(name)
+            parameter.data = value
+
     def install(
         self,
         name: str,
         units: Int[Tensor, " kept"],
         weight: Float[Tensor, "rows kept*width"],
         bias: Float[Tensor, " rows"] | None,
+        feeders: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
         """Keep ``units`` (ascending) of a group, with these weights in its output projection.
 
@@ -60,12 +85,13 @@ class Stitch:
             units: kept units of the *original* group.
             weight: columns of the kept units, Linear's orientation.
             bias: the new bias of the projection; ``None`` leaves it.
+            feeders: parameter name -> what stands for the dense parameter of a feeder, at full size.
         """
         group = self.structure[name]
         empty = len(units) == 0
         stand_in = torch.zeros(1, dtype=torch.long) if empty else units
         for parameter, dim in dict.fromkeys((cut.parameter, cut.dim) for cut in group.cuts):
-            dense = self._dense[parameter]
+            dense = feeders.get(parameter, self._dense[parameter])
             target = self.model.get_parameter(parameter)
             if parameter == group.reader_cut.parameter:
                 new = dense.new_zeros(dense.shape[1 - dim], group.width) if empty else weight.to(dense)
@@ -78,19 +104,26 @@ class Stitch:
             self.model.get_parameter(path).data = bias.to(self._dense[path])
         self._sync(group, len(stand_in))
 
-    def mask(self, name: str, units: Int[Tensor, " kept"], weight: Tensor, bias: Tensor | None) -> None:
+    def mask(
+        self,
+        name: str,
+        units: Int[Tensor, " kept"],
+        weight: Tensor,
+        bias: Tensor | None,
+        feeders: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
         """Like ``install`` but at full size, with zeros in the columns of removed units: ready for ``shrink``."""
         group = self.structure[name]
         full = weight.new_zeros(weight.shape[0], group.size * group.width)
         if len(units):
             full[:, (units[:, None] * group.width + torch.arange(group.width)).flatten()] = weight
-        self.install(name, torch.arange(group.size), full, bias)
+        self.install(name, torch.arange(group.size), full, bias, feeders)
 
-    def reset(self, name: str) -> None:
-        """Put the original tensors of one group back."""
+    def reset(self, name: str, feeders: Mapping[str, Tensor] = MappingProxyType({})) -> None:
+        """Put the original tensors of one group back, but for these of its feeders."""
         group = self.structure[name]
         for parameter in {cut.parameter for cut in group.cuts}:
-            self.model.get_parameter(parameter).data = self._dense[parameter]
+            self.model.get_parameter(parameter).data = feeders.get(parameter, self._dense[parameter])
         if path := self._bias_name(group):
             self.model.get_parameter(path).data = self._dense[path]
         self._sync(group, group.size)
@@ -99,6 +132,9 @@ class Stitch:
         """Put every original tensor back."""
         for group in self.structure:
             self.reset(group.name)
+        for name in self._replaced:
+            self.model.get_parameter(name).data = self._dense[name]
+        self._replaced.clear()
 
     def _bias_name(self, group: Group) -> str | None:
         return (

@@ -1,0 +1,75 @@
+"""Least squares from sums: the linear map of some inputs that comes nearest to some targets.
+
+    minimise over W, b:  sum over tokens ||W x + b - t||^2  +  lambda ||W - W0||^2
+
+``W0`` is where the answer should stay near, ``lambda`` the damping times the mean square of an input. Without a bias to
+solve for, moments are not centred.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secateurs.numerics.hessian import Moments, transposed_product
+
+__all__ = ["Sums"]
+
+CHUNK_TOKENS = 4096
+"""Tokens gathered before they are added to the moments."""
+
+
+class Sums:
+    """Moments of input ``x`` and target ``t`` over the tokens that count: fp32 products of many tokens, fp64 sums.
+
+    Attributes:
+        moments: of ``x``.
+        cross: ``sum t x^T``.
+        targets: ``sum t``.
+    """
+
+    def __init__(self) -> None:
+        self.moments: Any = None
+        self.cross: Any = 0.0
+        self.targets: Any = 0.0
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, inputs: Tensor, targets: Tensor, tokens: Tensor | None) -> None:
+        x, t = inputs.flatten(0, -2), targets.flatten(0, -2)
+        if tokens is not None:
+            x, t = x[tokens.flatten()], t[tokens.flatten()]
+        self._waiting.append((x.float(), t.float()))
+        if sum(len(x) for x, _ in self._waiting) >= CHUNK_TOKENS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Add the tokens gathered so far."""
+        if self._waiting:
+            x, t = (torch.cat(part) for part in zip(*self._waiting, strict=True))
+            if self.moments is None:
+                self.moments = Moments(x.shape[1], device=x.device)
+            self.moments.update(x)
+            self.cross = self.cross + transposed_product(t, x).double()
+            self.targets = self.targets + t.double().sum(0)
+            self._waiting.clear()
+
+    def solve(
+        self, weight: Float[Tensor, "rows columns"], bias: Float[Tensor, " rows"] | None, damping: float
+    ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"] | None]:
+        """The ridge regression towards ``weight``, with an intercept where there is a bias; in their types."""
+        if not weight.shape[1]:
+            # Nothing is left but the bias: the mean of what was wanted.
+            return weight, None if bias is None else (self.targets / self.moments.count).to(bias.dtype)
+        moments, count = self.moments, self.moments.count
+        gram, cross = (moments.gram if bias is None else moments.centred()) / count, self.cross / count
+        mean_in, mean_out = moments.total / count, self.targets / count
+        solved = weight.double()
+        if bias is not None:
+            cross = cross - torch.outer(mean_out, mean_in)
+        ridge = damping * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+        system = gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        solved = torch.cholesky_solve((cross + ridge * solved).T, torch.linalg.cholesky(system)).T
+        return solved.to(weight.dtype), None if bias is None else (mean_out - solved @ mean_in).to(bias.dtype)
