@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from secateurs.allocation import Menu, cheapest, nearby
 from secateurs.errors import TargetUnreachable
-from secateurs.stages.search import Menu, cheapest, coefficient_search, nearby, refine, sensitivities
+from secateurs.stages.coefficients import coefficient_search
+from secateurs.stages.search import refine, sensitivities
 
 KEPT = (0, 1, 2, 3, 4)
 MENU = Menu(KEPT, (0.0, 1.0, 2.0, 3.0, 4.0), (1.0, 0.6, 0.3, 0.1, 0.0))

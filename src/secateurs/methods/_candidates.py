@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secateurs.allocation import Menu
 from secateurs.arithmetic import fast
 from secateurs.cost import LatencyTable
 from secateurs.job import Job
 from secateurs.stages.levels import LevelDatabase, Projection
 from secateurs.stages.replay import Replay
-from secateurs.stages.search import Menu
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Group, Kind, Structure
 from secateurs.target import Budget

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from secateurs.allocation import Found, Menu, Profile, cheapest, nearby
 from secateurs.artefact import read_json, write_json
 from secateurs.errors import TargetUnreachable
 from secateurs.job import Job
 from secateurs.methods._candidates import Objective, Stitched, menus, table_of, task_loss
 from secateurs.methods._past import Past, Pasts
-from secateurs.stages.search import Found, Menu, Profile, cheapest, coefficient_search, nearby, refine, sensitivities
+from secateurs.stages.coefficients import coefficient_search
+from secateurs.stages.search import refine, sensitivities
 from secateurs.target import Budget
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
+from secateurs.allocation import Profile
 from secateurs.artefact import write
 from secateurs.errors import RecipeError
 from secateurs.families import discover
@@ -24,7 +25,6 @@ from secateurs.methods._context import in_context
 from secateurs.methods._searches import Searches
 from secateurs.stages.calibrate import calibrate
 from secateurs.stages.levels import LevelDatabase
-from secateurs.stages.search import Profile
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Structure
 from secateurs.target import Budget

@@ -1,8 +1,8 @@
 """The search: which level every group takes, within the time the target leaves.
 
 An exact knapsack over the groups needs one number per level: what that level costs in quality. The paper takes the
-relative output error of the layer and then randomises coefficients in front of it (``coefficient_search``). Here the
-number is measured: the divergence of the whole model from its dense self when only that group is at that level
+relative output error of the layer and randomises coefficients in front of it (``secateurs.stages.coefficients``). Here
+the number is measured: the divergence of the whole model from its dense self when only that group is at that level
 (``sensitivities``), measured again around the incumbent, where the other groups already are where they will be
 (``refine``). Every step is accepted on texts it was not fitted to.
 """
@@ -11,86 +11,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from secateurs.errors import TargetUnreachable
-from secateurs.numerics.knapsack import Infeasible, solve
+from secateurs.allocation import Costs, Found, Menu, Profile, cheapest
 
-__all__ = ["Found", "Menu", "Profile", "cheapest", "coefficient_search", "nearby", "refine", "sensitivities"]
+__all__ = ["refine", "sensitivities"]
 
 logger = logging.getLogger(__name__)
 
-Profile = dict[str, int]
 Evaluate = Callable[[Mapping[str, int]], Float[Tensor, " rows"]]
-Costs = Mapping[str, np.ndarray]
 Track = Callable[..., Iterable[Any]]
-
-
-@dataclass(frozen=True)
-class Menu:
-    """The levels one group may take.
-
-    Args:
-        kept: kept counts, ascending.
-        ms: time of each, in the unit of the budget.
-        error: relative layer error of each, descending from about 1 to 0; the scale on which costs are interpolated.
-    """
-
-    kept: tuple[int, ...]
-    ms: tuple[float, ...]
-    error: tuple[float, ...]
-
-    def pick(self, values: Sequence[float], larger: Menu) -> list[float]:
-        """Of one value per level of a larger menu, those of the levels of this one."""
-        return [values[larger.kept.index(kept)] for kept in self.kept]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A profile and how it was found.
-
-    Args:
-        profile: group name -> kept units.
-        value: mean objective on the search texts.
-        held_out: mean objective on the held-out texts.
-        evaluations: models tried.
-        costs: what the knapsack was last solved with; a search for a similar budget may start from them.
-    """
-
-    profile: Profile
-    value: float
-    held_out: float
-    evaluations: int
-    costs: Costs
-
-
-def cheapest(menus: Mapping[str, Menu], costs: Costs, limit: float) -> Profile:
-    """The exact optimum: least total cost within ``limit``.
-
-    Raises:
-        TargetUnreachable: even the cheapest levels take longer.
-    """
-    names = list(menus)
-    try:
-        chosen = solve([menus[name].ms for name in names], [costs[name].tolist() for name in names], limit)
-    except Infeasible as error:
-        raise TargetUnreachable(f"no choice of levels fits: {error}") from None
-    return {name: menus[name].kept[index] for name, index in zip(names, chosen, strict=True)}
-
-
-def nearby(menus: Mapping[str, Menu], profile: Mapping[str, int], reach: int) -> dict[str, Menu]:
-    """The menus cut down to the levels at most ``reach`` away from a profile."""
-    cut = {}
-    for name, menu in menus.items():
-        here = menu.kept.index(profile[name])
-        part = slice(max(0, here - reach), here + reach + 1)
-        cut[name] = Menu(menu.kept[part], menu.ms[part], menu.error[part])
-    return cut
 
 
 def sensitivities(
@@ -199,58 +133,6 @@ def refine(
             settle(profile)
     logger.info("local moves: held-out divergence %.5f", float(best_held_out.mean()))
     return Found(profile, float(best.mean()), float(best_held_out.mean()), evaluations, current)
-
-
-def coefficient_search(
-    loss: Evaluate,
-    menus: Mapping[str, Menu],
-    prior: Costs,
-    limit: float,
-    *,
-    inits: int,
-    steps: int,
-    probability: float,
-    seed: int,
-    track: Track = lambda items, title, total=None: items,
-) -> Found:
-    """The paper's search: minimise the loss over ``c`` in ``argmin sum_l c_l p_{l,k}`` with ``c_l`` in U(0, 1).
-
-    ``inits`` random vectors, the best is kept; then ``steps`` times every ``c_l`` is drawn again with ``probability``
-    and the new vector is kept if the loss is strictly lower. Profiles seen before are not evaluated again.
-
-    Raises:
-        TargetUnreachable: no choice of levels fits.
-    """
-    generator = np.random.default_rng(seed)
-    names = list(menus)
-    seen: dict[tuple[int, ...], float] = {}
-
-    def value(coefficients: np.ndarray) -> tuple[float, Profile]:
-        profile = cheapest(
-            menus, {name: c * np.asarray(prior[name]) for name, c in zip(names, coefficients, strict=True)}, limit
-        )
-        key = tuple(profile.values())
-        if key not in seen:
-            seen[key] = float(loss(profile).mean())
-        return seen[key], profile
-
-    starts = [np.ones(len(names)), *(generator.uniform(size=len(names)) for _ in range(inits))]
-    best, coefficients = np.inf, starts[0]
-    for start in track(starts, "search, random starts"):
-        found, _ = value(start)
-        if found < best:
-            best, coefficients = found, start
-    for _ in track(range(steps), "search"):
-        redraw = generator.uniform(size=len(names)) < probability
-        if not redraw.any():
-            redraw[generator.integers(len(names))] = True
-        trial = np.where(redraw, generator.uniform(size=len(names)), coefficients)
-        found, _ = value(trial)
-        if found < best:
-            best, coefficients = found, trial
-    _, profile = value(coefficients)
-    weighted = {name: c * np.asarray(prior[name]) for name, c in zip(names, coefficients, strict=True)}
-    return Found(profile, best, best, len(seen), weighted)
 
 
 def _probe_levels(menu: Menu, here: int, probes: int) -> list[int]:
