@@ -75,7 +75,7 @@ def _memory_bytes(loaded: Loaded, samples: int) -> float:
     grams = sum(8.0 * (group.size * group.width) ** 2 for group in loaded.structure)
     tokens = sum(batch["input_ids"].numel() for batch in loaded.data.calibration)
     hidden = loaded.model.config.hidden_size * 4.0
-    return 3 * weights + 2 * grams + min(5e9, tokens * hidden * len(loaded.structure)) + 0.5e9
+    return 3 * weights + 2 * grams + min(5e9, 2 * tokens * hidden * len(loaded.structure)) + 0.5e9
 
 
 def _duration(seconds: float) -> str:

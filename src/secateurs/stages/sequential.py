@@ -12,6 +12,7 @@ What to make of them is the caller's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +27,8 @@ from secateurs.numerics.regression import Sums
 from secateurs.structure import Group, Structure
 
 __all__ = ["in_order"]
+
+logger = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -57,9 +60,8 @@ class _Dense:
 
     @property
     def bytes(self) -> int:
-        """Memory of the tensors; an encoder's feeders may read the very stream that is kept already."""
-        kept = {id(tensor): tensor for tensor in (*self.reads.values(), *self.streams.values())}
-        return sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
+        """Memory of the hidden states."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.reads.values(), *self.streams.values()))
 
 
 def in_order(
@@ -102,6 +104,7 @@ def in_order(
         dense = _observe(model, structure, inputs, head)
         used += dense.bytes
         if states and used > memory_bytes:
+            logger.info("fit to the pruned model: %d of %d batches fit into memory", len(states), len(batches))
             break
         states.append((inputs, dense))
     entries = [dense.entry for _, dense in states]
