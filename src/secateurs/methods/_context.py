@@ -80,9 +80,11 @@ def in_context(
             same = torch.eye(weight.shape[1], dtype=torch.float64, device=weight.device)
             ridge = correct * (1 + SCARCE * len(same) / sums.moments.count)
             guess, shift = sums.solve(same, None if bias is None else same.new_zeros(len(same)), ridge)
-            feeders[f"{path}.weight"] = stitch.oriented(path, weight.double() @ guess)
+            # An output embedding in float64 would not fit; the product loses nothing that its own type could hold.
+            exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
+            feeders[f"{path}.weight"] = stitch.oriented(path, exact @ guess.to(exact))
             if bias is not None and shift is not None:
-                feeders[f"{path}.bias"] = (bias.double() + weight.double() @ shift).to(bias)
+                feeders[f"{path}.bias"] = (bias + exact @ shift.to(exact)).to(bias)
         return feeders
 
     return in_order(
