@@ -46,6 +46,10 @@ def table(result: dict[str, Any]) -> str:
     for run in result["runs"]:
         if chosen := run["report"]["recipe"].get("hyperparameters"):
             rows.append(f"\n{run['method']} ran with {', '.join(f'{name} {chosen[name]}' for name in chosen)}.\n")
+    for data in dict.fromkeys(run["report"]["data"] for run in result["runs"][1:]):
+        if data != first["data"]:
+            others = [run["method"] for run in result["runs"] if run["report"]["data"] == data]
+            rows.append(f"\n{', '.join(others)}: {data}.\n")
     rows.append(
         f"\n{machine['processor']}, {machine['cores']} cores; batch {where['batch_size']}, sequence "
         f"{where['sequence_length']}, {where['dtype']}, {where['threads']} thread(s), {where['clock']} clock; seed "
