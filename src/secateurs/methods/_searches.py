@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from secateurs.target import Budget
 if TYPE_CHECKING:
     from secateurs.methods.ziplm import ZipLM
 
-__all__ = ["Searches"]
+__all__ = ["Searches", "longer_first"]
 
 logger = logging.getLogger(__name__)
 
@@ -135,10 +135,10 @@ class Searches:
         )
 
     def _objectives(self) -> tuple[Objective, Objective]:
-        """Search texts and held-out texts: two disjoint samples of the calibration batches."""
+        """Search texts and held-out texts: two disjoint samples of the calibration batches, long texts preferred."""
         if self._halves is None:
             batches = list(self.job.batches)
-            order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(self.job.seed)).tolist()
+            order = longer_first(batches, self.job.seed)
             halves: tuple[list[Any], list[Any]] = ([], [])
             for position, index in enumerate(order):
                 half = halves[position % 2]
@@ -163,3 +163,14 @@ class Searches:
         listed = {name: values.tolist() for name, values in costs.items()}
         write_json(path, {"method": asdict(self.how), "kept": kept, "costs": listed})
         return costs
+
+
+def longer_first(batches: Sequence[Mapping[str, torch.Tensor]], seed: int) -> list[int]:
+    """A random order of the batches; the next one is always drawn in proportion to its length.
+
+    Short texts are easy to keep: a search on them gives up what longer ones need.
+    """
+    draws = torch.rand(len(batches), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    lengths = torch.tensor([batch["input_ids"].shape[1] for batch in batches], dtype=torch.float64)
+    # The largest of U^(1/length) first: weighted sampling without replacement (Efraimidis and Spirakis, 2006).
+    return (draws.log() / lengths).argsort(descending=True, stable=True).tolist()
