@@ -50,7 +50,7 @@ class ZipLM:
             loss, with the paper's prior and coefficient search.
         ratio: each feed-forward level keeps this much of the one before it (0.9 in the paper).
         snap: round widths to the multiple the latency table shows to be free.
-        search_samples: texts on which candidates are compared; as many again accept or reject them.
+        search_samples: texts on which candidates are compared, long ones preferred; as many again accept or reject them.
         probes: levels measured a group, the rest is interpolated.
         rounds: times the sensitivities are measured again around the incumbent.
         steps: local moves (``divergence``), or redraws of the coefficients (``loss``; 1000 in the paper).

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from secateurs.numerics.hessian import Moments, transposed_product
@@ -37,7 +37,13 @@ class Sums:
         self.targets: Any = 0.0
         self._waiting: list[tuple[Tensor, Tensor]] = []
 
-    def add(self, inputs: Tensor, targets: Tensor, tokens: Tensor | None) -> None:
+    def add(
+        self,
+        inputs: Float[Tensor, "*batch columns"],
+        targets: Float[Tensor, "*batch rows"],
+        tokens: Bool[Tensor, "*batch"] | None,
+    ) -> None:
+        """Take in a batch: the positions where ``tokens`` is true, or all of them."""
         x, t = inputs.flatten(0, -2), targets.flatten(0, -2)
         if tokens is not None:
             x, t = x[tokens.flatten()], t[tokens.flatten()]
@@ -60,9 +66,6 @@ class Sums:
         self, weight: Float[Tensor, "rows columns"], bias: Float[Tensor, " rows"] | None, damping: float
     ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"] | None]:
         """The ridge regression towards ``weight``, with an intercept where there is a bias; in their types."""
-        if not weight.shape[1]:
-            # Nothing is left but the bias: the mean of what was wanted.
-            return weight, None if bias is None else (self.targets / self.moments.count).to(bias.dtype)
         moments, count = self.moments, self.moments.count
         gram, cross = (moments.gram if bias is None else moments.centred()) / count, self.cross / count
         mean_in, mean_out = moments.total / count, self.targets / count
