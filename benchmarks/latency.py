@@ -12,7 +12,6 @@ import argparse
 import json
 import logging
 import os
-import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from secateurs.clock import NOISY
 from secateurs.environment import Environment, machine
 from secateurs.errors import SecateursError
 from secateurs.families import discover
+from secateurs.provenance import commit, versions
 from secateurs.stages.latency import measure_table
 from secateurs.stages.predict import prediction_error
 
@@ -36,16 +36,6 @@ def load(path: str):
     else:
         auto = AutoModelForCausalLM if "LMHead" in names or "CausalLM" in names else AutoModel
     return auto.from_pretrained(path, dtype=torch.float32).eval()
-
-
-def commit() -> dict[str, object]:
-    """Which state of the repository made the numbers."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=False).stdout.strip()
-
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
 
 
 def main() -> None:
@@ -120,7 +110,8 @@ def main() -> None:
             "benchmark": "latency",
             "model": Path(options.model).name,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            **commit(),
+            "commit": commit(),
+            "versions": versions(),
             "seed": options.seed,
             "table_seconds": table_seconds,
             "load_average": list(os.getloadavg()),

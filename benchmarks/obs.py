@@ -7,7 +7,7 @@ Two recursions are timed against ours, all in this process and in turns, in floa
 published code writes it: every step makes the outer products as new tensors and subtracts them from the whole inverse
 and the whole weight. ``in_place`` is the same recursion with the subtraction fused into the product, the best it can do.
 Neither gets cheaper as it goes on, so some hundred steps stand for all of them; the JSON says how many. It also names the
-kernels NumPy's BLAS chose: where they are not those of the processor, OPENBLAS_CORETYPE may be worth a factor of two.
+kernels NumPy's BLAS chose: an OPENBLAS_CORETYPE in the environment that is not the processor's own may cost a factor of two.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from torch import Tensor
 from secateurs.numerics.hessian import Moments, damped
 from secateurs.numerics.level_factor import LevelFactor
 from secateurs.numerics.obs import elimination_order
+from secateurs.numerics.side_by_side import side_by_side
+from secateurs.provenance import commit, versions
 
 SEED = 0
 
@@ -141,19 +144,18 @@ def compare_whole_order(rows: int, cols: int) -> dict[str, Any]:
 
 
 def whole_model(layers: int, rows: int, hessian: Tensor, head: int) -> dict[str, Any]:
-    """All the levels of a model: order and factor of every feed-forward and every attention output."""
+    """All the levels of a model: order and factor of every feed-forward and attention output, as many at once as threads."""
     generator = torch.Generator().manual_seed(SEED + 3)
     attention = made_hessian(rows, generator)
-    parts = {"intermediate": (0.0, 0.0), "heads": (0.0, 0.0)}
-    for _ in range(layers):
-        for kind, base, width in (("intermediate", hessian, 1), ("heads", attention, head)):
-            weight, own = made_layer(base, rows, generator)
 
-            def work(weight: Tensor = weight, own: Tensor = own, width: int = width) -> None:
-                LevelFactor(weight, own, elimination_order(weight, own, width=width).order, width=width)
+    def work(problem: tuple[Tensor, Tensor, int]) -> None:
+        weight, own, width = problem
+        LevelFactor(weight, own, elimination_order(weight, own, width=width).order, width=width)
 
-            wall, processor = timed(work)
-            parts[kind] = (parts[kind][0] + wall, parts[kind][1] + processor)
+    parts: dict[str, tuple[float, float]] = {}
+    for kind, base, width in (("intermediate", hessian, 1), ("heads", attention, head)):
+        problems = [(*made_layer(base, rows, generator), width) for _ in range(layers)]
+        parts[kind] = timed(lambda problems=problems: list(side_by_side(work, problems)))
     return {
         "layers": layers,
         "wall_seconds": sum(part[0] for part in parts.values()),
@@ -222,9 +224,11 @@ def main() -> None:
         "whole_order": order,
         "whole_model": model,
         "choices": table,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
         "seed": SEED,
         "threads": arguments.threads,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "versions": {**versions(), "numpy": np.__version__},
         "machine": {
             "processor": processor_name(),
             "system": platform.platform(),

@@ -22,11 +22,14 @@ from secateurs.errors import CalibrationError, CheckpointError
 from secateurs.numerics.hessian import Moments, damped
 from secateurs.numerics.level_factor import LevelFactor
 from secateurs.numerics.obs import elimination_order
-from secateurs.structure import Structure
+from secateurs.numerics.side_by_side import side_by_side
+from secateurs.structure import Group, Structure
 
 __all__ = ["Level", "LevelDatabase", "Projection"]
 
 logger = logging.getLogger(__name__)
+_MEMORY = 4 << 30  # bytes that the eliminations under way may take together
+_COPIES = 4  # float64 matrices, columns by columns, that one elimination holds
 
 
 @dataclass(frozen=True)
@@ -98,15 +101,23 @@ class LevelDatabase:
             CalibrationError: a Hessian is not finite or not positive definite.
         """
         database = cls(structure, projections, moments, {}, damping=damping, compensate=compensate)
-        orders = {}
-        for group in track(list(structure), "order the units"):
+
+        def order(group: Group) -> Int[Tensor, " units"]:
             weight = projections[group.name].weight.double()
             try:
-                orders[group.name] = elimination_order(weight, database.hessian(group.name), width=group.width).order
+                return elimination_order(weight, database.hessian(group.name), width=group.width).order
             except (ValueError, torch.linalg.LinAlgError) as error:
                 raise CalibrationError(
                     f"the Hessian of {group.reader} cannot be used ({error}); use more calibration samples"
                 ) from None
+
+        groups = list(structure)
+        widest = max((len(moments[group.name].total) for group in groups), default=1)
+        found = side_by_side(order, groups, min(torch.get_num_threads(), max(1, _MEMORY // (_COPIES * 8 * widest**2))))
+        orders = {
+            group.name: order
+            for group, order in zip(groups, track(found, "order the units", total=len(groups)), strict=True)
+        }
         database.orders = orders
         return database
 
