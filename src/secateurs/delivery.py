@@ -22,9 +22,10 @@ from secateurs.loading import Loaded
 from secateurs.mask import Mask
 from secateurs.report import Divergence, Interval, Kept, Metric, ModelResult, Report, card
 from secateurs.shrink import shrink
+from secateurs.stages.distill import SquareHead
 from secateurs.stages.evaluate import divergence, signals
 from secateurs.stages.measure import Measurement, compare
-from secateurs.stages.train import Recovery, recover
+from secateurs.stages.train import Training, train
 from secateurs.target import Speedup
 from secateurs.tasks import Score
 
@@ -75,15 +76,15 @@ def deliver(work: Work, target: Speedup, seconds: dict[str, float]) -> None:
     model, mask = work.build(attempt.mask)
     clock.lap("fit")
     if recipe.recover_epochs:
-        how = Recovery(
+        how = Training(
             recipe.recover_epochs,
             recipe.learning_rate,
             recipe.train_batch_size,
             bf16=native_bfloat16(recipe.device),
         )
         data = loaded.data
-        recover(
-            model, work.teacher, loaded.task, data.train, data.collate, how, place / "recovery",
+        train(
+            model, SquareHead(work.teacher, loaded.task), data.train, data.collate, how, place / "recovery",
             seed=recipe.seed, device=recipe.device,
         )  # fmt: skip
         clock.lap("recover")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from secateurs.environment import Environment
+from secateurs.errors import RecipeError
 from secateurs.methods import method as find_method
 from secateurs.recipe import Recipe
 from secateurs.structure import Structure
@@ -75,6 +76,11 @@ def load(recipe: Recipe) -> Loaded:
         seed=recipe.seed,
         evaluation_samples=recipe.evaluation_samples,
     )
+    if recipe.recover_epochs and data.train is None:
+        raise RecipeError(
+            f"recovery needs a training split, and {recipe.data} has none (rows: {data.description}); "
+            "give data with one, or use --recover-epochs 0"
+        )
     batches, held_out = _split(data.calibration, HELD_OUT / (1 + HELD_OUT))
     data = replace(data, calibration=batches)
     return Loaded(recipe, task, method, model, tokenizer, data, held_out, structure, environment)

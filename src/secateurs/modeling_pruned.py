@@ -14,6 +14,8 @@ The block holds ``edits``, with paths relative to the base model:
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -23,7 +25,7 @@ BLOCK = "secateurs"
 class Emptied:
     """An output projection without inputs: the sum over no columns, plus its bias."""
 
-    def forward(self, hidden_states, *args, **kwargs):
+    def forward(self: Any, hidden_states, *args, **kwargs):
         size = getattr(self, "out_features", None) or self.nf
         if self.bias is None:
             return hidden_states.new_zeros(*hidden_states.shape[:-1], size)
@@ -33,17 +35,18 @@ class Emptied:
 class SkippedTensor:
     """A removed sub-block: its input goes on, through the emptied reader if that lies inside."""
 
-    def forward(self, hidden_states, *args, **kwargs):
+    def forward(self: Any, hidden_states, *args, **kwargs):
         for module in self.modules():
             if isinstance(module, Emptied):
-                return module(hidden_states)
+                emptied: Any = module
+                return emptied(hidden_states)
         return hidden_states
 
 
 class SkippedTuple(SkippedTensor):
     """The same where ``(output, attention weights)`` is expected."""
 
-    def forward(self, hidden_states, *args, **kwargs):
+    def forward(self: Any, hidden_states, *args, **kwargs):
         return super().forward(hidden_states), None
 
 
@@ -59,14 +62,14 @@ def become(module: nn.Module, behaviour: type) -> None:
 
 def resize(module: nn.Module, name: str, shape) -> None:
     """Give one parameter a smaller shape, and keep the sizes that its module remembers true."""
-    old = getattr(module, name)
+    old = module.get_parameter(name)
     if tuple(old.shape) != tuple(shape):
         smaller = old.data[tuple(slice(size) for size in shape)].clone()
         setattr(module, name, nn.Parameter(smaller, requires_grad=old.requires_grad))
     sync_sizes(module)
 
 
-def sync_sizes(module: nn.Module) -> None:
+def sync_sizes(module: Any) -> None:
     """Fields of Linear and Conv1D that repeat the shape of their weight."""
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
@@ -125,8 +128,8 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
 class Pruned:
     """Mixed into a stock model class: builds the stock model, then applies the edits in its config."""
 
-    def __init__(self, config, *args, **kwargs):
-        super().__init__(config, *args, **kwargs)
+    def __init__(self: Any, config, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)  # pyright: ignore[reportCallIssue]: of the stock class
         edits = (getattr(config, BLOCK, None) or {}).get("edits")
         if edits:
             with torch.no_grad():

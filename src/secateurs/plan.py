@@ -6,6 +6,7 @@ Model and data are read and checked, and one batch is timed; nothing is written.
 from __future__ import annotations
 
 import time
+from collections.abc import Sized
 
 import torch
 from rich.table import Table
@@ -42,7 +43,8 @@ def plan(recipe: Recipe) -> Table:
     for target in recipe.targets:
         rows.append((f"prune to {target}", f"folder {target.folder}", second * forwards["target"] + TABLE_SECONDS))
     if recipe.recover_epochs:
-        steps = recipe.recover_epochs * len(loaded.data.train or [])
+        rows_of_training = len(loaded.data.train) if isinstance(loaded.data.train, Sized) else 0
+        steps = recipe.recover_epochs * rows_of_training
         # forward and backward of the student (3), forward of the teacher (1)
         rows.append(("recover", f"{recipe.recover_epochs:g} epochs, each target", targets * steps * 4 * second))
     total = sum(seconds for *_, seconds in rows)

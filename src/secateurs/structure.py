@@ -78,7 +78,7 @@ class Group:
     layer: str
     stream: str
     norms: tuple[str, ...] = ()
-    attributes: Mapping[str, int] = field(default_factory=dict)
+    attributes: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:
         if self.size < 1:

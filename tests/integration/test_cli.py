@@ -68,6 +68,9 @@ def broken(place: Path) -> dict[str, Path]:
     made["labels"] = write_rows(
         place / "broken" / "labels" / "train.parquet", text=["a cat"] * 8, label=[0, 7] * 4
     ).parent
+    for split in ("test", "validation"):
+        write_rows(place / "broken" / "untrainable" / f"{split}.parquet", text=["a cat"] * 8, label=[0, 1] * 4)
+    made["untrainable"] = place / "broken" / "untrainable"
     (place / "broken" / "table.json").write_text("{}")
     made["table"] = place / "broken" / "table.json"
     (place / "broken" / "list.yaml").write_text("- 1\n- 2\n")
@@ -87,6 +90,7 @@ BAD: dict[str, tuple[str, str]] = {
     "data empty": ("--config {recipe} --data {empty}", "empty|no rows"),
     "column missing": ("--config {recipe} --text-column body", "body.*text"),
     "labels do not fit": ("--config {recipe} --data {labels}", "label.*7|7.*label"),
+    "nothing to recover on": ("--config {recipe} --data {untrainable} --recover-epochs 1", "recovery.*untrainable"),
     "no such task": ("--config {recipe} --task summarise", "summarise.*text_classification"),
     "no such method": ("--config {recipe} --method magic", "magic.*ziplm"),
     "no such preset": ("--config {recipe} --preset best", "best"),

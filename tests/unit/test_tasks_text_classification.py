@@ -143,7 +143,9 @@ def test_hidden_test_labels_count_as_none(tmp_path: Path) -> None:
 def test_without_labels_there_is_calibration_alone(tmp_path: Path) -> None:
     write_rows(tmp_path / "all.parquet", text=TEXTS)
     data = read(tmp_path)
-    assert (data.evaluation, data.train, data.calibration_labels) == (None, None, False)
+    assert (data.evaluation, data.calibration_labels) == (None, False)
+    assert data.train is not None  # distillation needs no labels
+    assert "labels" not in data.collate([data.train[0], data.train[1]])
     assert all("labels" not in batch for batch in data.calibration)
     with pytest.raises(DataError, match="no column 'mark'"):
         read(tmp_path, columns=Columns(label="mark"))

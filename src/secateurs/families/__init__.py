@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from secateurs.errors import UnsupportedModelError
 from secateurs.modeling_pruned import base_of
 from secateurs.structure import Structure
@@ -77,7 +79,7 @@ def model_types() -> list[str]:
     return sorted(_FAMILIES)
 
 
-def discover(model: PreTrainedModel) -> Structure:
+def discover(model: nn.Module) -> Structure:
     """What can be removed from this model, with paths relative to the model itself.
 
     Raises:
@@ -91,7 +93,8 @@ def discover(model: PreTrainedModel) -> Structure:
             "A new family is one file in secateurs/families"
         )
     base = base_of(model)
-    structure = _FAMILIES[kind](base).prefixed("" if base is model else f"{model.base_model_prefix}.")
+    prefix = "" if base is model else f"{getattr(model, 'base_model_prefix', '')}."
+    structure = _FAMILIES[kind](base).prefixed(prefix)
     if not len(structure):
         raise UnsupportedModelError(f"nothing is left to prune in this {kind} model: every head and neuron is gone")
     return structure

@@ -97,7 +97,7 @@ def _compressed(
     if metric is not None:
         values, vectors = np.linalg.eigh(metric.detach().to("cpu", torch.float64).numpy())
         weight = (vectors * np.sqrt(values.clip(min=0.0))).T @ weight
-    return np.linalg.qr(weight, mode="r") if weight.shape[0] > weight.shape[1] else weight
+    return np.asarray(np.linalg.qr(weight, mode="r")) if weight.shape[0] > weight.shape[1] else weight
 
 
 class _Run:

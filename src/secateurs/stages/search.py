@@ -47,7 +47,7 @@ def sensitivities(
     base = float(evaluate(around).mean())
     costs: dict[str, np.ndarray] = {}
     # Last layers first: a probe then runs the model from its own layer on, on the cached states of the incumbent.
-    for name in track(list(reversed(menus)), title):
+    for name in track(list(menus)[::-1], title):
         menu = menus[name]
         indices = _probe_levels(menu, menu.kept.index(around[name]), probes)
         measured = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -52,14 +53,15 @@ class Stitch:
 
     def linear(self, path: str) -> tuple[Float[Tensor, "out in"], Float[Tensor, " out"] | None]:
         """The dense weight, in Linear's orientation, and bias of any linear module."""
-        module = self.model.get_submodule(path)
-        weight = self._dense.get(f"{path}.weight", module.weight.data)
+        module: Any = self.model.get_submodule(path)
+        own: Tensor = module.weight.data
+        weight = self._dense.get(f"{path}.weight", own)
         bias = self._dense.get(f"{path}.bias", None if module.bias is None else module.bias.data)
         return self.oriented(path, weight), bias
 
     def oriented(self, path: str, weight: Tensor) -> Tensor:
         """From Linear's orientation to that of the module at ``path``, or back, in the type of its weight."""
-        module = self.model.get_submodule(path)
+        module: Any = self.model.get_submodule(path)
         return (weight if isinstance(module, nn.Linear) else weight.T).to(module.weight).contiguous()
 
     def replace(self, parameters: Mapping[str, Tensor]) -> None:
@@ -149,7 +151,7 @@ class Stitch:
             module, _, field = path.rpartition(".")
             setattr(self.model.get_submodule(module), field, per_unit * kept)
         for parameter in {cut.parameter for cut in group.cuts}:
-            module = self.model.get_submodule(parameter.rpartition(".")[0])
+            module: Any = self.model.get_submodule(parameter.rpartition(".")[0])
             if isinstance(module, nn.Linear):
                 module.out_features, module.in_features = module.weight.shape
             elif hasattr(module, "nf"):

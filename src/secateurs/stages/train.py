@@ -1,9 +1,8 @@
-"""Recovery: train the shrunk model to do what its dense teacher does, with ``transformers.Trainer``.
+"""The one training loop: ``transformers.Trainer``, with whatever is to be minimised.
 
-Loss, per batch: ``divergence(student, teacher)`` of the task signal (KL of the logits, cosine of embeddings) plus
-SquareHead (Kurtic et al., 2310.06927, eq. 2): for every layer the squared distance of student and teacher hidden
-states over non-padded tokens, relative to the teacher's squared norm. Depth and hidden size do not change, so layers
-match one to one.
+Recovery, CoFi and FLOP differ in their loss, in which parameters learn how fast, and in what is done after a step:
+that is an ``Objective``. Data loading, accumulation, mixed precision, several processes, checkpoints and taking up a
+killed run are the Trainer's.
 """
 
 from __future__ import annotations
@@ -13,26 +12,26 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from secateurs.errors import CheckpointError, RecipeError, SecateursError
 
-__all__ = ["Recovery", "recover", "square_head"]
+__all__ = ["Objective", "Training", "train"]
 
 logger = logging.getLogger(__name__)
 
-EPSILON = torch.finfo(torch.bfloat16).eps
+OWN_RATE = "own_rate"
+"""Key of an optimiser group whose learning rate the schedule leaves alone."""
 
 
 @dataclass(frozen=True)
-class Recovery:
+class Training:
     """How long and how to train.
 
     Args:
@@ -40,9 +39,6 @@ class Recovery:
         learning_rate: peak of AdamW, linear to 0.
         batch_size: sequences a step.
         warmup: fraction of the steps.
-        logits: weight of the signal's divergence.
-        hidden: weight of the SquareHead term.
-        task: weight of the task's own loss (needs labels).
         bf16: train in bf16 autocast.
         checkpoint_steps: steps between checkpoints a killed run can be taken up from; 0 = none.
     """
@@ -51,53 +47,50 @@ class Recovery:
     learning_rate: float = 5e-5
     batch_size: int = 32
     warmup: float = 0.05
-    logits: float = 1.0
-    hidden: float = 1.0
-    task: float = 0.0
     bf16: bool = False
     checkpoint_steps: int = 500
 
 
-def square_head(
-    student: tuple[Float[Tensor, "batch sequence hidden"], ...],
-    teacher: tuple[Float[Tensor, "batch sequence hidden"], ...],
-    tokens: Bool[Tensor, "batch sequence"],
-) -> Float[Tensor, ""]:
-    """``mean over layers of ||s_k - t_k||^2 / (||t_k||^2 + eps)`` over the tokens that count.
+class Objective(Protocol):
+    """What is minimised."""
 
-    Index 0 (the embeddings) is left out: pruning does not change it. Differs from the source in taking the mean over
-    layers instead of their sum, so that the weight does not depend on depth.
-    """
-    terms = []
-    for ours, theirs in zip(student[1:], teacher[1:], strict=True):
-        wanted = theirs[tokens].float()
-        terms.append((ours[tokens].float() - wanted).pow(2).mean() / (wanted.pow(2).mean() + EPSILON))
-    return torch.stack(terms).mean()
+    name: str
+    """For messages: "recovery", "pruning"."""
+
+    def loss(self, model: nn.Module, inputs: dict[str, Tensor], step: int) -> Tensor:
+        """The loss of one batch; ``model`` may be wrapped for several processes, and must be called as it is."""
+        ...
+
+    def groups(self, model: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+        """Parameter groups for AdamW. A group with ``own_rate: True`` keeps its rate while the schedule runs."""
+        ...
+
+    def stepped(self, model: nn.Module) -> None:
+        """Called after every step of the optimiser."""
+        ...
 
 
-def recover(
-    student: nn.Module,
-    teacher: nn.Module,
-    task: Any,
+def train(
+    model: nn.Module,
+    objective: Objective,
     data: Any,
     collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
-    how: Recovery,
+    how: Training,
     folder: Path,
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
     callbacks: tuple[Any, ...] = (),
 ) -> dict[str, float]:
-    """Train ``student`` in place.
+    """Train ``model`` in place, and leave it in evaluation mode.
 
     Args:
-        student: the shrunk model.
-        teacher: the dense model, on the same device.
-        task: whose ``signal`` and ``divergence`` are matched.
+        model: on ``device``.
+        objective: what is minimised.
         data: rows for the trainer.
         collate: rows -> batch.
-        how: see ``Recovery``.
-        folder: for checkpoints; a run killed during recovery goes on from the last of them.
+        how: see ``Training``.
+        folder: for checkpoints; a run killed while it trains goes on from the last of them.
 
     Returns:
         ``steps`` and the mean training ``loss``.
@@ -108,7 +101,7 @@ def recover(
         SecateursError: the loss became NaN.
     """
     if data is None or len(data) == 0:
-        raise RecipeError("recovery needs a training split; the data has none. Give one, or use --recover-epochs 0")
+        raise RecipeError(f"{objective.name} needs a training split; the data has none")
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     arguments = TrainingArguments(
@@ -134,50 +127,79 @@ def recover(
         dataloader_pin_memory=False,
         label_names=["labels"],
     )
-    student.train()
-    teacher.eval()
+    model.train()
     try:
-        trainer = _Distiller(
-            model=student, args=arguments, train_dataset=data, data_collator=collate, callbacks=list(callbacks)
+        trainer = _Minimiser(
+            objective,
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            data_collator=collate,
+            callbacks=[_AfterStep(objective), *callbacks],
         )
-        trainer.prepare_distillation(teacher, task, how)
         last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
         result = trainer.train(resume_from_checkpoint=last)
     except OSError as error:
         raise CheckpointError(
-            f"recovery could not write a checkpoint under {folder}: {error.strerror or error}"
+            f"{objective.name} could not write a checkpoint under {folder}: {error.strerror or error}"
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-        student.eval()
+        model.eval()
     return {"steps": float(result.global_step), "loss": float(result.training_loss)}
 
 
-class _Distiller(Trainer):
-    """``Trainer`` with the distillation loss; the loop is not ours."""
+class _Minimiser(Trainer):
+    """``Trainer`` with an objective in place of the model's own loss; the loop is not ours."""
 
-    def prepare_distillation(self, teacher: nn.Module, task: Any, how: Recovery) -> None:
-        self.teacher, self.task, self.how = teacher, task, how
+    def __init__(self, objective: Objective, **options: Any) -> None:
+        super().__init__(**options)
+        self.objective = objective
         # Without this Trainer rescales the loss by tokens, which only fits losses summed by the model itself.
         self.model_accepts_loss_kwargs = False
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
-        features = {name: value for name, value in inputs.items() if name != "labels"}
-        outputs = model(**features, output_hidden_states=True)
-        with torch.no_grad():
-            wanted = self.teacher(**features, output_hidden_states=True)
-        tokens = inputs["attention_mask"].bool()
-        loss = outputs.hidden_states[0].new_zeros((), dtype=torch.float32)
-        if self.how.logits:
-            divergence = self.task.divergence(self.task.signal(outputs, inputs), self.task.signal(wanted, inputs))
-            loss = loss + self.how.logits * divergence.mean()
-        if self.how.hidden:
-            loss = loss + self.how.hidden * square_head(outputs.hidden_states, wanted.hidden_states, tokens)
-        if self.how.task:
-            loss = loss + self.how.task * self.task.loss(outputs, inputs)
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            groups = self.objective.groups(self.model, self.args.learning_rate)
+            self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate, weight_decay=0.0)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+            scheduler.lr_lambdas = [
+                _unchanged if group.get(OWN_RATE) else schedule
+                for group, schedule in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True)
+            ]
+        return scheduler
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        loss = self.objective.loss(model, inputs, self.state.global_step)
         if not math.isfinite(loss.item()):
             raise SecateursError(
-                f"the loss became {loss.item()} at step {self.state.global_step} of recovery; "
+                f"the loss became {loss.item()} at step {self.state.global_step} of {self.objective.name}; "
                 "lower --learning-rate, or train in float32"
             )
-        return (loss, outputs) if return_outputs else loss
+        return (loss, None) if return_outputs else loss
+
+
+class _AfterStep(TrainerCallback):
+    """Lets the objective act after every step."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.objective.stepped(given["model"])
+
+
+def _unchanged(step: int) -> float:
+    return 1.0

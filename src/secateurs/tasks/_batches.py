@@ -41,7 +41,8 @@ class Encode:
         """Raises:
         DataError: vocabulary or sequence length exceed what the model was built for.
         """
-        entries = model.get_input_embeddings().weight.shape[0]
+        embeddings: Any = model.get_input_embeddings()
+        entries = embeddings.weight.shape[0]
         if len(tokenizer) > entries:
             raise DataError(
                 f"the tokenizer has {len(tokenizer)} tokens and the model embeds {entries}; "
@@ -80,7 +81,7 @@ class Collate:
     @classmethod
     def like(cls, tokenizer: PreTrainedTokenizerBase) -> Collate:
         """Pads with the padding token, or with its end-of-text stand-in."""
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        pad: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         return cls(int(pad or 0))
 
     def __call__(self, rows: list[Row]) -> Batch:

@@ -26,7 +26,7 @@ def is_path(source: str) -> bool:
     return Path(source).expanduser().exists() or source[:1] in ("/", ".", "~", "\\") or source.count("/") > 1
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line with words of an error of another library."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
@@ -49,7 +49,8 @@ def load(
     _check_finite(model, source)
     tokenizer = _load_tokenizer(location, options)
     _ensure_padding(model, tokenizer, source)
-    return model.to(device).eval(), tokenizer
+    model.to(device)  # pyright: ignore[reportArgumentType]: the decorator of transformers hides the signature
+    return model.eval(), tokenizer
 
 
 def _location(source: str, subfolder: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import DataError
 from secateurs.tasks._loading import first_line, is_path
@@ -99,7 +99,7 @@ def read_file(*paths: Path) -> Dataset:
     kind = READERS.get(paths[0].suffix.lower())
     if kind is None:
         raise DataError(f"cannot read {paths[0]}: known kinds of file are {', '.join(READERS)}")
-    options = {"sep": "\t"} if paths[0].suffix.lower() == ".tsv" else {}
+    options: dict[str, Any] = {"sep": "\t"} if paths[0].suffix.lower() == ".tsv" else {}
     try:
         with _quiet():
             if kind == "parquet" and (empty := _without_rows(paths)) is not None:

@@ -27,7 +27,7 @@ def joined(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
     of one text and end with a line break."""
     rows = [text.removesuffix("\n") for text in texts]
     documents = any("\n" in row for row in rows)
-    end = (tokenizer.eos_token or "\n") if documents else "\n"
+    end = str(tokenizer.eos_token or "\n") if documents else "\n"
     return [row + end for row in rows]
 
 
@@ -93,8 +93,8 @@ class Windows(Dataset[dict[str, Any]]):
     def opening(self) -> list[int]:
         """The tokens that the tokenizer puts in front of every text."""
         tokenizer = self.encode.tokenizer
-        start = tokenizer.bos_token_id
-        first = tokenizer("a")["input_ids"][:1]
+        start: Any = tokenizer.bos_token_id
+        first: Any = tokenizer("a")["input_ids"][:1]
         return [start] if start is not None and first == [start] else []
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:

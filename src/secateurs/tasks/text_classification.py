@@ -68,7 +68,7 @@ class TextClassification(Task):
             calibration=calibration,
             calibration_labels=labelled,
             evaluation=ordered_batches(held_out, batch_size).batches if held_out is not None else None,
-            train=rows if labelled and division.trainable else None,
+            train=rows if division.trainable else None,
             collate=Collate.like(tokenizer),
             description=(
                 f"{source}: {count} of {len(rows)} {division.rows_name} rows to calibrate, "
