@@ -9,7 +9,11 @@ import torch
 import transformers
 from torch import Tensor
 
-__all__ = ["DECODERS", "VOCABULARY", "batch", "fill", "tiny_model"]
+from secateurs.families import discover
+from secateurs.mask import Mask
+from secateurs.shrink import shrink
+
+__all__ = ["DECODERS", "VOCABULARY", "batch", "fill", "tiny_model", "without_layer"]
 
 VOCABULARY = 50
 
@@ -115,3 +119,12 @@ def batch(*, length: int = 11, padding: str | None = None, seed: int = 1) -> Map
         elif padding == "left":
             present[row, :short] = 0
     return {"input_ids": tokens.masked_fill(present == 0, 1), "attention_mask": present}
+
+
+def without_layer(model_type: str, index: int | None) -> Any:
+    """A tiny model whose layer ``index`` was pruned away whole: it still adds its biases and norms."""
+    model = tiny_model(model_type)
+    structure = discover(model)
+    layer = None if index is None else list(structure.layers)[index]
+    gone = {group.name: torch.arange(0) for group in structure if group.layer == layer}
+    return shrink(model, structure, Mask.from_units(structure, gone))

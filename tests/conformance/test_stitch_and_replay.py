@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from secateurs.families import discover, model_types
+from secateurs.layers import layer_paths
 from secateurs.mask import Mask
 from secateurs.shrink import shrink
 from secateurs.stages.replay import Replay
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Structure
-from tiny_models import batch, tiny_model
+from tiny_models import batch, tiny_model, without_layer
 
 
 def odd_units(structure: Structure) -> dict[str, torch.Tensor]:
@@ -67,12 +68,13 @@ def test_stitched_equals_shrunk_and_reset_is_exact(model_type: str) -> None:
     assert {name: value.shape for name, value in model.named_parameters()} == names
 
 
+@pytest.mark.parametrize("gone", [None, 1, 2])
 @pytest.mark.parametrize("model_type", model_types())
-def test_replay_from_any_layer_equals_a_whole_run(model_type: str) -> None:
-    model = tiny_model(model_type)
+def test_replay_from_any_layer_equals_a_whole_run(model_type: str, gone: int | None) -> None:
+    model = without_layer(model_type, gone)
     structure = discover(model)
     batches = [dict(batch(padding="right", seed=seed)) for seed in (1, 2)]
-    replay = Replay(model, list(structure.layers), batches)
+    replay = Replay(model, layer_paths(model, structure), batches)
 
     def read(outputs: Any, inputs: Any) -> torch.Tensor:
         return outputs.logits
@@ -90,7 +92,7 @@ def test_replay_from_any_layer_equals_a_whole_run(model_type: str) -> None:
         torch.testing.assert_close(ours, whole, rtol=0, atol=1e-12)
         assert not torch.equal(ours, old)
     # Without room for the states everything is computed again, and comes out the same.
-    poor = Replay(model, list(structure.layers), batches, memory_bytes=0)
+    poor = Replay(model, layer_paths(model, structure), batches, memory_bytes=0)
     for ours, whole in zip(poor.record(read), changed, strict=True):
         torch.testing.assert_close(ours, whole, rtol=0, atol=1e-12)
     for ours, whole in zip(poor.run(read, last), changed, strict=True):

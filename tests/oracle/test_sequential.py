@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from secateurs.families import discover, model_types
 from secateurs.job import Job
+from secateurs.layers import layer_paths
 from secateurs.methods._context import SCARCE, in_context
 from secateurs.numerics.hessian import Moments, damped
 from secateurs.numerics.regression import Sums
@@ -19,7 +20,7 @@ from secateurs.stages.levels import Level, LevelDatabase, Projection
 from secateurs.stages.sequential import in_order
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Group
-from tiny_models import DECODERS, batch, tiny_model
+from tiny_models import DECODERS, batch, tiny_model, without_layer
 
 
 def prepared(model_type: str, folder: Path):
@@ -152,6 +153,31 @@ def test_the_first_reader_is_found_and_shared_weights_are_left_alone() -> None:
         assert found(AutoModelForSequenceClassification.from_config(tiny_model(model_type).config)) == path
     assert found(tiny_model("gpt2")) is None  # the output embedding is the input embedding
     assert found(tiny_model("llama")) == "lm_head"
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
+def test_a_layer_that_was_pruned_away_still_counts(model_type: str, gone: int) -> None:
+    """With nothing to make good, what every projection should put out is what it does put out."""
+    model = without_layer(model_type, gone).float()
+    structure = discover(model)
+    stitch = Stitch(model, structure)
+    batches = [dict(batch(length=12, padding="right", seed=seed)) for seed in range(2)]
+    solved = []
+
+    def solve(group: Group, sums: Sums) -> Level:
+        weight, bias = stitch.weight(group.name), stitch.bias(group.name)
+        wanted, shift = sums.solve(weight, bias, 0.1)
+        torch.testing.assert_close(wanted, weight, rtol=0, atol=0.1)  # the forwards are in bfloat16
+        if bias is not None:
+            torch.testing.assert_close(shift, bias, rtol=0, atol=0.1)
+        solved.append(group.name)
+        return Level(torch.arange(group.size), weight, bias)
+
+    in_order(stitch, batches, solve)
+    assert solved == [group.name for group in structure]
+    head = first_reader(model, structure, batches[0])
+    assert head is None or not head.startswith(tuple(layer_paths(model, structure)))
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])

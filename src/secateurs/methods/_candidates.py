@@ -13,6 +13,7 @@ from secateurs.allocation import Menu
 from secateurs.arithmetic import fast
 from secateurs.cost import LatencyTable
 from secateurs.job import Job
+from secateurs.layers import layer_paths
 from secateurs.stages.levels import LevelDatabase, Projection
 from secateurs.stages.replay import Replay
 from secateurs.stages.stitch import Stitch
@@ -97,7 +98,7 @@ class Objective:
         self.task = job.task
         structure = job.structure
         self.layer_of = {group.name: group.layer for group in structure}
-        self.replay = Replay(job.model, list(structure.layers), batches, job.device, quick=True)
+        self.replay = Replay(job.model, layer_paths(job.model, structure), batches, job.device, quick=True)
         stitched.apply(structure.sizes)
         self.settled = structure.sizes
         self.teacher = self.replay.record(self._signal)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from secateurs.layers import layer_paths
 from secateurs.structure import Structure
 
 __all__ = ["first_reader"]
@@ -21,7 +22,7 @@ def first_reader(
     A pooler, the first half of a classification head, an output embedding. ``None`` where there is none, or where its
     weight is shared (tied embeddings): a shared weight has other duties than to read this stream.
     """
-    layers = list(structure.layers)
+    layers = layer_paths(model, structure)
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):

@@ -23,6 +23,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from secateurs.arithmetic import fast
+from secateurs.layers import layer_paths
 from secateurs.numerics.regression import Sums
 from secateurs.structure import Group, Structure
 
@@ -121,9 +122,9 @@ def in_order(
         return sums
 
     solved: dict[str, Any] = {}
-    for path, groups in track(list(structure.layers.items()), title):
+    for path in track(layer_paths(model, structure), title):
         layer = model.get_submodule(path)
-        for group in groups:
+        for group in structure.layers.get(path, ()):
             run = partial(_layer, layer, path)
             if correct is not None:
                 drift = gather(partial(_drift, model, run, group.feeders[0], group.name), entries)
@@ -163,7 +164,7 @@ def _observe(model: nn.Module, structure: Structure, inputs: Batch, head: str | 
     handles = [
         *(
             model.get_submodule(path).register_forward_pre_hook(keep_call(path), with_kwargs=True)
-            for path in structure.layers
+            for path in layer_paths(model, structure)
         ),
         *(watch(group.feeders[0], seen.reads, group.name) for group in structure),
         *(watch(group.stream, seen.streams, group.name) for group in structure),
