@@ -16,7 +16,7 @@ $(VENV)/.test: pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(VENV)/.demo
-	$(BIN)/secateurs demo
+	$(BIN)/secateurs demo --resume
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .

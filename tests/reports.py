@@ -98,7 +98,6 @@ def report(layers: int = 12, *, method: str = "ziplm", qualities: tuple[float, .
         command="secateurs prune recipe.yaml",
         created="2025-03-02T10:00:00+00:00",
         latency_table=latency_table(layers).to_dict(),
-        prediction_error=0.018,
         auto_class="AutoModelForSequenceClassification",
         pipeline_tag="text-classification",
     )
@@ -130,4 +129,4 @@ def sparse(original: Report) -> Report:
         )
         for model in original.models
     ]
-    return replace(original, models=models, latency_table=None, prediction_error=None, target_kind="sparsity")
+    return replace(original, models=models, latency_table=None, target_kind="sparsity")

@@ -86,7 +86,7 @@ def prune(
     if dry_run:
         from secateurs.plan import plan
 
-        console.print(plan(recipe))
+        console.print(plan(recipe, out, resume=resume))
         return
     if out is None:
         raise RecipeError("--out is missing: name a folder for the models and the report")
@@ -161,6 +161,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Write one page over all of them here.")] = None,
 ) -> None:
     """Print the results of runs, and draw several on one page."""
+    from secateurs.artefact import write
     from secateurs.console import console, logs
     from secateurs.report import Report, render
     from secateurs.report.terminal import table
@@ -172,7 +173,7 @@ def report(
     page = out or (folders[0] / "report.html" if len(folders) == 1 and folders[0].is_dir() else None)
     if page is None:
         raise RecipeError("several runs were given: name the page with --out FILE.html")
-    page.write_text(render(reports))
+    write(page, lambda partial: partial.write_text(render(reports)))
     console.print(f"report: {page}", soft_wrap=True, highlight=False)
 
 
@@ -212,6 +213,12 @@ def main() -> None:
 
         errors.print(f"secateurs: {error}", style="bold red", soft_wrap=True, markup=False, highlight=False)
         sys.exit(2)
+    except OSError as error:  # a path that cannot be read or written
+        from secateurs.console import errors
+
+        told = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        errors.print(f"secateurs: {told}", style="bold red", soft_wrap=True, markup=False, highlight=False)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -240,7 +247,10 @@ def _assignments(pairs: list[str]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise RecipeError(f"--set takes name=value, not {pair!r}")
-        values[name.strip().replace("-", "_")] = yaml.safe_load(value)
+        try:
+            values[name.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise RecipeError(f"--set {pair}: the value is not readable as YAML") from None
     return values
 
 

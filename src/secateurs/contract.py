@@ -47,7 +47,7 @@ class Attempt:
         dense: timing of the dense model in that measurement.
         pruned: timing of the shrunk model.
         number: 1 for the first.
-        met: the contract holds.
+        met: the contract holds; ``None`` if timings here cannot judge that.
     """
 
     mask: Mask
@@ -56,7 +56,7 @@ class Attempt:
     dense: Timing
     pruned: Timing
     number: int
-    met: bool
+    met: bool | None
 
 
 def keep(
@@ -101,7 +101,7 @@ def keep(
                 break
             if mask is None:
                 break
-            attempt = _time(target, table, mask, measure, place, number, tolerance)
+            attempt = _time(target, table, mask, measure, place, number, tolerance if enforce else None)
         done.append(attempt)
         logger.info("%s, attempt %d: measured %.3fx", target, number, attempt.speed.median)
         if attempt.met or not enforce:
@@ -144,7 +144,7 @@ def _time(
     measure: Measure,
     place: Path,
     number: int,
-    tolerance: float,
+    tolerance: float | None,
 ) -> Attempt:
     """Measure and write down."""
     measured = measure(mask)
@@ -156,7 +156,7 @@ def _time(
         measured.timings["dense"],
         measured.timings["pruned"],
         number,
-        target.value <= speed.median <= target.value * (1 + tolerance),
+        None if tolerance is None else target.value <= speed.median <= target.value * (1 + tolerance),
     )
     write(place / "mask.safetensors", mask.save)
     record = {

@@ -239,5 +239,7 @@ class LatencyTable:
             raise CheckpointError(
                 f"no latency table at {path}; write one with `secateurs measure MODEL --table {path}`"
             ) from None
+        except OSError as error:
+            raise CheckpointError(f"cannot read the latency table {path}: {error.strerror or error}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path} is not a latency table of Secateurs ({error!r})") from None

@@ -32,6 +32,10 @@ from secateurs.tasks import Score
 __all__ = ["Work", "deliver", "evaluation", "measured_here", "record"]
 
 
+MEASURE_SECONDS = 60.0
+"""After this long a measurement ends, even if its interval is still wider than asked for."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What all targets share."""
@@ -49,7 +53,7 @@ class Work:
         """Dense, and dense shrunk to a mask, interleaved in this process."""
         shrunk = shrink(copy.deepcopy(self.teacher), self.loaded.structure, mask)
         models = {"dense": self.teacher, "pruned": shrunk}
-        return compare(models, self.loaded.environment, seed=self.loaded.recipe.seed)
+        return compare(models, self.loaded.environment, seed=self.loaded.recipe.seed, seconds=MEASURE_SECONDS)
 
     def build(self, mask: Mask) -> tuple[Any, Mask]:
         """The shrunk model with its final weights, and which units it kept."""

@@ -33,7 +33,7 @@ def find_model(folder: Path) -> str:
     Raises:
         CheckpointError: neither the hub nor the package has it, or the weights are not the ones they should be.
     """
-    found = _packaged() or _downloaded(folder)
+    found = _downloaded(folder) or _packaged()
     if found is None:
         raise CheckpointError(
             f"the demo needs {HUB_ID}: the hub cannot be reached, and the package {PACKAGE.replace('_', '-')} "
@@ -79,7 +79,7 @@ def _downloaded(folder: Path) -> Path | None:
 
     wanted = ["*.json", "*.txt", "model.safetensors", "1_Pooling/*"]
     try:
-        return Path(snapshot_download(HUB_ID, allow_patterns=wanted, local_dir=folder / "model"))
+        return Path(snapshot_download(HUB_ID, allow_patterns=wanted, local_dir=folder / "model", etag_timeout=5))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         logger.info("the hub cannot be reached: %s", error)
         return None

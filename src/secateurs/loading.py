@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
+from secateurs.clock import timer
 from secateurs.environment import Environment
 from secateurs.errors import RecipeError
 from secateurs.methods import method as find_method
 from secateurs.recipe import Recipe
+from secateurs.runtimes import runtime
 from secateurs.structure import Structure
 from secateurs.tasks import Batch, Columns, TaskData
 from secateurs.tasks import task as find_task
@@ -59,6 +61,8 @@ def load(recipe: Recipe) -> Loaded:
     method = find_method(recipe.method.replace("-", "_"), recipe.preset, **recipe.hyperparameters)
     environment = recipe.environment
     check(environment)
+    timer(environment)
+    runtime(environment.runtime)
     model, tokenizer = task.load(
         recipe.model, dtype=torch.float32, device=recipe.device, trust_remote_code=recipe.trust_remote_code
     )

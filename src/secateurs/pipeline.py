@@ -27,7 +27,7 @@ from secateurs.loading import Loaded, load
 from secateurs.provenance import commit, versions
 from secateurs.recipe import Recipe
 from secateurs.report import ModelResult, Report
-from secateurs.run_folder import open_folder
+from secateurs.run_folder import check_folder, claim_folder
 from secateurs.stages.latency import measure_table
 from secateurs.tasks import Score
 
@@ -65,9 +65,10 @@ def run(
         SecateursError: one line that says what to do.
     """
     folder = Path(folder)
-    open_folder(folder, recipe, resume=resume)
+    check_folder(folder, recipe, resume=resume)
     clock = Laps()
     loaded = load(recipe)
+    claim_folder(folder, recipe)
     clock.lap("load")
     table = _latency(loaded, folder, track)
     clock.lap("latency")
@@ -141,9 +142,11 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
         )
     if not measured_here(table, loaded.environment):
         notes.append(
-            f"The latency table was measured elsewhere ({table.machine.get('processor')}, {table.environment}): "
-            "the speed-ups measured here say nothing about that machine."
+            f"The latency table is of {table.environment} on {table.machine.get('processor')}: the speed-ups measured "
+            "here say nothing about that, and were not held to the targets."
         )
+    if recipe.recover_epochs:
+        notes.append("Recovery trained on the texts the divergence is taken on; the metric's texts it has not seen.")
     return Report(
         name=f"{recipe.name or Path(recipe.model).name} {recipe.method}",
         model=recipe.model,

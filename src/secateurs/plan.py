@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sized
+from pathlib import Path
 
 import torch
 from rich.table import Table
 
-from secateurs.cost import ParameterCost
+from secateurs.cost import LatencyTable, ParameterCost
 from secateurs.loading import Loaded, load
 from secateurs.recipe import Recipe
+from secateurs.run_folder import check_folder
 
 __all__ = ["plan"]
 
@@ -21,13 +23,25 @@ TABLE_SECONDS = 25.0
 """A latency table stops adding rounds after about this long; so does one contract measurement."""
 
 
-def plan(recipe: Recipe) -> Table:
+def plan(recipe: Recipe, folder: Path | None = None, *, resume: bool = False) -> Table:
     """One row a stage.
+
+    Args:
+        recipe: what would be done.
+        folder: where its results would go, if that is known already.
+        resume: go on with the run in it.
 
     Raises:
         SecateursError: whatever would stop the run at its start.
     """
+    if folder is not None:
+        check_folder(folder, recipe, resume=resume)
     loaded = load(recipe)
+    if recipe.latency_table:
+        given = LatencyTable.load(Path(recipe.latency_table))
+        given.check_groups(group.name for group in loaded.structure)
+        for target in recipe.targets:
+            target.budget(given)
     second = _seconds_a_sequence(loaded)
     samples = sum(len(batch["input_ids"]) for batch in loaded.data.calibration)
     forwards = loaded.method.forwards(loaded.structure, samples)

@@ -81,6 +81,9 @@ class Recipe(BaseModel):
         for target in value:
             if not target > 1:
                 raise ValueError(f"a speed-up of {target:g} asks for nothing; give a number greater than 1")
+        folders = {Speedup(target).folder for target in set(value)}
+        if len(folders) < len(set(value)):
+            raise ValueError("two targets share a folder name; let them differ by at least 0.01")
         return tuple(sorted(set(value)))
 
     @model_validator(mode="after")
@@ -113,10 +116,13 @@ class Recipe(BaseModel):
             values = yaml.safe_load(Path(path).read_text())
         except FileNotFoundError:
             raise RecipeError(f"no recipe at {path}") from None
-        except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise RecipeError(f"{path} holds {type(values).__name__}, not a mapping of recipe fields")
+        for name in ("columns", "hyperparameters"):  # single entries win, not whole mappings
+            if isinstance(values.get(name), dict) and isinstance(changes.get(name), dict):
+                changes[name] = {**values[name], **changes[name]}
         return cls.of({**values, **changes})
 
     def to_yaml(self) -> str:

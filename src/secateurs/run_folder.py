@@ -1,38 +1,64 @@
-"""The folder of a run: a new one, or that of the same recipe."""
+"""The folder of a run: a new one, that of a run which never began, or that of the same recipe."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from secateurs.artefact import write
 from secateurs.errors import RecipeError
 from secateurs.recipe import Recipe
 
-__all__ = ["open_folder"]
+__all__ = ["check_folder", "claim_folder"]
+
+BEFORE_THE_WORK = {"recipe.yaml", "latency.json"}
+"""What a run leaves behind that was refused before its work began (an unreachable target)."""
 
 
-def open_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Make the folder and write the recipe into it, or check that it holds a run of this very recipe.
+def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Refuse a folder that this run must not write to. Nothing is changed.
 
     Raises:
         RecipeError: the folder is in use, or holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"{folder} is a file; name a folder for the results")
+    held = _held(folder)
+    if held <= BEFORE_THE_WORK:
+        return
+    if not resume:
+        raise RecipeError(f"{folder} is not empty; name another folder, or add --resume to go on with the run in it")
+    if "recipe.yaml" not in held:
+        raise RecipeError(f"{folder} holds no run (no recipe.yaml); name the folder of the run to resume")
+    earlier = Recipe.load(folder / "recipe.yaml")
+    changed = [name for name in Recipe.model_fields if getattr(earlier, name) != getattr(recipe, name)]
+    if changed:
+        raise RecipeError(
+            f"{folder} holds a run of another recipe ({', '.join(changed)} differ); resume with the same one"
+        )
+
+
+def claim_folder(folder: Path, recipe: Recipe) -> None:
+    """Write the recipe into a folder that passed the check; what a killed run left half-written goes.
+
+    Raises:
         CheckpointError: it cannot be written.
     """
     saved = folder / "recipe.yaml"
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"{folder} is a file; name a folder for the results")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not resume:
-            raise RecipeError(
-                f"{folder} is not empty; name another folder, or add --resume to go on with the run in it"
-            )
-        if not saved.is_file():
-            raise RecipeError(f"{folder} holds no run (no recipe.yaml); name the folder of the run to resume")
-        earlier = Recipe.load(saved)
-        changed = [name for name in Recipe.model_fields if getattr(earlier, name) != getattr(recipe, name)]
-        if changed:
-            raise RecipeError(
-                f"{folder} holds a run of another recipe ({', '.join(changed)} differ); resume with the same one"
-            )
-        return
-    write(saved, lambda partial: partial.write_text(recipe.to_yaml()))
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if _half_written(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if _held(folder) <= BEFORE_THE_WORK and (not saved.is_file() or Recipe.load(saved) != recipe):
+            (folder / "latency.json").unlink(missing_ok=True)  # perhaps of another model or environment
+            saved.unlink(missing_ok=True)
+    if not saved.is_file():
+        write(saved, lambda partial: partial.write_text(recipe.to_yaml()))
+
+
+def _held(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not _half_written(path)} if folder.is_dir() else set()
+
+
+def _half_written(path: Path) -> bool:
+    return path.name.startswith(".") and path.suffix in (".partial", ".older")

@@ -11,10 +11,11 @@ from rich.table import Table
 
 from secateurs import checkpoint
 from secateurs.environment import Clock, Environment
-from secateurs.errors import CheckpointError, RecipeError
+from secateurs.errors import CheckpointError, RecipeError, UnsupportedModelError
 from secateurs.families import discover
 from secateurs.stages.latency import measure_table
 from secateurs.stages.measure import compare
+from secateurs.tasks._loading import first_line
 from secateurs.workload import check
 
 __all__ = ["compare_models", "environment_of", "load_model", "write_table"]
@@ -50,7 +51,13 @@ def compare_models(
     loaded = {name: load_model(name, trust).to(environment.device) for name in models}
     if len(loaded) < len(models):
         raise RecipeError("the same model was given twice")
-    measured = compare(loaded, environment, baseline=models[0], seconds=seconds, seed=seed, track=track)
+    try:
+        measured = compare(loaded, environment, baseline=models[0], seconds=seconds, seed=seed, track=track)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise UnsupportedModelError(
+            f"{' and '.join(models)} cannot be timed together on the same token ids ({first_line(error)}); "
+            "encoders and decoders over one vocabulary can"
+        ) from None
     table = Table("model", "latency", "quartiles", "per second", "speed-up", "95 % interval", title=str(environment))
     for name, timing in measured.timings.items():
         speed = measured.speedups[name]

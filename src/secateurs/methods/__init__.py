@@ -11,6 +11,8 @@ import pkgutil
 from dataclasses import fields
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from secateurs.errors import RecipeError
 from secateurs.job import Method
 
@@ -44,4 +46,9 @@ def method(name: str, preset: str = "default", **hyperparameters: Any) -> Method
     wrong = sorted(set(hyperparameters) - set(known))
     if wrong:
         raise RecipeError(f"the method {name} has no hyper-parameter {wrong[0]!r}; it has {', '.join(known) or 'none'}")
-    return cls(**{**presets[preset], **hyperparameters})
+    try:
+        return TypeAdapter(cls).validate_python({**presets[preset], **hyperparameters})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise RecipeError(f"the method {name}: {field}: {problem['msg']} (given: {problem['input']!r})") from None

@@ -30,8 +30,12 @@ def table_of(budget: Budget) -> LatencyTable:
 
 
 def projections(stitch: Stitch) -> dict[str, Projection]:
-    """The dense output projection of every group."""
-    return {group.name: Projection(stitch.weight(group.name), stitch.bias(group.name)) for group in stitch.structure}
+    """The dense output projection of every group, on the CPU: that is where levels are worked out."""
+    found = {}
+    for group in stitch.structure:
+        bias = stitch.bias(group.name)
+        found[group.name] = Projection(stitch.weight(group.name).cpu(), None if bias is None else bias.cpu())
+    return found
 
 
 def menus(

@@ -82,8 +82,10 @@ class ZipLM:
             raise RecipeError(f"ziplm: ratio must lie between 0 and 1, not {self.ratio:g}")
         if (least := min(self.damping, self.refit_damping, self.drift_damping or 0.0)) < 0:
             raise RecipeError(f"ziplm: damping must not be negative, not {least:g}")
-        if self.probes < 3:
-            raise RecipeError(f"ziplm: probes must be at least 3, not {self.probes}")
+        lowest = {"probes": 3, "search_samples": 2, "rounds": 0, "steps": 0, "inits": 1}
+        for field, least in lowest.items():
+            if (value := getattr(self, field)) < least:
+                raise RecipeError(f"ziplm: {field} must be at least {least}, not {value}")
 
     def structure(self, model: nn.Module) -> Structure:
         """Heads and feed-forward neurons; hidden size stays, so the teacher's layers match one to one."""

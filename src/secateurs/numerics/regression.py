@@ -65,14 +65,14 @@ class Sums:
     def solve(
         self, weight: Float[Tensor, "rows columns"], bias: Float[Tensor, " rows"] | None, damping: float
     ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"] | None]:
-        """The ridge regression towards ``weight``, with an intercept where there is a bias; in their types."""
+        """The ridge regression towards ``weight``, with an intercept where there is a bias; in its type, on its device."""
         moments, count = self.moments, self.moments.count
         gram, cross = (moments.gram if bias is None else moments.centred()) / count, self.cross / count
         mean_in, mean_out = moments.total / count, self.targets / count
-        solved = weight.double()
+        solved = weight.to(gram)
         if bias is not None:
             cross = cross - torch.outer(mean_out, mean_in)
         ridge = damping * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
         system = gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         solved = torch.cholesky_solve((cross + ridge * solved).T, torch.linalg.cholesky(system)).T
-        return solved.to(weight.dtype), None if bias is None else (mean_out - solved @ mean_in).to(bias.dtype)
+        return solved.to(weight), None if bias is None else (mean_out - solved @ mean_in).to(bias)

@@ -92,7 +92,7 @@ def _measured(report: Facts, result: ModelResult) -> Iterator[str]:
     circumstances = [f"{figures.words(name)} {value}" for name, value in report.environment.items()]
     if circumstances:
         yield f"Environment: {_text(', '.join(circumstances))}."
-    yield f"Asked for {figures.asked(report, result)}: {'met' if result.met else 'missed'}."
+    yield f"Asked for {figures.asked(report, result)}: {figures.verdict(result)}."
     yield "Speed-ups are of this machine and environment; elsewhere, measure again."
 
 

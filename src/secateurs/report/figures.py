@@ -108,7 +108,7 @@ def loss(report: Facts, metric: Metric) -> float:
 
 def keeps(report: Facts, result: ModelResult) -> bool:
     """Met its target within 1 % of the dense metric."""
-    return result.met and result.metric is not None and loss(report, result.metric) <= HIGHLIGHT_LOSS
+    return bool(result.met) and result.metric is not None and loss(report, result.metric) <= HIGHLIGHT_LOSS
 
 
 def highlight(report: Facts) -> ModelResult | None:
@@ -132,6 +132,11 @@ def headline(result: ModelResult) -> str:
     elif result.divergence is not None:
         parts.append(f"{words(result.divergence.name)} {quality(result.divergence.value)} from dense")
     return ", ".join(parts)
+
+
+def verdict(result: ModelResult) -> str:
+    """``met``, ``missed``, or ``not judged`` where the table is of another machine or environment."""
+    return {True: "met", False: "missed", None: "not judged"}[result.met]
 
 
 def against(result: ModelResult) -> str:

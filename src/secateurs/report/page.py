@@ -125,7 +125,7 @@ def _notes(runs: Sequence[_Run]) -> list[str]:
     for run in runs:
         notes += [f"{run.label}: {note}" if len(runs) > 1 else note for note in run.report.notes]
         for result in run.models:
-            if not result.met:
+            if result.met is False:
                 lead = f"{run.label}: target" if len(runs) > 1 else "Target"
                 reached = result.measured_speedup
                 measured = f" (measured {figures.speedup(reached.median)})" if reached else ""

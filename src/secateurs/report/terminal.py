@@ -10,6 +10,8 @@ from secateurs.report.values import Facts
 
 __all__ = ["table"]
 
+STYLES = {"met": "green", "missed": "bold red", "not judged": "yellow"}
+
 
 def table(report: Facts) -> Table:
     """One row a model, the dense model last."""
@@ -40,8 +42,8 @@ def table(report: Facts) -> Table:
             cells.append(f"{figures.quality(own.value)} ({figures.difference(own)})" if own else figures.MISSING)
         if divergence is not None:
             cells.append(figures.quality(result.divergence.value) if result.divergence else figures.MISSING)
-        met = Text("met", "green") if result.met else Text("missed", "bold red")
-        drawn.add_row(*map(Text, cells), met, Text(result.path))
+        verdict = figures.verdict(result)
+        drawn.add_row(*map(Text, cells), Text(verdict, STYLES[verdict]), Text(result.path))
     if models:
         dense = models[0]
         cells = [

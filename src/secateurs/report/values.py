@@ -74,7 +74,7 @@ class ModelResult:
         seconds: stage -> seconds spent on this model.
         path: folder of the model, relative to the report.
         kept: group name -> what is left of it.
-        met: whether the model keeps to the target it was asked for.
+        met: whether the model keeps to the target it was asked for; ``None`` if timings here cannot judge that.
         attempts: searches until it did (1: the first prediction held).
     """
 
@@ -91,7 +91,7 @@ class ModelResult:
     seconds: dict[str, float]
     path: str
     kept: dict[str, Kept]
-    met: bool
+    met: bool | None
     attempts: int
 
 
@@ -120,7 +120,6 @@ class Facts:
         command: the command line, where there was one.
         created: ISO 8601 time.
         latency_table: ``LatencyTable.to_dict()``.
-        prediction_error: relative error of the table's prediction on shrunk models (0.03 = 3 %).
         notes: warnings, such as a noisy machine.
         target_kind: what ``target`` of the models is.
         higher_is_better: the direction of the metric, ``Score.higher_is_better``.
@@ -145,13 +144,22 @@ class Facts:
     command: str | None = None
     created: str = field(default_factory=_now)
     latency_table: dict[str, Any] | None = None
-    prediction_error: float | None = None
     notes: list[str] = field(default_factory=list)
     target_kind: Literal["speedup", "sparsity"] = "speedup"
     higher_is_better: bool = True
     auto_class: str = "AutoModel"
     pipeline_tag: str | None = None
     format: int = FORMAT
+
+    @property
+    def prediction_error(self) -> float | None:
+        """Mean relative error of the table's predictions for the models handed over (0.03 = 3 %)."""
+        errors = [
+            abs(result.predicted_speedup / result.measured_speedup.median - 1)
+            for result in self.models
+            if result.measured_speedup is not None and result.predicted_speedup is not None and result.met is not None
+        ]
+        return sum(errors) / len(errors) if errors else None
 
     @property
     def model_name(self) -> str:

@@ -1,12 +1,11 @@
 """Calibration: what every output projection sees on the data, as sums of ``x``, ``x x^T`` and a token count.
 
 PAD tokens are left out. Labels are not needed. The sums are streamed batch by batch, so memory does not grow with the
-number of samples; where the Gram matrices of all groups do not fit, several passes over the data share the memory.
+number of samples: it is that of one float64 Gram matrix a group.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,8 +18,6 @@ from secateurs.numerics.hessian import Moments
 from secateurs.structure import Group, Structure
 
 __all__ = ["calibrate", "token_mask"]
-
-logger = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 FisherLoss = Callable[[Any, Batch, torch.Generator], Tensor]
@@ -45,7 +42,6 @@ def calibrate(
     fisher_loss: FisherLoss | None = None,
     padding: bool = False,
     seed: int = 0,
-    memory_bytes: float = 6e9,
     track: Callable[..., Iterable[Any]] = lambda items, title, total=None: items,
 ) -> dict[str, Moments]:
     """Moments of the reader inputs of every group.
@@ -57,7 +53,6 @@ def calibrate(
         fisher_loss: ``(outputs, batch, generator) -> scalar`` whose gradient is a sample of the score. With it, a
             token counts ``||d loss / d output||^2``: the Gauss-Newton weight of an error made there.
         padding: count PAD tokens too.
-        memory_bytes: what the Gram matrices of one pass may take.
 
     Returns:
         Group name -> moments (fp64).
@@ -67,27 +62,26 @@ def calibrate(
     """
     if not batches:
         raise CalibrationError("there are no calibration batches; give at least one text")
-    moments: dict[str, Moments] = {}
-    for part, groups in enumerate(_passes(structure, memory_bytes)):
-        generator = torch.Generator(device=device).manual_seed(seed)
-        moments |= {group.name: Moments(group.size * group.width) for group in groups}
-        with _Watch(model, groups, gradients=fisher_loss is not None) as watch:
-            for batch in track(batches, "calibrate" if part == 0 else f"calibrate (pass {part + 1})"):
-                inputs = {name: value.to(device) for name, value in batch.items()}
-                tokens = token_mask(inputs, padding=padding).flatten()
-                features = {name: value for name, value in inputs.items() if name != "labels"}
-                if fisher_loss is None:
-                    with torch.inference_mode():
-                        model(**features)
-                else:
-                    with torch.enable_grad():
-                        fisher_loss(model(**features), inputs, generator).backward()
-                for group in groups:
-                    watch.take(group, tokens)
-                if watch.tokens >= CHUNK_TOKENS:
-                    watch.flush(groups, moments)
-            watch.flush(groups, moments)
-        model.zero_grad(set_to_none=True)
+    groups = list(structure)
+    moments = {group.name: Moments(group.size * group.width) for group in groups}
+    generator = torch.Generator(device=device).manual_seed(seed)
+    with _Watch(model, groups, gradients=fisher_loss is not None) as watch:
+        for batch in track(batches, "calibrate"):
+            inputs = {name: value.to(device) for name, value in batch.items()}
+            tokens = token_mask(inputs, padding=padding).flatten()
+            features = {name: value for name, value in inputs.items() if name != "labels"}
+            if fisher_loss is None:
+                with torch.inference_mode():
+                    model(**features)
+            else:
+                with torch.enable_grad():
+                    fisher_loss(model(**features), inputs, generator).backward()
+            for group in groups:
+                watch.take(group, tokens)
+            if watch.tokens >= CHUNK_TOKENS:
+                watch.flush(groups, moments)
+        watch.flush(groups, moments)
+    model.zero_grad(set_to_none=True)
     return moments
 
 
@@ -151,19 +145,3 @@ class _Watch:
     def __exit__(self, *_: object) -> None:
         for handle in self.handles:
             handle.remove()
-
-
-def _passes(structure: Structure, memory_bytes: float) -> list[list[Group]]:
-    """Groups packed so that the fp64 Gram matrices of one pass fit."""
-    passes: list[list[Group]] = [[]]
-    used = 0.0
-    for group in structure:
-        need = 8.0 * (group.size * group.width) ** 2
-        if passes[-1] and used + need > memory_bytes:
-            passes.append([])
-            used = 0.0
-        passes[-1].append(group)
-        used += need
-    if len(passes) > 1:
-        logger.info("calibration takes %d passes over the data to stay within %.1f GB", len(passes), memory_bytes / 1e9)
-    return passes

@@ -142,10 +142,10 @@ class LevelDatabase:
         """
         projection, moments = self.projections[name], self.moments[name]
         weight = projection.weight.double()
-        energy = torch.einsum("ij,jk,ik->", weight, moments.gram, weight)
+        energy = torch.einsum("ij,jk,ik->", weight, moments.gram.to(weight), weight)
         if projection.bias is not None:
             bias = projection.bias.double()
-            energy = energy + 2 * bias @ (weight @ moments.total) + moments.count * bias.pow(2).sum()
+            energy = energy + 2 * bias @ (weight @ moments.total.to(weight)) + moments.count * bias.pow(2).sum()
         return self._factor(name).errors / energy.clamp_min(torch.finfo(torch.float64).tiny)
 
     def _factor(self, name: str) -> LevelFactor:
@@ -163,7 +163,7 @@ class LevelDatabase:
         units, weight = factor.kept(kept), factor.weight(kept)
         bias = projection.bias
         if bias is not None and self.compensates(name):
-            mean = self.moments[name].total / self.moments[name].count
+            mean = (self.moments[name].total / self.moments[name].count).cpu()
             columns = (units[:, None] * group.width + torch.arange(group.width)).flatten()
             bias = bias.double() + projection.weight.double() @ mean - weight @ mean[columns]
         to = projection.weight.dtype

@@ -123,7 +123,8 @@ def compare(
         check(environment, model)
     read = timer or clock.timer(environment)
     prepare = runtime(environment.runtime)
-    inputs = random_batch(models[baseline], environment, seed=seed) if batch is None else batch
+    fewest = min(models.values(), key=lambda model: model.config.vocab_size)  # tokens that every model knows
+    inputs = random_batch(fewest, environment, seed=seed) if batch is None else batch
     prepared = {name: prepare(model, environment) for name, model in models.items()}
     others = [name for name in models if name != baseline]
 

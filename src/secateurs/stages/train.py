@@ -7,8 +7,10 @@ killed run are the Trainer's.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from secateurs.errors import CheckpointError, RecipeError, SecateursError
@@ -137,8 +138,7 @@ def train(
             data_collator=collate,
             callbacks=[_AfterStep(objective), *callbacks],
         )
-        last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-        result = trainer.train(resume_from_checkpoint=last)
+        result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     except OSError as error:
         raise CheckpointError(
             f"{objective.name} could not write a checkpoint under {folder}: {error.strerror or error}"
@@ -147,6 +147,19 @@ def train(
         transformers_logging.set_verbosity(verbosity)
         model.eval()
     return {"steps": float(result.global_step), "loss": float(result.training_loss)}
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint that was written to its end; what a kill left of a later one is removed."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    for path in sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text())  # the Trainer writes it last
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+        else:
+            return str(path)
+    return None
 
 
 class _Minimiser(Trainer):
