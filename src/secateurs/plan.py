@@ -19,6 +19,9 @@ from secateurs.run_folder import check_folder
 
 __all__ = ["plan"]
 
+SEARCHED = 384
+"""Texts of each half of a search, by default."""
+
 TABLE_SECONDS = 25.0
 """A latency table stops adding rounds after about this long; so does one contract measurement."""
 
@@ -42,7 +45,7 @@ def plan(recipe: Recipe, folder: Path | None = None, *, resume: bool = False) ->
         given.check_groups(group.name for group in loaded.structure)
         for target in recipe.targets:
             target.budget(given)
-    second = _seconds_a_sequence(loaded)
+    second, signal_bytes = _one_batch(loaded)
     samples = sum(len(batch["input_ids"]) for batch in loaded.data.calibration)
     forwards = loaded.method.forwards(loaded.structure, samples)
     targets = len(recipe.targets)
@@ -67,31 +70,35 @@ def plan(recipe: Recipe, folder: Path | None = None, *, resume: bool = False) ->
         table.add_row(name, what, _duration(seconds))
     table.add_section()
     table.add_row("in all", "", _duration(total))
-    table.caption = f"memory: about {_memory_bytes(loaded, samples) / 1e9:.1f} GB. Nothing was written."
+    table.caption = f"memory: about {_memory_bytes(loaded, samples, signal_bytes) / 1e9:.1f} GB. Nothing was written."
     return table
 
 
-def _seconds_a_sequence(loaded: Loaded) -> float:
-    """Of a calibration batch, forward only."""
+def _one_batch(loaded: Loaded) -> tuple[float, float]:
+    """Seconds a sequence of a calibration batch, forward only, and bytes a sequence of what models are compared by."""
     batch = {name: value.to(loaded.recipe.device) for name, value in loaded.data.calibration[0].items()}
     features = {name: value for name, value in batch.items() if name != "labels"}
     with torch.inference_mode():
-        loaded.model(**features)
+        signal = loaded.task.signal(loaded.model(**features), batch)
         started = time.perf_counter()
         loaded.model(**features)
         if loaded.recipe.device != "cpu":
             torch.cuda.synchronize()
-    return (time.perf_counter() - started) / len(batch["input_ids"])
+    count = len(batch["input_ids"])
+    return (time.perf_counter() - started) / count, signal.numel() * signal.element_size() / count
 
 
-def _memory_bytes(loaded: Loaded, samples: int) -> float:
-    """Dense model, teacher and candidate; Gram matrices and factors (fp64); hidden states for the search and the fit."""
+def _memory_bytes(loaded: Loaded, samples: int, signal_bytes: float) -> float:
+    """Dense model, teacher and candidate; Gram matrices and factors (fp64); hidden states of the search and the fit;
+    the dense outputs that candidates and results are compared with."""
     cost = ParameterCost.of(loaded.model, loaded.structure)
     weights = 4.0 * float(cost(loaded.structure.sizes))
     grams = sum(8.0 * (group.size * group.width) ** 2 for group in loaded.structure)
     tokens = sum(batch["input_ids"].numel() for batch in loaded.data.calibration)
     hidden = loaded.model.config.hidden_size * 4.0
-    return 3 * weights + 2 * grams + min(5e9, 2 * tokens * hidden * len(loaded.structure)) + 0.5e9
+    compared = len(loaded.held_out) * loaded.recipe.batch_size + min(samples, 2 * SEARCHED)
+    outputs = compared * signal_bytes
+    return 3 * weights + 2 * grams + outputs + min(5e9, 2 * tokens * hidden * len(loaded.structure)) + 0.5e9
 
 
 def _duration(seconds: float) -> str:

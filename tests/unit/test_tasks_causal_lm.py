@@ -136,6 +136,12 @@ def test_signal_is_bounded_and_evenly_spaced() -> None:
     assert set(steps.tolist()) <= {7.0, 8.0}
 
 
+def test_over_a_large_vocabulary_fewer_positions_are_compared() -> None:
+    logits = torch.zeros(1, 500, 1).expand(1, 500, 1 << 17)
+    found = task("causal_lm").signal(SimpleNamespace(logits=logits), {"attention_mask": torch.ones(1, 500).long()})
+    assert found.shape == (8, 1 << 17)
+
+
 def test_too_little_text_is_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.parquet", text=["the cat"])
     write_rows(tmp_path / "test.parquet", text=LINES)

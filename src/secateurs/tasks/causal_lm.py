@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["CausalLM"]
 
 POSITIONS = 64
+"""Positions a sequence at which models are compared, at most."""
+
+LOGITS = 1 << 20
+"""Logits a sequence that are kept to compare with: over a large vocabulary fewer positions serve."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,13 @@ class CausalLM(Task):
         return joined(texts_of(rows, find_texts(columns, rows, source).text, source), tokenizer)
 
     def signal(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
-        """The logits at no more than 64 positions a sequence, evenly spaced over those that have a next token."""
+        """The logits at no more than 64 positions a sequence, evenly spaced over those that have a next token.
+
+        Fewer where the vocabulary is larger than 16384, so that those of hundreds of sequences fit into memory.
+        """
         logits = outputs.logits
-        rows, positions = _spread(batch["attention_mask"])
+        most = max(1, min(POSITIONS, LOGITS // logits.shape[-1]))
+        rows, positions = _spread(batch["attention_mask"], most)
         return logits[rows.to(logits.device), positions.to(logits.device)]
 
     def divergence(
@@ -133,13 +141,13 @@ def _has_next(mask: Int[Tensor, "sequences positions"]) -> Bool[Tensor, "sequenc
     return mask[:, 1:].bool() & mask[:, :-1].bool()
 
 
-def _spread(mask: Int[Tensor, "sequences positions"]) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+def _spread(mask: Int[Tensor, "sequences positions"], most: int) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
     """Sequence and position of every row of the signal."""
     chosen: list[Tensor] = []
     for valid in _has_next(mask):
         positions = valid.nonzero().flatten()
-        if len(positions) > POSITIONS:
-            spaced = torch.linspace(0, len(positions) - 1, POSITIONS, dtype=torch.float64).round().long()
+        if len(positions) > most:
+            spaced = torch.linspace(0, len(positions) - 1, most, dtype=torch.float64).round().long()
             positions = positions[spaced.to(positions.device)]
         chosen.append(positions)
     sequences = [torch.full_like(positions, index) for index, positions in enumerate(chosen)]
