@@ -110,10 +110,6 @@ class LatencyCurve:
         slope = (self.ms[right] - self.ms[left]) / (self.units[right] - self.units[left])
         return self.ms[left] + slope * (kept - self.units[left])
 
-    @property
-    def spread_max(self) -> float:
-        return max(self.spread, default=0.0)
-
 
 @dataclass(frozen=True)
 class LatencyTable:

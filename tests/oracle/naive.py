@@ -34,14 +34,13 @@ def refit(weight: Tensor, hessian: Tensor, columns: list[int]) -> Tensor:
     return fitted
 
 
-def output_error(weight: Tensor, fitted: Tensor, hessian: Tensor, metric: Tensor | None = None) -> float:
-    """``tr(E H E^T G)`` with ``E`` the change of the weight: the squared change of the output."""
+def output_error(weight: Tensor, fitted: Tensor, hessian: Tensor) -> float:
+    """``tr(E H E^T)`` with ``E`` the change of the weight: the squared change of the output."""
     change = weight - fitted
-    quadratic = change @ hessian @ change.T
-    return float(quadratic.trace() if metric is None else (quadratic @ metric).trace())
+    return float((change @ hessian @ change.T).trace())
 
 
-def eliminate(weight: Tensor, hessian: Tensor, width: int = 1, metric: Tensor | None = None) -> list[NaiveStep]:
+def eliminate(weight: Tensor, hessian: Tensor, width: int = 1) -> list[NaiveStep]:
     """Try to remove each unit in turn, refit everything, keep the best; repeat until nothing is left."""
     weight, hessian = weight.double(), hessian.double()
     survivors = list(range(weight.shape[1] // width))
@@ -52,7 +51,7 @@ def eliminate(weight: Tensor, hessian: Tensor, width: int = 1, metric: Tensor | 
         for unit in survivors:
             left = [other for other in survivors if other != unit]
             fitted = refit(weight, hessian, columns_of(left, width))
-            errors.append(output_error(weight, fitted, hessian, metric))
+            errors.append(output_error(weight, fitted, hessian))
         cheapest = min(range(len(survivors)), key=errors.__getitem__)
         unit, error = survivors.pop(cheapest), errors[cheapest]
         fitted = refit(weight, hessian, columns_of(survivors, width))

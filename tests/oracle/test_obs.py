@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from oracle import naive
-from secateurs.numerics.level_factor import LevelFactor, least_squares
+from secateurs.numerics.level_factor import LevelFactor
 from secateurs.numerics.obs import elimination_order
 
 WEIGHT = torch.tensor([[1, -2, 0.5, 3], [0, 1.5, -1, 2]], dtype=torch.float64)
@@ -295,38 +295,6 @@ def test_singular_hessians_are_survived(width: int, dtype: torch.dtype) -> None:
     assert naive.output_error(weight, fitted, hessian) < 1e-6 * everything
 
 
-def test_metric_weighs_the_output_errors() -> None:
-    weight, hessian = layer("correlated", 6, 24)
-    root = normal(4, 6, seed=7)
-    metric = root.T @ root  # of rank 4: some errors do not matter at all
-    for width in (1, 2):
-        steps = naive.eliminate(weight, hessian, width, metric)
-        for block in (1, 5, 64):
-            found = elimination_order(weight, hessian, width=width, block=block, metric=metric)
-            assert found.order.tolist() == [step.unit for step in steps]
-        levels = LevelFactor(weight, hessian, found.order, width=width, metric=metric)
-        for step in steps:
-            kept = len(step.survivors)
-            assert float(levels.errors[kept]) == pytest.approx(step.error, rel=1e-7, abs=1e-7)
-            torch.testing.assert_close(
-                levels.weight(kept), step.weight[:, naive.columns_of(step.survivors, width)], rtol=1e-7, atol=1e-9
-            )
-
-
-def test_least_squares_meets_an_asymmetric_target() -> None:
-    dense, pruned = normal(12, 80, seed=8), normal(12, 80, seed=9)
-    weight, units = normal(5, 12, seed=10), torch.tensor([0, 2, 5])
-    found = least_squares(weight @ dense @ pruned.T, pruned @ pruned.T, units, width=2)
-    columns = naive.columns_of(units.tolist(), 2)
-    expected = torch.linalg.lstsq(pruned[columns].T, (weight @ dense).T).solution.T
-    torch.testing.assert_close(found, expected)
-    everywhere = least_squares(weight @ dense @ pruned.T, pruned @ pruned.T, torch.arange(12))
-    symmetric = LevelFactor(everywhere, pruned @ pruned.T, torch.arange(5, -1, -1), width=2)
-    units = symmetric.kept(3)
-    found = least_squares(weight @ dense @ pruned.T, pruned @ pruned.T, units, width=2)
-    torch.testing.assert_close(found, symmetric.weight(3))
-
-
 def test_arguments_are_left_alone() -> None:
     weight, hessian = (tensor.clone() for tensor in layer("plain", 6, 24))
     before = weight.clone(), hessian.clone()
@@ -334,7 +302,6 @@ def test_arguments_are_left_alone() -> None:
     levels = LevelFactor(weight, hessian, found.order)
     levels.weight(24).zero_()
     levels.weight(7)
-    least_squares(weight, hessian, torch.arange(3))
     assert torch.equal(weight, before[0])
     assert torch.equal(hessian, before[1])
     torch.testing.assert_close(levels.weight(24), weight)

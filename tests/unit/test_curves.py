@@ -39,7 +39,6 @@ def test_violators_are_pooled_to_their_mean() -> None:
     assert curve.ms == pytest.approx((0, 1, 2.5, 2.5, 6, 6))
     assert curve.raw_ms == (0, 1, 3, 2, 7, 5)
     assert curve.multiple == 8
-    assert curve.spread_max == 0.1
     assert curve(6) == pytest.approx(2.5 + (6 - 2.5) / 2)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-__all__ = ["Moments", "damped", "dead_inputs", "transposed_product"]
+__all__ = ["Moments", "damped", "transposed_product"]
 
 _CHUNK = 4096  # tokens per product: few enough for float32, many enough for the matrix product to run at full speed
 _PANEL = 512  # rows of the Gram matrix per product: what lies right of them above the diagonal is never computed
@@ -66,12 +66,6 @@ class Moments:
                 self._lower[start:stop, :stop] += transposed_product(rows[:, start:stop], rows[:, :stop])
             self.count += len(chunk) if chunk_weights is None else float(chunk_weights.sum(dtype=torch.float64))
 
-    def merge(self, other: Moments) -> None:
-        """Add what ``other`` has seen, as when several processes share the calibration data."""
-        self._lower += other._lower.to(self._lower.device)
-        self.total += other.total.to(self.total.device)
-        self.count += other.count
-
     def centred(self) -> Float64[Tensor, "d d"]:
         """``gram - total total^T / count``: the Gram matrix of a layer whose bias is refitted with its weight.
 
@@ -98,8 +92,8 @@ class Moments:
 def damped(gram: Float[Tensor, "d d"], fraction: float = 1e-2) -> Float64[Tensor, "d d"]:
     """Hessian ``gram + fraction * mean(diagonal) * I``, the mean being over the inputs that fire at all.
 
-    An input that never fires gets 1 on the diagonal. Its weight must be treated as zero (see ``dead_inputs``): here it
-    would otherwise look as if it mattered.
+    An input that never fires gets 1 on the diagonal. Its weight must be treated as zero: here it would otherwise look
+    as if it mattered.
 
     Args:
         gram: second moments, plain or centred.
@@ -119,11 +113,6 @@ def damped(gram: Float[Tensor, "d d"], fraction: float = 1e-2) -> Float64[Tensor
     hessian[:, dead] = 0.0
     hessian[dead, dead] = 1.0
     return hessian
-
-
-def dead_inputs(gram: Float[Tensor, "d d"]) -> Bool[Tensor, " d"]:
-    """The inputs that never fire: their weights do nothing and should be set to zero."""
-    return gram.diagonal() == 0
 
 
 def _chunks(

@@ -15,7 +15,7 @@ from torch import Tensor
 from secateurs.numerics.readers import reader_arrays, unit_columns
 from secateurs.numerics.spd import damped_cholesky
 
-__all__ = ["LevelFactor", "least_squares"]
+__all__ = ["LevelFactor"]
 
 _PANEL = 256  # rows of Y per product: C is triangular, and what is known to be zero is not multiplied
 
@@ -35,7 +35,6 @@ class LevelFactor:
         order: Int64[Tensor, " units"],
         *,
         width: int = 1,
-        metric: Float[Tensor, "rows rows"] | None = None,
     ) -> None:
         """Factorise the Hessian once, in float64.
 
@@ -44,8 +43,6 @@ class LevelFactor:
             hessian: second moments of its input.
             order: the units, the one removed first first.
             width: adjacent columns per unit.
-            metric: symmetric positive semi-definite ``G`` that weighs the output errors; the refitted weights do not
-                depend on it.
 
         Raises:
             ValueError: the shapes do not fit, the order is no permutation, or a number is not finite.
@@ -59,8 +56,7 @@ class LevelFactor:
         columns = unit_columns(self._order.flip(0).numpy(), width)
         factor = damped_cholesky(full_hessian, columns)
         reduced = _transposed_lower_product(factor, full_weight[:, columns].T)
-        weighed = reduced if metric is None else reduced @ metric.detach().to("cpu", torch.float64).numpy()
-        energies = np.einsum("ij,ij->i", weighed, reduced).clip(min=0.0).reshape(self.units, width).sum(1)
+        energies = np.einsum("ij,ij->i", reduced, reduced).reshape(self.units, width).sum(1)
         tails = np.append(np.cumsum(energies[::-1])[::-1], 0.0)
         self.errors: Float64[Tensor, " levels"] = torch.from_numpy(tails)
         self._dense: Float64[Tensor, "rows cols"] = torch.from_numpy(full_weight)
@@ -91,31 +87,6 @@ class LevelFactor:
             self._factor[:size, :size].T, self._reduced[:size], upper=True
         )
         return longest_kept_first[torch.from_numpy(unit_columns(places.numpy(), self._width))].T.contiguous()
-
-
-def least_squares(
-    weight_times_gram: Float[Tensor, "rows cols"],
-    hessian: Float[Tensor, "cols cols"],
-    units: Int64[Tensor, " kept"],
-    width: int = 1,
-) -> Float64[Tensor, "rows kept_columns"]:
-    """The weight on the given units alone that comes closest to a target given by its cross moments.
-
-    ``(W C)[:,K] H[K,K]^-1``, which minimises ``||W' X - W Z||`` for ``C = Z X^T`` and ``H = X X^T``.
-
-    Args:
-        weight_times_gram: ``W C``, or the cross moments of the wanted outputs and the inputs.
-        hessian: second moments of the inputs.
-        units: the units that may be used; the columns of the result follow their order.
-        width: adjacent columns per unit.
-
-    Raises:
-        ValueError: the shapes do not fit, or a number is not finite.
-    """
-    cross, full_hessian = reader_arrays(weight_times_gram, hessian, width)
-    columns = unit_columns(units.detach().cpu().numpy(), width)
-    factor = torch.from_numpy(damped_cholesky(full_hessian, columns))
-    return torch.cholesky_solve(torch.from_numpy(cross[:, columns].T.copy()), factor).T.contiguous()
 
 
 def _transposed_lower_product(

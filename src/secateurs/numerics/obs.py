@@ -55,7 +55,6 @@ def elimination_order(
     *,
     width: int = 1,
     block: int = 128,
-    metric: Float[Tensor, "rows rows"] | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Elimination:
     """Greedy order of removal, one unit at a time, all the other weights refitted after each.
@@ -68,7 +67,6 @@ def elimination_order(
         hessian: second moments of its input (see ``hessian.damped``).
         width: adjacent columns per unit: 1 for intermediate units, the head size for heads.
         block: columns removed between two updates of the inverse; changes the time taken, not the order.
-        metric: symmetric positive semi-definite ``G``: the error becomes ``tr(E^T G E)`` for output errors ``E``.
         dtype: of the downdates. The inverse is always taken in float64.
 
     Returns:
@@ -78,7 +76,7 @@ def elimination_order(
         ValueError: the shapes do not fit, or a number is not finite.
     """
     full_weight, full_hessian = reader_arrays(weight, hessian, width)
-    full_weight = _compressed(full_weight, metric)
+    full_weight = _compressed(full_weight)
     run = _Run(full_weight, full_hessian, width, max(1, block // width), np.dtype(str(dtype).removeprefix("torch.")))
     damping = 0.0
     while run.alive.any():
@@ -90,13 +88,8 @@ def elimination_order(
     return Elimination(torch.tensor(run.order, dtype=torch.int64), torch.tensor(run.scores, dtype=torch.float64))
 
 
-def _compressed(
-    weight: Float[np.ndarray, "rows cols"], metric: Float[Tensor, "rows rows"] | None
-) -> Float[np.ndarray, "fewer cols"]:
-    """A weight with the same ``W^T G W`` and as few rows as possible: the order depends on nothing else."""
-    if metric is not None:
-        values, vectors = np.linalg.eigh(metric.detach().to("cpu", torch.float64).numpy())
-        weight = (vectors * np.sqrt(values.clip(min=0.0))).T @ weight
+def _compressed(weight: Float[np.ndarray, "rows cols"]) -> Float[np.ndarray, "fewer cols"]:
+    """A weight with the same ``W^T W`` and as few rows as possible: the order depends on nothing else."""
     return np.asarray(np.linalg.qr(weight, mode="r")) if weight.shape[0] > weight.shape[1] else weight
 
 
