@@ -71,6 +71,14 @@ class ParameterCost:
             total = total + math.prod(extent)
         return total
 
+    def expected(self, present: Mapping[str, Count], counts: Mapping[str, Count]) -> Count:
+        """Expected parameters when a group is there with probability ``present`` and then has ``counts`` units.
+
+        All that groups decide independently of each other; a product of independent counts has the product of the
+        expectations, so this is exact.
+        """
+        return self({name: present[name] * counts[name] for name in self.sizes})
+
     def sparsity(self, counts: Mapping[str, Count]) -> Count:
         """Removed fraction of the prunable parameters, in [0, 1]."""
         return 1 - self.prunable(counts) / self.prunable(self.sizes)
@@ -150,6 +158,17 @@ class LatencyTable:
         total: Count = self.overhead_ms
         for name, kept in counts.items():
             total = total + self.curve(name)(kept)
+        return total
+
+    def expected(self, present: Mapping[str, Count], counts: Mapping[str, Count]) -> Count:
+        """Expected milliseconds when a group is there with probability ``present`` and then has ``counts`` units.
+
+        A group that is gone costs nothing, not even the step from none to the first unit. The curve at the expected
+        count stands for the expectation of the curve: exact where it is straight.
+        """
+        total: Count = self.overhead_ms
+        for name, count in counts.items():
+            total = total + present[name] * self.curve(name)(count)
         return total
 
     def speedup(self, counts: Mapping[str, Count]) -> float:

@@ -1,0 +1,183 @@
+"""Gates: a learned number in [0, 1] for every unit (fine) and every group (coarse), multiplied into the weights.
+
+What CoFi (Xia, Zhong, Chen 2022) calls z_head and z_int are fine gates, z_MHA and z_FFN coarse ones. A fine gate
+scales its unit where it is read: the columns of the output or down projection. A coarse gate scales all that the
+sub-block adds to the residual stream: the rows of that projection, and its bias. So the model with gates *is* the
+model with scaled weights: folding the gates in for good changes nothing, whatever their values, and where a gate is 0
+its unit can be cut away.
+
+Differs from the authors' code, which multiplies activations and folds with an error, and which skips the norm behind a
+removed post-LN sub-block: here a removed sub-block is what it is everywhere in Secateurs, masked and shrunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from secateurs.mask import Mask
+from secateurs.numerics.hard_concrete import HardConcrete
+from secateurs.structure import Structure
+
+__all__ = ["Gated", "Gates", "Opening", "fold"]
+
+HIGHEST = 4.605170185988092
+"""``ln 100``: ``log_alpha`` stays within plus and minus this, so that no gate gets out of reach of the gradient."""
+
+SPREAD = 0.01
+"""Standard deviation of ``log_alpha`` at the start: no two units alike."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How far every gate is open.
+
+    Args:
+        fine: group name -> one value per unit.
+        coarse: group name -> one value.
+    """
+
+    fine: Mapping[str, Float[Tensor, " units"]]
+    coarse: Mapping[str, Float[Tensor, ""]]
+
+    def mask(self) -> Mask:
+        """The units that contribute anything."""
+        return Mask({name: (fine * self.coarse[name] > 0).detach().cpu() for name, fine in self.fine.items()})
+
+
+class Gates(nn.Module):
+    """``log_alpha`` of every gate of a structure, and what follows from it.
+
+    Args:
+        structure: its groups get gates.
+        coarse: let whole groups be closed; else their coarse gates stay at 1.
+        seed: of the spread at the start.
+    """
+
+    def __init__(self, structure: Structure, *, coarse: bool = True, seed: int = 0) -> None:
+        super().__init__()
+        self.names = tuple(group.name for group in structure)
+        self.sizes = [group.size for group in structure]
+        self.distribution = HardConcrete()
+        generator = torch.Generator().manual_seed(seed)
+        start = HIGHEST - SPREAD * torch.randn(sum(self.sizes) + len(self.sizes), generator=generator).abs()
+        units, groups = start.split([sum(self.sizes), len(self.sizes)])
+        self.fine = nn.Parameter(units.clone())
+        self.coarse = nn.Parameter(groups.clone(), requires_grad=coarse)
+
+    def sample(self, seed: int, step: int) -> Opening:
+        """One sample of every gate; the same for the same seed and step, on every machine and rank."""
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        uniform = torch.rand(len(self.fine) + len(self.coarse), generator=generator).to(self.fine)
+        fine, coarse = uniform.split([len(self.fine), len(self.coarse)])
+        return self._opening(
+            self.distribution.sample(self.fine, fine),
+            self.distribution.sample(self.coarse, coarse) if self.coarse.requires_grad else self.coarse.new_ones(()),
+        )
+
+    def deterministic(self) -> Opening:
+        """As many open as are expected to be, each at its own value; the others exactly 0."""
+        return self.opened(self.counts(0.0))
+
+    def opened(self, counts: Mapping[str, int]) -> Opening:
+        """The given number of units of each group, those with the highest ``log_alpha``; 0 closes the group."""
+        fine = [
+            self.distribution.deterministic(log_alpha, counts[name])
+            for name, log_alpha in zip(self.names, self.fine.split(self.sizes), strict=True)
+        ]
+        stays = torch.tensor([counts[name] > 0 for name in self.names]).to(self.coarse)
+        coarse = self.distribution.soft(self.coarse) if self.coarse.requires_grad else torch.ones_like(self.coarse)
+        return self._opening(torch.cat(fine), coarse * stays)
+
+    def counts(self, shift: float) -> dict[str, int]:
+        """Units expected to be open if every ``log_alpha`` were higher by ``shift``; 0 where the group closes."""
+        fine = self.distribution.open_probability(self.fine.detach().double() + shift).split(self.sizes)
+        coarse = self.distribution.open_probability(self.coarse.detach().double() + shift)
+        stays = [not self.coarse.requires_grad or probability >= 0.5 for probability in coarse.tolist()]
+        return {
+            name: round(float(group.sum())) if stay else 0
+            for name, group, stay in zip(self.names, fine, stays, strict=True)
+        }
+
+    def expected(self) -> tuple[dict[str, Float[Tensor, ""]], dict[str, Float[Tensor, ""]]]:
+        """Probability that each group is there, and its expected number of open units if it is; differentiable."""
+        fine = self.distribution.open_probability(self.fine).split(self.sizes)
+        coarse = self.distribution.open_probability(self.coarse)
+        if not self.coarse.requires_grad:
+            coarse = torch.ones_like(coarse)
+        present = dict(zip(self.names, coarse, strict=True))
+        return present, {name: group.sum() for name, group in zip(self.names, fine, strict=True)}
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Keep every ``log_alpha`` where its gate can still move; to be called after every step of the optimiser."""
+        self.fine.clamp_(-HIGHEST, HIGHEST)
+        self.coarse.clamp_(-HIGHEST, HIGHEST)
+
+    def _opening(self, fine: Float[Tensor, " units"], coarse: Float[Tensor, " groups"]) -> Opening:
+        groups = coarse.expand(len(self.names))
+        return Opening(
+            dict(zip(self.names, fine.split(self.sizes), strict=True)), dict(zip(self.names, groups, strict=True))
+        )
+
+
+def fold(model: nn.Module, structure: Structure, opening: Opening) -> dict[str, Tensor]:
+    """The weights into which the gates have been multiplied; differentiable in both.
+
+    Returns:
+        Parameter name -> value, for the output and down projections and their biases.
+    """
+    folded: dict[str, Tensor] = {}
+    for group in structure:
+        cut = group.reader_cut
+        weight = model.get_parameter(cut.parameter)
+        fine = opening.fine[group.name].repeat_interleave(cut.width) * opening.coarse[group.name]
+        folded[cut.parameter] = weight * (fine if cut.dim == 1 else fine[:, None]).to(weight.dtype)
+        bias = getattr(model.get_submodule(group.reader), "bias", None)
+        if bias is not None:
+            folded[f"{group.reader}.bias"] = bias * opening.coarse[group.name].to(bias.dtype)
+    return folded
+
+
+class Gated(nn.Module):
+    """A model with gates: sampled while it trains, deterministic while it is evaluated.
+
+    Args:
+        model: a transformers model.
+        structure: of that model.
+        gates: for that structure.
+        seed: of the samples.
+    """
+
+    def __init__(self, model: nn.Module, structure: Structure, gates: Gates, *, seed: int = 0) -> None:
+        super().__init__()
+        self.model, self.gates = model, gates
+        self.structure, self.seed = structure, seed
+        self.step = 0
+        """Samples of the same step are the same: in every forward pass of it, and on every rank."""
+        self.pruning = True
+        """``False``: all gates are at 1 and none is learned."""
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    def forward(self, **inputs: Any) -> Any:
+        """The model's own outputs."""
+        if not self.pruning:
+            return self.model(**inputs)
+        opening = self.gates.sample(self.seed, self.step) if self.training else self.gates.deterministic()
+        return functional_call(self.model, fold(self.model, self.structure, opening), (), inputs)
+
+    @torch.no_grad()
+    def folded(self, opening: Opening) -> nn.Module:
+        """The model itself with the gates folded in for good."""
+        for name, value in fold(self.model, self.structure, opening).items():
+            self.model.get_parameter(name).copy_(value)
+        return self.model

@@ -1,0 +1,128 @@
+"""Gates on every family: the model with gates is the shrunk model with the gates folded in, whatever their values."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from secateurs.cost import ParameterCost
+from secateurs.families import discover, model_types
+from secateurs.shrink import shrink
+from secateurs.stages.gates import HIGHEST, Gated, Gates
+from secateurs.structure import Kind
+from tiny_models import batch, tiny_model
+
+TYPES = model_types()
+
+
+def gated(model_type: str, *, coarse: bool = True) -> Gated:
+    """A tiny model whose gates have every value there is: closed, half open, open."""
+    model = tiny_model(model_type)
+    structure = discover(model)
+    gates = Gates(structure, coarse=coarse).double()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        gates.fine.copy_(torch.randn(gates.fine.shape, generator=generator, dtype=torch.float64) * 3)
+        gates.coarse.fill_(2.0)
+    return Gated(model, structure, gates)
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**batch()).logits
+
+
+def shrunk(masked: Gated) -> torch.nn.Module:
+    opening = masked.gates.deterministic()
+    return shrink(copy.deepcopy(masked).folded(opening), masked.structure, opening.mask())
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_soft_gates_equal_the_shrunk_model(model_type: str) -> None:
+    masked = gated(model_type).eval()
+    assert any(0 < value < 1 for fine in masked.gates.deterministic().fine.values() for value in fine.tolist())
+    torch.testing.assert_close(logits(shrunk(masked)), logits(masked), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [Kind.HEAD, Kind.INTERMEDIATE, None])
+@pytest.mark.parametrize("model_type", TYPES)
+def test_closed_groups_and_layers_equal_the_shrunk_model(model_type: str, kind: Kind | None) -> None:
+    masked = gated(model_type).eval()
+    layers = list(masked.structure.layers)
+    with torch.no_grad():
+        for index, group in enumerate(masked.structure):
+            if group.layer == layers[1] and kind in (group.kind, None):
+                masked.gates.coarse[index] = -4.0  # by the coarse gate
+            if group.layer == layers[2] and kind is group.kind:
+                masked.gates.fine.split(masked.gates.sizes)[index].fill_(-HIGHEST * 2)  # by every fine gate
+    small = shrunk(masked)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in masked.model.parameters())
+    torch.testing.assert_close(logits(small), logits(masked), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_open_gates_change_nothing_and_samples_train_every_gate(model_type: str) -> None:
+    masked = gated(model_type).train()
+    for module in masked.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    masked.pruning = False
+    torch.testing.assert_close(logits(masked), logits(masked.model))
+    masked.pruning = True
+    with torch.no_grad():
+        masked.gates.fine.fill_(0.0)
+        masked.gates.coarse.fill_(0.0)
+    masked.step = 7
+    first = logits(masked)
+    torch.testing.assert_close(logits(masked), first)  # one sample for the whole step
+    masked.step = 8
+    assert not torch.equal(logits(masked), first)
+    masked(**batch()).logits.square().mean().backward()
+    assert masked.gates.fine.grad is not None and masked.gates.coarse.grad is not None
+    sampled = masked.gates.sample(masked.seed, masked.step)
+    between = torch.cat(list(sampled.fine.values()))
+    learning = (between > 0) & (between < 1)
+    closed = torch.cat([(sampled.coarse[name] == 0).expand(size) for name, size in masked.structure.sizes.items()])
+    assert (masked.gates.fine.grad[learning & ~closed] != 0).all()
+    weight = masked.model.get_parameter(masked.structure.groups[0].reader_cut.parameter)
+    assert weight.grad is not None
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_expected_parameters_are_those_of_the_mean_mask(model_type: str) -> None:
+    masked = gated(model_type)
+    cost = ParameterCost.of(masked.model, masked.structure)
+    present, counts = masked.gates.expected()
+    expected = cost.expected(present, counts)
+    assert isinstance(expected, torch.Tensor) and expected.requires_grad
+    generator = torch.Generator().manual_seed(0)
+    total, draws = 0.0, 400
+    for _ in range(draws):
+        drawn = {}
+        for name in masked.gates.names:
+            index = masked.gates.names.index(name)
+            fine = masked.gates.fine.split(masked.gates.sizes)[index].detach()
+            is_there = torch.rand((), generator=generator).item() < present[name].item()
+            opened = torch.rand(len(fine), generator=generator) < masked.gates.distribution.open_probability(fine)
+            drawn[name] = int(opened.sum()) if is_there else 0
+        total += float(cost(drawn))
+    dense = float(cost(cost.sizes))
+    assert total / draws == pytest.approx(expected.item(), abs=0.02 * dense)
+
+
+def test_without_coarse_gates_no_group_closes_by_itself() -> None:
+    masked = gated("bert", coarse=False)
+    with torch.no_grad():
+        masked.gates.coarse.fill_(-4.0)
+    opening = masked.gates.deterministic()
+    assert all(value == 1 for value in opening.coarse.values())
+    assert all(kept > 0 for kept in opening.mask().counts.values())
+
+
+def test_a_shift_opens_more() -> None:
+    gates = gated("bert").gates
+    counts = [sum(gates.counts(shift).values()) for shift in (-8.0, -2.0, 0.0, 2.0, 8.0)]
+    assert counts == sorted(counts) and counts[0] < counts[-1]
+    assert gates.counts(0.0) == gates.deterministic().mask().counts
