@@ -124,6 +124,9 @@ def measure(
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = all.")] = 0,
     clock: Annotated[str, typer.Option(help="wall, or cpu for busy machines.")] = "wall",
     seconds: Annotated[float, typer.Option(help="Time to spend.")] = 30.0,
+    probe: Annotated[
+        bool, typer.Option(help="With --table: measure which widths are free, do not take 8 (GPU: 64).")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the random tokens.")] = 0,
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that lies beside the weights.")] = False,
     verbose: Verbose = False,
@@ -146,7 +149,14 @@ def measure(
             if len(models) != 1:
                 raise RecipeError(f"--table is written for one model, {len(models)} were given")
             drawn = write_table(
-                models[0], environment, table, seconds=seconds, seed=seed, trust=trust_remote_code, track=track
+                models[0],
+                environment,
+                table,
+                seconds=seconds,
+                probe=probe,
+                seed=seed,
+                trust=trust_remote_code,
+                track=track,
             )
         else:
             drawn = compare_models(

@@ -73,7 +73,15 @@ def compare_models(
 
 
 def write_table(
-    model: str, environment: Environment, path: Path, *, seconds: float, seed: int, trust: bool, track: Track
+    model: str,
+    environment: Environment,
+    path: Path,
+    *,
+    seconds: float,
+    seed: int,
+    trust: bool,
+    track: Track,
+    probe: bool = False,
 ) -> Table:
     """Measure the latency table of one model and write it.
 
@@ -81,7 +89,7 @@ def write_table(
         CheckpointError: the file cannot be written.
     """
     loaded = load_model(model, trust)
-    table = measure_table(loaded, discover(loaded), environment, seconds=seconds, seed=seed, track=track)
+    table = measure_table(loaded, discover(loaded), environment, seconds=seconds, seed=seed, probe=probe, track=track)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         table.save(path)
@@ -89,7 +97,10 @@ def write_table(
         raise CheckpointError(f"cannot write the latency table {path}: {error.strerror}") from None
     drawn = Table("kind", "kept: ms", title=f"{environment}: dense {table.dense_ms:.2f} ms, noise {table.noise:.1%}")
     for name, curve in table.curves.items():
-        drawn.add_row(name, "  ".join(f"{kept}: {ms:.2f}" for kept, ms in zip(curve.units, curve.ms, strict=True)))
+        drawn.add_row(
+            f"{name} (by {curve.multiple})",
+            "  ".join(f"{kept}: {ms:.2f}" for kept, ms in zip(curve.units, curve.ms, strict=True)),
+        )
     drawn.add_row("what no cut removes", f"{table.overhead_ms:.2f}")
     drawn.caption = f"largest speed-up {table.largest_speedup:.1f}x; written to {path}"
     return drawn

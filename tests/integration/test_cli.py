@@ -169,7 +169,7 @@ def test_a_table_measured_here_is_written(run: Run, place: Path, tmp_path: Path)
     table = tmp_path / "table.json"
     status, _, err = run(
         "measure", place / "model", "--table", table,
-        "--batch-size", 2, "--sequence-length", 8, "--threads", 1, "--clock", "cpu", "--seconds", 1,
+        "--batch-size", 2, "--sequence-length", 8, "--threads", 1, "--clock", "cpu", "--seconds", 1, "--probe",
     )  # fmt: skip
     assert status == 0, err
     assert json.loads(table.read_text())["environment"]["batch_size"] == 2

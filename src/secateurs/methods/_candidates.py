@@ -41,7 +41,7 @@ def projections(stitch: Stitch) -> dict[str, Projection]:
 def menus(
     structure: Structure, table: LatencyTable, errors: Mapping[str, Tensor], ratio: float, snap: bool
 ) -> dict[str, Menu]:
-    """The levels on offer: every head count; widths shrinking by ``ratio`` a step, snapped to what the table shows free."""
+    """The levels on offer: every head count; widths shrinking by ``ratio`` a step, snapped to the table's multiple."""
     offered = {}
     for group in structure:
         multiple = table.curve(group.name).multiple if snap else 1

@@ -49,7 +49,8 @@ class ZipLM:
         objective: ``divergence`` measures candidates by the divergence from the dense outputs; ``loss`` by the task
             loss, with the paper's prior and coefficient search.
         ratio: each feed-forward level keeps this much of the one before it (0.9 in the paper).
-        snap: round widths to the multiple the latency table shows to be free.
+        snap: round widths to the multiple of the latency table: 8 on the CPU, 64 on a GPU, or what `measure --table FILE
+            --probe` found to be free.
         search_samples: texts on which candidates are compared, long ones preferred; as many again accept or reject them.
         probes: levels measured a group, the rest is interpolated.
         rounds: times the sensitivities are measured again around the incumbent.
