@@ -39,16 +39,19 @@ def table(result: dict[str, Any]) -> str:
             rows.append(f"| {' | '.join(cells)} |\n")
     first = result["runs"][0]["report"]
     where, machine = first["environment"], first["machine"]
-    made = {run["method"]: str(run["report"]["commit"])[:7] for run in result["runs"]}
-    commits = ", ".join(
-        f"{commit} ({', '.join(m for m in made if made[m] == commit)})" for commit in sorted(set(made.values()))
-    )
+    made: dict[str, list[str]] = {}
     for run in result["runs"]:
-        if chosen := run["report"]["recipe"].get("hyperparameters"):
-            rows.append(f"\n{run['method']} ran with {', '.join(f'{name} {chosen[name]}' for name in chosen)}.\n")
+        made.setdefault(str(run["report"]["commit"])[:7], []).append(_named(run, result["runs"]))
+    commits = ", ".join(f"{commit} ({', '.join(names)})" for commit, names in made.items())
+    told = dict.fromkeys(
+        f"\n{run['method']} ran with {', '.join(f'{name} {value}' for name, value in chosen.items())}.\n"
+        for run in result["runs"]
+        if (chosen := run["report"]["recipe"].get("hyperparameters"))
+    )
+    rows += told
     for data in dict.fromkeys(run["report"]["data"] for run in result["runs"][1:]):
         if data != first["data"]:
-            others = [run["method"] for run in result["runs"] if run["report"]["data"] == data]
+            others = dict.fromkeys(run["method"] for run in result["runs"] if run["report"]["data"] == data)
             rows.append(f"\n{', '.join(others)}: {data}.\n")
     rows.append(
         f"\n{machine['processor']}, {machine['cores']} cores; batch {where['batch_size']}, sequence "
@@ -56,6 +59,13 @@ def table(result: dict[str, Any]) -> str:
         f"{first['seeds'][0]}; torch {first['versions']['torch']}; commit {commits}.\n"
     )
     return "".join(rows)
+
+
+def _named(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
+    """The method; with its targets where they are spread over several runs."""
+    if sum(other["method"] == run["method"] for other in runs) == 1:
+        return run["method"]
+    return f"{run['method']} at {', '.join(format(model['target'], 'g') + 'x' for model in run['report']['models'])}"
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def deliver(work: Work, target: Speedup, seconds: dict[str, float]) -> None:
         data = loaded.data
         train(
             model, SquareHead(work.teacher, loaded.task), data.train, data.collate, how, place / "recovery",
-            seed=recipe.seed, device=recipe.device,
+            seed=recipe.seed, device=recipe.device, track=work.job.track,
         )  # fmt: skip
         clock.lap("recover")
     metric, apart = _quality(work, model)

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,6 +82,7 @@ def train(
     seed: int = 0,
     device: torch.device | str = "cpu",
     callbacks: tuple[Any, ...] = (),
+    track: Callable[..., Iterable[Any]] = lambda items, title, total=None: items,
 ) -> dict[str, float]:
     """Train ``model`` in place, and leave it in evaluation mode.
 
@@ -92,6 +93,8 @@ def train(
         collate: rows -> batch.
         how: see ``Training``.
         folder: for checkpoints; a run killed while it trains goes on from the last of them.
+        callbacks: for the Trainer.
+        track: shows progress.
 
     Returns:
         ``steps`` and the mean training ``loss``.
@@ -136,7 +139,7 @@ def train(
             args=arguments,
             train_dataset=data,
             data_collator=collate,
-            callbacks=[_AfterStep(objective), *callbacks],
+            callbacks=[_AfterStep(objective, track), *callbacks],
         )
         result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     except OSError as error:
@@ -205,13 +208,24 @@ class _Minimiser(Trainer):
 
 
 class _AfterStep(TrainerCallback):
-    """Lets the objective act after every step."""
+    """Lets the objective act after every step, and shows how far the training is."""
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+    def __init__(self, objective: Objective, track: Callable[..., Iterable[Any]]) -> None:
+        self.objective, self.track = objective, track
+        self.ticks: Iterator[Any] = iter(())
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        left = state.max_steps - state.global_step
+        self.ticks = iter(self.track(range(left + 1), self.objective.name, total=left))
+        next(self.ticks)  # the step that begins
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self.objective.stepped(given["model"])
+        next(self.ticks, None)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        for _ in self.ticks:
+            pass
 
 
 def _unchanged(step: int) -> float:
