@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from secateurs.arithmetic import fast
+
 __all__ = ["LayerMatching", "SquareHead", "match", "square_head", "teacher_layers"]
 
 EPSILON = torch.finfo(torch.bfloat16).eps
@@ -132,7 +134,8 @@ class SquareHead:
         """The weighted sum; needs no labels."""
         features = {name: value for name, value in inputs.items() if name != "labels"}
         outputs = model(**features, output_hidden_states=True)
-        with torch.no_grad():
+        # The Trainer's mixed precision covers the student alone.
+        with torch.no_grad(), fast(inputs["input_ids"].device):
             wanted = self.teacher(**features, output_hidden_states=True)
         divergence = self.task.divergence(self.task.signal(outputs, inputs), self.task.signal(wanted, inputs)).mean()
         apart = square_head(outputs.hidden_states, wanted.hidden_states, inputs["attention_mask"].bool())

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from secateurs.errors import CheckpointError, RecipeError, SecateursError
@@ -141,6 +141,7 @@ def train(
             data_collator=collate,
             callbacks=[_AfterStep(objective, track), *callbacks],
         )
+        trainer.remove_callback(PrinterCallback)  # a library does not print
         result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     except OSError as error:
         raise CheckpointError(
@@ -177,7 +178,8 @@ class _Minimiser(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             groups = self.objective.groups(self.model, self.args.learning_rate)
-            self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate, weight_decay=0.0)
+            # Fused: one pass over the weights instead of ten, most of a step on a CPU with a large vocabulary.
+            self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate, weight_decay=0.0, fused=True)
         return self.optimizer
 
     def create_scheduler(
