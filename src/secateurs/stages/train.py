@@ -55,8 +55,10 @@ class Training:
 class Objective(Protocol):
     """What is minimised."""
 
-    name: str
-    """For messages: "recovery", "pruning"."""
+    @property
+    def name(self) -> str:
+        """For messages: "recovery", "pruning"."""
+        ...
 
     def loss(self, model: nn.Module, inputs: dict[str, Tensor], step: int) -> Tensor:
         """The loss of one batch; ``model`` may be wrapped for several processes, and must be called as it is."""
@@ -177,6 +179,7 @@ class _Minimiser(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
+            assert self.model is not None
             groups = self.objective.groups(self.model, self.args.learning_rate)
             # Fused: one pass over the weights instead of ten, most of a step on a CPU with a large vocabulary.
             self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate, weight_decay=0.0, fused=True)
