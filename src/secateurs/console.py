@@ -52,7 +52,11 @@ def tracking() -> Iterator[Any]:
     )
 
     def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-        yield from progress.track(items, total=total, description=title)
+        bar = progress.add_task(title, total=total)
+        try:
+            yield from progress.track(items, total=total, task_id=bar)
+        finally:  # work that knows enough may end early: it is done then
+            progress.update(bar, total=next(task.completed for task in progress.tasks if task.id == bar))
 
     with progress:
         yield track

@@ -221,8 +221,8 @@ class _AfterStep(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         left = state.max_steps - state.global_step
-        self.ticks = iter(self.track(range(left + 1), self.objective.name, total=left))
-        next(self.ticks)  # the step that begins
+        self.ticks = iter(self.track(range(left), self.objective.name, total=left))
+        next(self.ticks, None)  # the step that begins
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self.objective.stepped(given["model"])
