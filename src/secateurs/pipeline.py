@@ -137,9 +137,10 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
     recipe = loaded.recipe
     notes = []
     if table.noise > NOISY:
-        notes.append(
-            f"Timings on this machine scattered by {100 * table.noise:.0f} %; --clock cpu --threads 1 gives steadier ones."
+        steadier = (
+            "" if recipe.clock == "cpu" or recipe.device != "cpu" else "; --clock cpu --threads 1 gives steadier ones"
         )
+        notes.append(f"Timings on this machine scattered by {100 * table.noise:.0f} %{steadier}.")
     if not measured_here(table, loaded.environment):
         notes.append(
             f"The latency table is of {table.environment} on {table.machine.get('processor')}: the speed-ups measured "
