@@ -24,7 +24,7 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"{folder} is a file; name a folder for the results")
     held = _held(folder)
-    if held <= BEFORE_THE_WORK:
+    if not held or _never_began(held):
         return
     if not resume:
         raise RecipeError(f"{folder} is not empty; name another folder, or add --resume to go on with the run in it")
@@ -49,11 +49,18 @@ def claim_folder(folder: Path, recipe: Recipe) -> None:
         for path in folder.iterdir():
             if _half_written(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if _held(folder) <= BEFORE_THE_WORK and (not saved.is_file() or Recipe.load(saved) != recipe):
-            (folder / "latency.json").unlink(missing_ok=True)  # perhaps of another model or environment
-            saved.unlink(missing_ok=True)
+        if _never_began(_held(folder)) and Recipe.load(saved) != recipe:
+            table = folder / "latency.json"  # perhaps of another model or environment
+            if not recipe.latency_table or Path(recipe.latency_table).resolve() != table.resolve():
+                table.unlink(missing_ok=True)
+            saved.unlink()
     if not saved.is_file():
         write(saved, lambda partial: partial.write_text(recipe.to_yaml()))
+
+
+def _never_began(held: set[str]) -> bool:
+    """A recipe is there, and nothing but what comes before the work."""
+    return "recipe.yaml" in held and held <= BEFORE_THE_WORK
 
 
 def _held(folder: Path) -> set[str]:

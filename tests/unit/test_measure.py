@@ -41,6 +41,12 @@ def test_speed_and_throughput(models: dict) -> None:
     assert (dense.rounds, dense.noise) == (2, 0)
 
 
+def test_models_of_different_vocabularies_read_tokens_that_both_know(models: dict) -> None:
+    small = tiny_model("gpt2", vocab_size=models["dense"].config.vocab_size // 2)
+    result = compare({"dense": models["dense"], "small": small}, SMALL, timer=work_clock, seconds=0, rounds=(1, 1))
+    assert set(result.timings) == {"dense", "small"}
+
+
 def test_drift_does_not_reach_the_speed_up(models: dict) -> None:
     drift = iter(np.repeat([1.0, 4.0, 2.0, 9.0, 1.5, 3.0, 8.0, 5.0], 2))
     result = compare(

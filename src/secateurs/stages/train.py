@@ -1,8 +1,7 @@
 """The one training loop: ``transformers.Trainer``, with whatever is to be minimised.
 
-Recovery, CoFi and FLOP differ in their loss, in which parameters learn how fast, and in what is done after a step:
-that is an ``Objective``. Data loading, accumulation, mixed precision, several processes, checkpoints and taking up a
-killed run are the Trainer's.
+What differs is an ``Objective``. Data loading, accumulation, mixed precision, several processes, checkpoints and taking
+up a killed run are the Trainer's.
 """
 
 from __future__ import annotations
@@ -26,9 +25,6 @@ from secateurs.errors import CheckpointError, RecipeError, SecateursError
 __all__ = ["Objective", "Training", "train"]
 
 logger = logging.getLogger(__name__)
-
-OWN_RATE = "own_rate"
-"""Key of an optimiser group whose learning rate the schedule leaves alone."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +60,6 @@ class Objective(Protocol):
         """The loss of one batch; ``model`` may be wrapped for several processes, and must be called as it is."""
         ...
 
-    def groups(self, model: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
-        """Parameter groups for AdamW. A group with ``own_rate: True`` keeps its rate while the schedule runs."""
-        ...
-
-    def stepped(self, model: nn.Module) -> None:
-        """Called after every step of the optimiser."""
-        ...
-
 
 def train(
     model: nn.Module,
@@ -83,7 +71,6 @@ def train(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    callbacks: tuple[Any, ...] = (),
     track: Callable[..., Iterable[Any]] = lambda items, title, total=None: items,
 ) -> dict[str, float]:
     """Train ``model`` in place, and leave it in evaluation mode.
@@ -95,7 +82,6 @@ def train(
         collate: rows -> batch.
         how: see ``Training``.
         folder: for checkpoints; a run killed while it trains goes on from the last of them.
-        callbacks: for the Trainer.
         track: shows progress.
 
     Returns:
@@ -141,7 +127,7 @@ def train(
             args=arguments,
             train_dataset=data,
             data_collator=collate,
-            callbacks=[_AfterStep(objective, track), *callbacks],
+            callbacks=[_Progress(objective.name, track)],
         )
         trainer.remove_callback(PrinterCallback)  # a library does not print
         result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
@@ -180,21 +166,11 @@ class _Minimiser(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             assert self.model is not None
-            groups = self.objective.groups(self.model, self.args.learning_rate)
             # Fused: one pass over the weights instead of ten, most of a step on a CPU with a large vocabulary.
-            self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate, weight_decay=0.0, fused=True)
+            self.optimizer = torch.optim.AdamW(
+                self.model.parameters(), lr=self.args.learning_rate, weight_decay=0.0, fused=True
+            )
         return self.optimizer
-
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        scheduler = super().create_scheduler(num_training_steps, optimizer)
-        if isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
-            scheduler.lr_lambdas = [
-                _unchanged if group.get(OWN_RATE) else schedule
-                for group, schedule in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True)
-            ]
-        return scheduler
 
     def compute_loss(
         self,
@@ -212,26 +188,21 @@ class _Minimiser(Trainer):
         return (loss, None) if return_outputs else loss
 
 
-class _AfterStep(TrainerCallback):
-    """Lets the objective act after every step, and shows how far the training is."""
+class _Progress(TrainerCallback):
+    """Shows how far the training is."""
 
-    def __init__(self, objective: Objective, track: Callable[..., Iterable[Any]]) -> None:
-        self.objective, self.track = objective, track
+    def __init__(self, name: str, track: Callable[..., Iterable[Any]]) -> None:
+        self.name, self.track = name, track
         self.ticks: Iterator[Any] = iter(())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         left = state.max_steps - state.global_step
-        self.ticks = iter(self.track(range(left), self.objective.name, total=left))
+        self.ticks = iter(self.track(range(left), self.name, total=left))
         next(self.ticks, None)  # the step that begins
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        self.objective.stepped(given["model"])
         next(self.ticks, None)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         for _ in self.ticks:
             pass
-
-
-def _unchanged(step: int) -> float:
-    return 1.0
