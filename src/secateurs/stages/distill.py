@@ -56,6 +56,7 @@ class SquareHead:
     def loss(self, model: nn.Module, inputs: dict[str, Tensor], step: int) -> Tensor:
         """The weighted sum; needs no labels."""
         features = {name: value for name, value in inputs.items() if name != "labels"}
+        model.eval()  # the teacher answers without dropout, and so must whoever learns to answer like it
         outputs = model(**features, output_hidden_states=True)
         # The Trainer's mixed precision covers the student alone.
         with torch.no_grad(), fast(inputs["input_ids"].device):
