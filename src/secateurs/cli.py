@@ -31,8 +31,13 @@ def prune(
     task: Annotated[str | None, typer.Option(help="text-classification, embedding or causal-lm.")] = None,
     data: Annotated[str | None, typer.Option(help="Folder, file or hub id.")] = None,
     speedup: Annotated[list[float] | None, typer.Option(help="Target; may be given several times.")] = None,
-    method: Annotated[str | None, typer.Option(help="ziplm (default), uniform, magnitude, random.")] = None,
-    preset: Annotated[str | None, typer.Option(help="default, or paper.")] = None,
+    sparsity: Annotated[
+        list[float] | None, typer.Option(help="Target in place of a speed-up, for cofi: part of the weights to remove.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="ziplm (default), cofi, uniform, magnitude, random.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Of the method; ziplm: paper; cofi: quick, paper-small, ...")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A recipe in YAML; options win over it.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Hyper-parameter of the method, name=value.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column with the text.")] = None,
@@ -47,8 +52,12 @@ def prune(
     latency_table: Annotated[Path | None, typer.Option(help="A table from `secateurs measure --table`.")] = None,
     calibration_samples: Annotated[int | None, typer.Option(help="Texts to calibrate on. Default 1024.")] = None,
     evaluation_samples: Annotated[int | None, typer.Option(help="Evaluate on at most so many.")] = None,
-    recover_epochs: Annotated[float | None, typer.Option(help="Epochs of distillation. Default 0.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of recovery. Default 5e-5.")] = None,
+    recover_epochs: Annotated[
+        float | None, typer.Option(help="Epochs of distillation. Default: the method's; ziplm: 0.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of recovery. Default: the method's; ziplm: 5e-5.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Default 0.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that lies beside the weights.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would be done, how long and how much memory.")] = False,
@@ -64,6 +73,7 @@ def prune(
         "task": task,
         "data": data,
         "speedup": speedup or None,
+        "sparsity": sparsity or None,
         "method": method,
         "preset": preset,
         "batch_size": batch_size,

@@ -23,7 +23,7 @@ from secateurs.mask import Mask
 from secateurs.stages.measure import Measurement, Speed, Timing
 from secateurs.target import Budget, Speedup
 
-__all__ = ["Attempt", "keep"]
+__all__ = ["Attempt", "keep", "once"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def keep(
                 break
             if mask is None:
                 break
-            attempt = _time(target, table, mask, measure, place, number, tolerance if enforce else None)
+            attempt = _time(target if enforce else None, table, mask, measure, place, number, tolerance)
         done.append(attempt)
         logger.info("%s, attempt %d: measured %.3fx", target, number, attempt.speed.median)
         if attempt.met or not enforce:
@@ -109,16 +109,26 @@ def keep(
     return _best(done, target)
 
 
+def once(budget: Budget, table: LatencyTable, pruner: Pruner, measure: Measure, folder: Path) -> Attempt:
+    """Choose and time, for a target that time has no say in.
+
+    Raises:
+        TargetUnreachable: no choice fits the budget.
+    """
+    place = folder / "attempt-1"
+    return _read(place, 1) or _time(None, table, pruner.choose(budget), measure, place, 1, 0.0)
+
+
 def _next(target: Speedup, table: LatencyTable, pruner: Pruner, done: Sequence[Attempt]) -> Mask | None:
     """The method's choice for the corrected budget; ``None`` if it has no other than those that were timed."""
     limit = table.dense_ms / target.value
     if not done:
-        return pruner.choose(Budget(limit, table))
+        return pruner.choose(target.budget(table))
     corrected = table.corrected(_error(table, target, done))
     # Too slow: the budget shrinks from here on until another mask comes out; too fast: it grows.
     direction = -1 if done[-1].speed.median < target.value else 1
     for step in range(10):
-        mask = pruner.choose(Budget(limit * (1 + direction * STEP * step), corrected))
+        mask = pruner.choose(Budget(limit * (1 + direction * STEP * step), corrected, target.folder))
         if all(mask != attempt.mask for attempt in done):
             return mask
     return None
@@ -138,13 +148,13 @@ def _error(table: LatencyTable, target: Speedup, done: Sequence[Attempt]) -> flo
 
 
 def _time(
-    target: Speedup,
+    target: Speedup | None,
     table: LatencyTable,
     mask: Mask,
     measure: Measure,
     place: Path,
     number: int,
-    tolerance: float | None,
+    tolerance: float,
 ) -> Attempt:
     """Measure and write down."""
     measured = measure(mask)
@@ -156,7 +166,7 @@ def _time(
         measured.timings["dense"],
         measured.timings["pruned"],
         number,
-        None if tolerance is None else target.value <= speed.median <= target.value * (1 + tolerance),
+        None if target is None else target.value <= speed.median <= target.value * (1 + tolerance),
     )
     write(place / "mask.safetensors", mask.save)
     record = {

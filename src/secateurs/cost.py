@@ -107,7 +107,7 @@ class LatencyCurve:
 
     def __call__(self, kept: Count) -> Count:
         """Milliseconds at ``kept`` units, linear between measured points."""
-        value = float(kept)
+        value = float(kept.detach() if isinstance(kept, Tensor) else kept)
         if value <= 0:
             return kept * 0.0
         if value >= self.units[-1] or len(self.units) < 3:

@@ -22,11 +22,10 @@ from secateurs.loading import Loaded
 from secateurs.mask import Mask
 from secateurs.report import Divergence, Interval, Kept, Metric, ModelResult, Report, card
 from secateurs.shrink import shrink
-from secateurs.stages.distill import SquareHead
 from secateurs.stages.evaluate import divergence, signals
 from secateurs.stages.measure import Measurement, compare
 from secateurs.stages.train import Training, train
-from secateurs.target import Speedup
+from secateurs.target import Sparsity, Target
 from secateurs.tasks import Score
 
 __all__ = ["Work", "deliver", "evaluation", "measured_here", "record"]
@@ -55,42 +54,25 @@ class Work:
         models = {"dense": self.teacher, "pruned": shrunk}
         return compare(models, self.loaded.environment, seed=self.loaded.recipe.seed, seconds=MEASURE_SECONDS)
 
-    def build(self, mask: Mask) -> tuple[Any, Mask]:
+    def build(self, mask: Mask, target: Target) -> tuple[Any, Mask]:
         """The shrunk model with its final weights, and which units it kept."""
-        final = self.pruner.install(mask)
+        final = self.pruner.install(mask, target.folder)
         # A real copy: the pruner goes on swapping tensors of the live model.
         return shrink(copy.deepcopy(self.job.model), self.job.structure, final), final
 
 
-def deliver(work: Work, target: Speedup, seconds: dict[str, float]) -> None:
+def deliver(work: Work, target: Target, seconds: dict[str, float]) -> None:
     """Prune, recover, evaluate, save: one model folder and one record."""
-    loaded, recipe = work.loaded, work.loaded.recipe
+    loaded = work.loaded
     place = work.job.folder / target.folder
     clock = Laps()
-    attempt = contract.keep(
-        target,
-        work.table,
-        work.pruner,
-        work.measure,
-        place,
-        tolerance=recipe.tolerance,
-        enforce=measured_here(work.table, loaded.environment),
-    )
+    cost = ParameterCost.of(work.teacher, loaded.structure)
+    attempt = _settle(work, target, cost, place)
     clock.lap("search")
-    model, mask = work.build(attempt.mask)
+    model, mask = work.build(attempt.mask, target)
     clock.lap("fit")
-    if recipe.recover_epochs:
-        how = Training(
-            recipe.recover_epochs,
-            recipe.learning_rate,
-            recipe.train_batch_size,
-            bf16=native_bfloat16(recipe.device),
-        )
-        data = loaded.data
-        train(
-            model, SquareHead(work.teacher, loaded.task), data.train, data.collate, how, place / "recovery",
-            seed=recipe.seed, device=recipe.device, track=work.job.track,
-        )  # fmt: skip
+    if loaded.recovering:
+        _recover(work, model, mask, target, place)
         clock.lap("recover")
     metric, apart = _quality(work, model)
     clock.lap("evaluate")
@@ -103,7 +85,7 @@ def deliver(work: Work, target: Speedup, seconds: dict[str, float]) -> None:
         dense_latency_ms=attempt.dense.latency_ms,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         dense_parameters=sum(parameter.numel() for parameter in work.teacher.parameters()),
-        sparsity=float(ParameterCost.of(work.teacher, loaded.structure).sparsity(counts)),
+        sparsity=float(cost.sparsity(counts)),
         metric=metric,
         divergence=apart,
         seconds={**seconds, **clock.laps},
@@ -115,6 +97,43 @@ def deliver(work: Work, target: Speedup, seconds: dict[str, float]) -> None:
     _save(work, model, mask, result)
     write_json(record(work.job.folder, target), asdict(result))  # last: without it the target is not done
     shutil.rmtree(place, ignore_errors=True)
+
+
+def _settle(work: Work, target: Target, cost: ParameterCost, place: Path) -> contract.Attempt:
+    """What to keep, and how fast that is."""
+    if isinstance(target, Sparsity):
+        return contract.once(target.budget(cost), work.table, work.pruner, work.measure, place)
+    return contract.keep(
+        target,
+        work.table,
+        work.pruner,
+        work.measure,
+        place,
+        tolerance=work.loaded.recipe.tolerance,
+        enforce=measured_here(work.table, work.loaded.environment),
+    )
+
+
+def _recover(work: Work, model: Any, mask: Mask, target: Target, place: Path) -> None:
+    """Train the shrunk model in place, as its method does."""
+    loaded, recipe = work.loaded, work.loaded.recipe
+    train(
+        model,
+        work.pruner.recovery(work.teacher, mask, target.folder),
+        loaded.data.train,
+        loaded.data.collate,
+        Training(
+            loaded.recovering.epochs,
+            loaded.recovering.steps,
+            loaded.recovering.learning_rate,
+            batch_size=recipe.train_batch_size,
+            bf16=native_bfloat16(recipe.device),
+        ),
+        place / "recovery",
+        seed=recipe.seed,
+        device=recipe.device,
+        track=work.job.track,
+    )
 
 
 def _quality(work: Work, model: Any) -> tuple[Metric | None, Divergence]:
@@ -161,5 +180,5 @@ def evaluation(loaded: Loaded, dense: Any) -> Any:
     return loaded.task.reference(dense, loaded.data.evaluation, loaded.recipe.device)
 
 
-def record(stages: Path, target: Speedup) -> Path:
+def record(stages: Path, target: Target) -> Path:
     return stages / f"{target.folder}.json"

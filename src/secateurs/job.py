@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.mask import Mask
+from secateurs.objective import Objective
 from secateurs.structure import Structure
 from secateurs.target import Budget
 
-__all__ = ["Job", "Method", "Pruner", "Track"]
+__all__ = ["Job", "Method", "Pruner", "Recovering", "Track"]
 
 T = TypeVar("T")
 
@@ -31,6 +32,27 @@ def silent(items: Iterable[T], title: str, total: int | None = None) -> Iterator
 
 
 @dataclass(frozen=True)
+class Recovering:
+    """How long a model is trained after it was shrunk.
+
+    Args:
+        epochs: passes over the training split; 0 = not at all, if there are no steps either.
+        steps: so many steps in place of epochs.
+        learning_rate: peak, linear to 0.
+    """
+
+    epochs: float = 0.0
+    steps: int = 0
+    learning_rate: float = 5e-5
+
+    def __bool__(self) -> bool:
+        return self.epochs > 0 or self.steps > 0
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps" if self.steps else f"{self.epochs:g} epochs"
+
+
+@dataclass(frozen=True)
 class Job:
     """Everything a method may look at, and the model it works on.
 
@@ -43,6 +65,9 @@ class Job:
         seed: every random choice follows from it.
         device: where the model computes.
         track: progress.
+        train: rows to train on, or ``None``.
+        collate: rows -> batch.
+        train_batch_size: sequences a training step.
     """
 
     model: nn.Module
@@ -53,6 +78,9 @@ class Job:
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     track: Callable[..., Iterable[Any]] = silent
+    train: Any | None = None
+    collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]] | None = None
+    train_batch_size: int = 32
 
 
 class Pruner(Protocol):
@@ -69,12 +97,20 @@ class Pruner(Protocol):
         """
         ...
 
-    def install(self, mask: Mask) -> Mask:
+    def install(self, mask: Mask, folder: str) -> Mask:
         """Put the final weights of a mask that was chosen into ``job.model``; which units stay may change, not how many.
+
+        Args:
+            mask: what ``choose`` answered, in this run or the one it resumes.
+            folder: of the target it was chosen for.
 
         When this returns, the model is at full size and every unit outside the mask contributes exactly zero, so that
         ``shrink`` changes no output.
         """
+        ...
+
+    def recovery(self, teacher: nn.Module, mask: Mask, folder: str) -> Objective:
+        """What a model that was shrunk to ``mask`` for the target of ``folder`` is trained on."""
         ...
 
 
@@ -82,13 +118,28 @@ class Method(Protocol):
     """A frozen set of hyper-parameters that knows how to prune. One file each in ``secateurs.methods``."""
 
     name: ClassVar[str]
+    trains: ClassVar[bool]
+    """Needs a training split even where nothing is recovered."""
+    by_parameters: ClassVar[bool]
+    """Can cut to a number of parameters (``Sparsity``), and not to a time alone."""
+
+    @property
+    def recovering(self) -> Recovering:
+        """How what was shrunk is trained, where the recipe does not say."""
+        ...
 
     def structure(self, model: nn.Module) -> Structure:
         """What this method may remove from the model."""
         ...
 
-    def forwards(self, structure: Structure, samples: int) -> dict[str, float]:
-        """Work in forward passes of one sequence: ``prepare`` once, ``target`` for each target; for the dry run."""
+    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
+        """Work in forward passes of one sequence: ``prepare`` once, ``target`` for each target; for the dry run.
+
+        Args:
+            structure: of the model.
+            samples: calibration texts.
+            rows: of the training split.
+        """
         ...
 
     def prepare(self, job: Job) -> Pruner:

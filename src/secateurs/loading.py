@@ -10,6 +10,7 @@ import torch
 from secateurs.clock import timer
 from secateurs.environment import Environment
 from secateurs.errors import RecipeError
+from secateurs.job import Method, Recovering
 from secateurs.methods import method as find_method
 from secateurs.recipe import Recipe
 from secateurs.runtimes import runtime
@@ -38,6 +39,7 @@ class Loaded:
         held_out: batches that no stage sees: the reported divergence is taken on them.
         structure: what the method may remove.
         environment: where the speed-up must hold.
+        recovering: by the recipe, or else by the method.
     """
 
     recipe: Recipe
@@ -49,6 +51,7 @@ class Loaded:
     held_out: list[Batch]
     structure: Structure
     environment: Environment
+    recovering: Recovering
 
 
 def load(recipe: Recipe) -> Loaded:
@@ -59,6 +62,9 @@ def load(recipe: Recipe) -> Loaded:
     """
     task = find_task(recipe.task.replace("-", "_"))
     method = find_method(recipe.method.replace("-", "_"), recipe.preset, **recipe.hyperparameters)
+    if recipe.sparsity and not method.by_parameters:
+        raise RecipeError(f"{recipe.method} prunes to a time: give it a speed-up, not a sparsity")
+    recovering = _recovering(recipe, method)
     environment = recipe.environment
     check(environment)
     timer(environment)
@@ -80,14 +86,23 @@ def load(recipe: Recipe) -> Loaded:
         seed=recipe.seed,
         evaluation_samples=recipe.evaluation_samples,
     )
-    if recipe.recover_epochs and data.train is None:
+    if (recovering or method.trains) and data.train is None:
+        what = f"the method {recipe.method}" if method.trains else "recovery"
         raise RecipeError(
-            f"recovery needs a training split, and {recipe.data} has none (rows: {data.description}); "
-            "give data with one, or use --recover-epochs 0"
+            f"{what} needs a training split, and {recipe.data} has none (rows: {data.description}); "
+            f"give data with one, or use {'--method ziplm' if method.trains else '--recover-epochs 0'}"
         )
     batches, held_out = _split(data.calibration, HELD_OUT / (1 + HELD_OUT))
     data = replace(data, calibration=batches)
-    return Loaded(recipe, task, method, model, tokenizer, data, held_out, structure, environment)
+    return Loaded(recipe, task, method, model, tokenizer, data, held_out, structure, environment, recovering)
+
+
+def _recovering(recipe: Recipe, method: Method) -> Recovering:
+    """What the recipe leaves open is the method's."""
+    own = method.recovering
+    if recipe.recover_epochs is not None:
+        own = replace(own, epochs=recipe.recover_epochs, steps=0)
+    return own if recipe.learning_rate is None else replace(own, learning_rate=recipe.learning_rate)
 
 
 def _split(batches: list[Batch], fraction: float) -> tuple[list[Batch], list[Batch]]:

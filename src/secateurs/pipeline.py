@@ -29,6 +29,7 @@ from secateurs.recipe import Recipe
 from secateurs.report import ModelResult, Report
 from secateurs.run_folder import check_folder, claim_folder
 from secateurs.stages.latency import measure_table
+from secateurs.target import Speedup
 from secateurs.tasks import Score
 
 __all__ = ["run"]
@@ -73,7 +74,8 @@ def run(
     table = _latency(loaded, folder, track)
     clock.lap("latency")
     for target in recipe.targets:
-        target.budget(table)  # unreachable targets are refused before the work starts
+        if isinstance(target, Speedup):
+            target.budget(table)  # unreachable targets are refused before the work starts
     stages = folder / "stages"
     dense = _dense_score(loaded, stages)
     clock.lap("evaluate dense")
@@ -86,6 +88,9 @@ def run(
         recipe.seed,
         torch.device(recipe.device),
         track,
+        loaded.data.train,
+        loaded.data.collate,
+        recipe.train_batch_size,
     )
     todo = [target for target in recipe.targets if not record(stages, target).is_file()]
     done: list[ModelResult] = []
@@ -146,7 +151,7 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
             f"The latency table is of {table.environment} on {table.machine.get('processor')}: the speed-ups measured "
             "here say nothing about that, and were not held to the targets."
         )
-    if recipe.recover_epochs:
+    if loaded.recovering:
         notes.append("Recovery trained on the texts the divergence is taken on; the metric's texts it has not seen.")
     return Report(
         name=f"{recipe.name or Path(recipe.model).name} {recipe.method}",
@@ -164,6 +169,7 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
         commit=commit(),
         command=command,
         latency_table=table.to_dict(),
+        target_kind="sparsity" if recipe.sparsity else "speedup",
         notes=notes,
         higher_is_better=dense.higher_is_better if dense else True,
         auto_class=loaded.task.auto_class,

@@ -16,6 +16,7 @@ from secateurs.cost import LatencyTable, ParameterCost
 from secateurs.loading import Loaded, load
 from secateurs.recipe import Recipe
 from secateurs.run_folder import check_folder
+from secateurs.target import Speedup
 
 __all__ = ["plan"]
 
@@ -44,10 +45,12 @@ def plan(recipe: Recipe, folder: Path | None = None, *, resume: bool = False) ->
         given = LatencyTable.load(Path(recipe.latency_table))
         given.check_groups(group.name for group in loaded.structure)
         for target in recipe.targets:
-            target.budget(given)
+            if isinstance(target, Speedup):
+                target.budget(given)
     second, signal_bytes = _one_batch(loaded)
     samples = sum(len(batch["input_ids"]) for batch in loaded.data.calibration)
-    forwards = loaded.method.forwards(loaded.structure, samples)
+    rows_of_training = len(loaded.data.train) if isinstance(loaded.data.train, Sized) else 0
+    forwards = loaded.method.forwards(loaded.structure, samples, rows_of_training)
     targets = len(recipe.targets)
     rows = [
         ("latency", f"table for {loaded.environment}", 0.0 if recipe.latency_table else TABLE_SECONDS),
@@ -59,11 +62,10 @@ def plan(recipe: Recipe, folder: Path | None = None, *, resume: bool = False) ->
     ]
     for target in recipe.targets:
         rows.append((f"prune to {target}", f"folder {target.folder}", second * forwards["target"] + TABLE_SECONDS))
-    if recipe.recover_epochs:
-        rows_of_training = len(loaded.data.train) if isinstance(loaded.data.train, Sized) else 0
-        steps = recipe.recover_epochs * rows_of_training
+    if how := loaded.recovering:
+        read = how.steps * recipe.train_batch_size or how.epochs * rows_of_training
         # forward and backward of the student (3), forward of the teacher (1)
-        rows.append(("recover", f"{recipe.recover_epochs:g} epochs, each target", targets * steps * 4 * second))
+        rows.append(("recover", f"{how}, each target", targets * read * 4 * second))
     total = sum(seconds for *_, seconds in rows)
     table = Table("stage", "what", "about", title=f"{recipe.model}: {loaded.data.description}", title_justify="left")
     for name, what, seconds in rows:

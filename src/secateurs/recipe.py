@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from secateurs.environment import Environment
 from secateurs.errors import RecipeError
-from secateurs.target import Speedup
+from secateurs.target import Sparsity, Speedup, Target
 
 __all__ = ["ColumnNames", "Recipe"]
 
@@ -44,11 +44,12 @@ class Recipe(BaseModel):
     data: str = Field(description="a folder or file (parquet, csv, jsonl, txt), or a hub id")
     columns: ColumnNames = ColumnNames()
 
-    method: str = Field("ziplm", description="ziplm, or a baseline: magnitude, random, uniform")
-    preset: Literal["default", "paper"] = Field("default", description="paper: the choices of the paper throughout")
+    method: str = Field("ziplm", description="ziplm, cofi, or a baseline: magnitude, random, uniform")
+    preset: str = Field("default", description="of the method; paper: the choices of the paper throughout")
     hyperparameters: dict[str, Any] = Field(default_factory=dict, description="fields of the method to override")
 
-    speedup: tuple[float, ...] = Field(description="targets, dense ms / pruned ms")
+    speedup: tuple[float, ...] = Field((), description="targets, dense ms / pruned ms")
+    sparsity: tuple[float, ...] = Field((), description="targets in place of speed-ups: removed part of what can go")
     tolerance: float = Field(0.05, gt=0, description="a result may be at most this much faster than asked")
 
     batch_size: int = Field(32, ge=1, description="sequences a forward pass, where the speed-up is measured")
@@ -62,13 +63,17 @@ class Recipe(BaseModel):
 
     calibration_samples: int = Field(1024, ge=1, le=1_000_000, description="texts for the Hessians and the search")
     evaluation_samples: int | None = Field(None, ge=1, description="evaluate on at most this many; default all")
-    recover_epochs: float = Field(0.0, ge=0, description="epochs of distillation after shrinking; 0 = one-shot")
-    learning_rate: float = Field(5e-5, gt=0, description="peak, linear to 0, for recovery")
+    recover_epochs: float | None = Field(
+        None, ge=0, description="epochs of distillation after shrinking; default: the method's, for ziplm 0 (one-shot)"
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="peak, linear to 0, for recovery; default: the method's, for ziplm 5e-5"
+    )
     train_batch_size: int = Field(32, ge=1)
     seed: int = 0
     trust_remote_code: bool = Field(False, description="run code that lies beside the weights of the model")
 
-    @field_validator("speedup", mode="before")
+    @field_validator("speedup", "sparsity", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, int | float) else value
@@ -76,8 +81,6 @@ class Recipe(BaseModel):
     @field_validator("speedup")
     @classmethod
     def _targets(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value:
-            raise ValueError("give at least one speed-up")
         for target in value:
             if not target > 1:
                 raise ValueError(f"a speed-up of {target:g} asks for nothing; give a number greater than 1")
@@ -85,6 +88,25 @@ class Recipe(BaseModel):
         if len(folders) < len(set(value)):
             raise ValueError("two targets share a folder name; let them differ by at least 0.01")
         return tuple(sorted(set(value)))
+
+    @field_validator("sparsity")
+    @classmethod
+    def _fractions(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        for target in value:
+            if not 0 < target < 1:
+                raise ValueError(f"a sparsity of {target:g} is no part to remove; give a number between 0 and 1")
+        if len({Sparsity(target).folder for target in set(value)}) < len(set(value)):
+            raise ValueError("two targets share a folder name; let them differ by at least 0.01")
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _one_kind_of_target(self) -> Recipe:
+        if bool(self.speedup) == bool(self.sparsity):
+            both = (
+                "give speed-ups or sparsities, not both" if self.speedup else "give at least one speed-up (or sparsity)"
+            )
+            raise ValueError(both)
+        return self
 
     @model_validator(mode="after")
     def _clock_fits(self) -> Recipe:
@@ -133,9 +155,9 @@ class Recipe(BaseModel):
         return self.model_dump(mode="json", exclude_defaults=True)
 
     @property
-    def targets(self) -> tuple[Speedup, ...]:
-        """Ascending."""
-        return tuple(Speedup(value) for value in self.speedup)
+    def targets(self) -> tuple[Target, ...]:
+        """Ascending, all of one kind."""
+        return (*(Speedup(value) for value in self.speedup), *(Sparsity(value) for value in self.sparsity))
 
     @property
     def environment(self) -> Environment:

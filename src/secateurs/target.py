@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from secateurs.cost import LatencyTable, ParameterCost
 from secateurs.errors import RecipeError, TargetUnreachable
 
-__all__ = ["Budget", "Sparsity", "Speedup"]
+__all__ = ["Budget", "Sparsity", "Speedup", "Target"]
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,12 @@ class Budget:
     Args:
         limit: milliseconds or parameters.
         cost: what is limited.
+        folder: of the target it serves; a corrected budget serves the same.
     """
 
     limit: float
     cost: LatencyTable | ParameterCost
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Speedup:
                 f"{table.largest_speedup:.2f}. Lower the target, or measure on another batch or sequence length.",
                 table.largest_speedup,
             )
-        return Budget(table.dense_ms / self.value, table)
+        return Budget(table.dense_ms / self.value, table, self.folder)
 
 
 @dataclass(frozen=True)
@@ -80,4 +82,7 @@ class Sparsity:
 
     def budget(self, cost: ParameterCost) -> Budget:
         """The parameters that may be left."""
-        return Budget(cost.fixed + (1 - self.value) * float(cost.prunable(cost.sizes)), cost)
+        return Budget(cost.fixed + (1 - self.value) * float(cost.prunable(cost.sizes)), cost, self.folder)
+
+
+Target = Speedup | Sparsity

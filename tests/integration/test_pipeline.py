@@ -22,6 +22,12 @@ from secateurs.methods import names as method_names
 from secateurs.recipe import Recipe
 from secateurs.report import Report
 
+SMALL: dict[str, dict[str, Any]] = {
+    "ziplm": {"preset": "paper", "hyperparameters": {"inits": 3, "steps": 5}},
+    "cofi": {"preset": "quick", "hyperparameters": {"steps": 100, "finetuning_steps": 4}},
+}
+"""Methods whose defaults take long."""
+
 
 class Killed(BaseException):
     """Stands for a kill: nothing in the library may catch it."""
@@ -138,9 +144,8 @@ def test_every_method_keeps_the_budget_and_the_law(
     finished: tuple[Path, Recipe, Report], tmp_path: Path, method: str
 ) -> None:
     """A new method file is tested here without being named."""
-    recipe = finished[1].model_copy(update={"method": method, "hyperparameters": {}, "speedup": (1.7,)})
-    if method == "ziplm":
-        recipe = recipe.model_copy(update={"preset": "paper", "hyperparameters": {"inits": 3, "steps": 5}})
+    small = SMALL.get(method, {})
+    recipe = finished[1].model_copy(update={"method": method, "hyperparameters": {}, "speedup": (1.7,), **small})
     report = pipeline.run(recipe, tmp_path / "out")
     (model,) = report.models
     assert model.predicted_speedup is not None

@@ -17,6 +17,7 @@ from secateurs.families import discover
 from secateurs.job import Job
 from secateurs.mask import Mask
 from secateurs.methods._even import even_counts
+from secateurs.methods._one_shot import OneShot, OneShotPruner
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Group, Structure
 from secateurs.target import Budget
@@ -25,7 +26,7 @@ __all__ = ["METHOD", "Magnitude"]
 
 
 @dataclass(frozen=True)
-class Magnitude:
+class Magnitude(OneShot):
     """Keep the units with the largest weights."""
 
     name: ClassVar[str] = "magnitude"
@@ -33,7 +34,7 @@ class Magnitude:
     def structure(self, model: nn.Module) -> Structure:
         return discover(model)
 
-    def forwards(self, structure: Structure, samples: int) -> dict[str, float]:
+    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
         """No data is needed."""
         return {"prepare": 0.0, "target": 0.0}
 
@@ -42,7 +43,7 @@ class Magnitude:
         return RankedPruner(job, {group.name: _norms(job.model, group) for group in job.structure})
 
 
-class RankedPruner:
+class RankedPruner(OneShotPruner):
     """Keeps the units with the highest scores, the same fraction of every group."""
 
     def __init__(self, job: Job, scores: dict[str, Float[Tensor, " units"]]) -> None:
@@ -55,7 +56,7 @@ class RankedPruner:
         units = {name: self.scores[name].topk(kept).indices.cpu() for name, kept in counts.items()}
         return Mask.from_units(self.job.structure, units)
 
-    def install(self, mask: Mask) -> Mask:
+    def install(self, mask: Mask, folder: str) -> Mask:
         """The dense weights of what is kept."""
         for group in self.job.structure:
             kept = mask.units(group.name)

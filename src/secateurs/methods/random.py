@@ -10,6 +10,7 @@ from torch import nn
 
 from secateurs.families import discover
 from secateurs.job import Job
+from secateurs.methods._one_shot import OneShot
 from secateurs.methods.magnitude import RankedPruner
 from secateurs.structure import Structure
 
@@ -17,7 +18,7 @@ __all__ = ["METHOD", "Random"]
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(OneShot):
     """Keep units by lot; the seed of the run decides."""
 
     name: ClassVar[str] = "random"
@@ -25,7 +26,7 @@ class Random:
     def structure(self, model: nn.Module) -> Structure:
         return discover(model)
 
-    def forwards(self, structure: Structure, samples: int) -> dict[str, float]:
+    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
         """No data is needed."""
         return {"prepare": 0.0, "target": 0.0}
 

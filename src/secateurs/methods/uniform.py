@@ -14,6 +14,7 @@ from secateurs.families import discover
 from secateurs.job import Job
 from secateurs.mask import Mask
 from secateurs.methods._even import even_counts
+from secateurs.methods._one_shot import OneShot, OneShotPruner
 from secateurs.methods.ziplm import ZipLM, ZipLMPruner
 from secateurs.structure import Structure
 from secateurs.target import Budget
@@ -22,7 +23,7 @@ __all__ = ["METHOD", "Uniform"]
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(OneShot):
     """Uniform allocation over ZipLM's level database."""
 
     name: ClassVar[str] = "uniform"
@@ -30,9 +31,9 @@ class Uniform:
     def structure(self, model: nn.Module) -> Structure:
         return discover(model)
 
-    def forwards(self, structure: Structure, samples: int) -> dict[str, float]:
+    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
         """Calibration, and the fit of each target."""
-        whole = ZipLM(steps=0, rounds=0).forwards(structure, samples)
+        whole = ZipLM(steps=0, rounds=0).forwards(structure, samples, rows)
         return {"prepare": whole["prepare"] / 2, "target": 3.0 * samples}
 
     def prepare(self, job: Job) -> UniformPruner:
@@ -40,7 +41,7 @@ class Uniform:
         return UniformPruner(job)
 
 
-class UniformPruner:
+class UniformPruner(OneShotPruner):
     """Installs the levels of equal fractions."""
 
     def __init__(self, job: Job) -> None:
@@ -51,9 +52,9 @@ class UniformPruner:
         """See ``secateurs.job.Pruner``."""
         return self.ziplm.mask(even_counts(self.job.structure, budget))
 
-    def install(self, mask: Mask) -> Mask:
+    def install(self, mask: Mask, folder: str) -> Mask:
         """ZipLM's last fit."""
-        return self.ziplm.install(mask)
+        return self.ziplm.install(mask, folder)
 
 
 METHOD = Uniform

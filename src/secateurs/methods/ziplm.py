@@ -22,6 +22,7 @@ from secateurs.job import Job
 from secateurs.mask import Mask
 from secateurs.methods._candidates import Stitched, projections
 from secateurs.methods._context import in_context
+from secateurs.methods._one_shot import OneShot, OneShotPruner
 from secateurs.methods._searches import Searches
 from secateurs.stages.calibrate import calibrate
 from secateurs.stages.levels import LevelDatabase
@@ -33,7 +34,7 @@ __all__ = ["METHOD", "PRESETS", "ZipLM"]
 
 
 @dataclass(frozen=True)
-class ZipLM:
+class ZipLM(OneShot):
     """One-shot structured pruning to a time budget.
 
     Args:
@@ -92,7 +93,7 @@ class ZipLM:
         """Heads and feed-forward neurons; hidden size stays, so the teacher's layers match one to one."""
         return discover(model)
 
-    def forwards(self, structure: Structure, samples: int) -> dict[str, float]:
+    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
         """Work in forward passes of one sequence: ``prepare`` once, ``target`` for each target."""
         searched = min(self.search_samples, samples // 2)
         gathered = samples * (5.0 if self.fisher else 2.5)  # forward, Gram matrices and, for the weights, backward
@@ -111,7 +112,7 @@ class ZipLM:
         return ZipLMPruner(self, job)
 
 
-class ZipLMPruner:
+class ZipLMPruner(OneShotPruner):
     """The level database of one model, and the searches over it."""
 
     def __init__(self, how: ZipLM, job: Job) -> None:
@@ -130,7 +131,7 @@ class ZipLMPruner:
         units = {name: self.database.level(name, kept).units for name, kept in profile.items()}
         return Mask.from_units(self.job.structure, units)
 
-    def install(self, mask: Mask) -> Mask:
+    def install(self, mask: Mask, folder: str) -> Mask:
         """Put the final weights into the model at full size, zeros in the removed columns."""
         how, job, profile = self.how, self.job, mask.counts
         self.stitch.reset_all()

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from secateurs.arithmetic import fast
+from secateurs.objective import Objective
 
 __all__ = ["SquareHead", "square_head"]
 
@@ -37,7 +38,7 @@ def square_head(student: Hidden, teacher: Hidden, tokens: Bool[Tensor, "batch se
 
 
 @dataclass(frozen=True)
-class SquareHead:
+class SquareHead(Objective):
     """The objective of recovery: the divergence of the task's signal, and every layer like its twin.
 
     Args:

@@ -95,15 +95,27 @@ class Gates(nn.Module):
         coarse = self.distribution.soft(self.coarse) if self.coarse.requires_grad else torch.ones_like(self.coarse)
         return self._opening(torch.cat(fine), coarse * stays)
 
-    def counts(self, shift: float) -> dict[str, int]:
-        """Units expected to be open if every ``log_alpha`` were higher by ``shift``; 0 where the group closes."""
+    def counts(self, shift: float, reopened: int = 0) -> dict[str, int]:
+        """Units expected to be open if every fine ``log_alpha`` were higher by ``shift``; 0 where the group closes.
+
+        Args:
+            shift: added to each fine ``log_alpha``.
+            reopened: so many of the groups that close stay open nevertheless, the most open first.
+        """
         fine = self.distribution.open_probability(self.fine.detach().double() + shift).split(self.sizes)
-        coarse = self.distribution.open_probability(self.coarse.detach().double() + shift)
-        stays = [not self.coarse.requires_grad or probability >= 0.5 for probability in coarse.tolist()]
+        closed = set(self.closed()[reopened:])
         return {
-            name: round(float(group.sum())) if stay else 0
-            for name, group, stay in zip(self.names, fine, stays, strict=True)
+            name: 0 if name in closed else round(float(group.sum()))
+            for name, group in zip(self.names, fine, strict=True)
         }
+
+    def closed(self) -> list[str]:
+        """Groups that their coarse gate closes more often than not, the most open first."""
+        if not self.coarse.requires_grad:
+            return []
+        open_probability = self.distribution.open_probability(self.coarse.detach().double()).tolist()
+        found = [(value, name) for value, name in zip(open_probability, self.names, strict=True) if value < 0.5]
+        return [name for _, name in sorted(found, key=lambda pair: -pair[0])]
 
     def expected(self) -> tuple[dict[str, Float[Tensor, ""]], dict[str, Float[Tensor, ""]]]:
         """Probability that each group is there, and its expected number of open units if it is; differentiable."""
@@ -161,8 +173,6 @@ class Gated(nn.Module):
         self.structure, self.seed = structure, seed
         self.step = 0
         """Samples of the same step are the same: in every forward pass of it, and on every rank."""
-        self.pruning = True
-        """``False``: all gates are at 1 and none is learned."""
 
     @property
     def config(self) -> Any:
@@ -170,9 +180,14 @@ class Gated(nn.Module):
 
     def forward(self, **inputs: Any) -> Any:
         """The model's own outputs."""
-        if not self.pruning:
-            return self.model(**inputs)
-        opening = self.gates.sample(self.seed, self.step) if self.training else self.gates.deterministic()
+        return self.opened(self.opening(), **inputs)
+
+    def opening(self) -> Opening:
+        """How far the gates are open now."""
+        return self.gates.sample(self.seed, self.step) if self.training else self.gates.deterministic()
+
+    def opened(self, opening: Opening, **inputs: Any) -> Any:
+        """The model's outputs with its gates open so far."""
         return functional_call(self.model, fold(self.model, self.structure, opening), (), inputs)
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """The one training loop: ``transformers.Trainer``, with whatever is to be minimised.
 
-What differs is an ``Objective``. Data loading, accumulation, mixed precision, several processes, checkpoints and taking
+What differs is the ``Objective``. Data loading, accumulation, mixed precision, several processes, checkpoints and taking
 up a killed run are the Trainer's.
 """
 
@@ -13,16 +13,17 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from secateurs.errors import CheckpointError, RecipeError, SecateursError
+from secateurs.objective import OWN_RATE, Objective
 
-__all__ = ["Objective", "Training", "train"]
+__all__ = ["Training", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,9 @@ class Training:
 
     Args:
         epochs: passes over the training split.
-        learning_rate: peak of AdamW, linear to 0.
+        steps: so many steps of the optimiser in place of the epochs; 0 = epochs count.
+        learning_rate: peak of AdamW.
+        schedule: ``linear`` to 0, or ``constant``.
         batch_size: sequences a step.
         warmup: fraction of the steps.
         bf16: train in bf16 autocast.
@@ -41,24 +44,13 @@ class Training:
     """
 
     epochs: float
+    steps: int = 0
     learning_rate: float = 5e-5
     batch_size: int = 32
     warmup: float = 0.05
     bf16: bool = False
+    schedule: Literal["linear", "constant"] = "linear"
     checkpoint_steps: int = 500
-
-
-class Objective(Protocol):
-    """What is minimised."""
-
-    @property
-    def name(self) -> str:
-        """For messages: "recovery", "pruning"."""
-        ...
-
-    def loss(self, model: nn.Module, inputs: dict[str, Tensor], step: int) -> Tensor:
-        """The loss of one batch; ``model`` may be wrapped for several processes, and must be called as it is."""
-        ...
 
 
 def train(
@@ -73,7 +65,7 @@ def train(
     device: torch.device | str = "cpu",
     track: Callable[..., Iterable[Any]] = lambda items, title, total=None: items,
 ) -> dict[str, float]:
-    """Train ``model`` in place, and leave it in evaluation mode.
+    """Train ``model`` in place (or what its objective puts around it), and leave it in evaluation mode.
 
     Args:
         model: on ``device``.
@@ -99,12 +91,13 @@ def train(
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=how.epochs,
+        max_steps=how.steps or -1,
         learning_rate=how.learning_rate,
         per_device_train_batch_size=how.batch_size,
         train_sampling_strategy="group_by_length",  # short texts do not wait for long ones
         warmup_steps=how.warmup,
         weight_decay=0.0,
-        lr_scheduler_type="linear",
+        lr_scheduler_type=how.schedule if how.schedule == "linear" or not how.warmup else "constant_with_warmup",
         bf16=how.bf16,
         seed=seed,
         data_seed=seed,
@@ -119,15 +112,15 @@ def train(
         dataloader_pin_memory=False,
         label_names=["labels"],
     )
-    model.train()
+    learner = objective.learner(model).train()
     try:
         trainer = _Minimiser(
             objective,
-            model=model,
+            model=learner,
             args=arguments,
             train_dataset=data,
             data_collator=collate,
-            callbacks=[_Progress(objective.name, track)],
+            callbacks=[_AfterStep(objective, track)],
         )
         trainer.remove_callback(PrinterCallback)  # a library does not print
         result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
@@ -137,7 +130,7 @@ def train(
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-        model.eval()
+        learner.eval()
     return {"steps": float(result.global_step), "loss": float(result.training_loss)}
 
 
@@ -168,9 +161,35 @@ class _Minimiser(Trainer):
             assert self.model is not None
             # Fused: one pass over the weights instead of ten, most of a step on a CPU with a large vocabulary.
             self.optimizer = torch.optim.AdamW(
-                self.model.parameters(), lr=self.args.learning_rate, weight_decay=0.0, fused=True
+                self.objective.groups(self.model), lr=self.args.learning_rate, weight_decay=0.0, fused=True
             )
         return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+            scheduler.lr_lambdas = [
+                _unchanged if group.get(OWN_RATE) else schedule
+                for group, schedule in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True)
+            ]
+        return scheduler
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        return self.accelerator.clip_grad_norm_(self.objective.clipped(model), self.args.max_grad_norm)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not isinstance(self.model, PreTrainedModel):
+            # safetensors refuses tensors of two names; the second name is tied again to the first when it is read.
+            seen: set[int] = set()
+            whole = self.model.state_dict() if state_dict is None else state_dict  # pyright: ignore[reportOptionalMemberAccess]
+            state_dict = {
+                name: value
+                for name, value in whole.items()
+                if not (value.data_ptr() in seen or seen.add(value.data_ptr())) or value.numel() == 0
+            }
+        super()._save(output_dir, state_dict)
 
     def compute_loss(
         self,
@@ -188,21 +207,26 @@ class _Minimiser(Trainer):
         return (loss, None) if return_outputs else loss
 
 
-class _Progress(TrainerCallback):
-    """Shows how far the training is."""
+class _AfterStep(TrainerCallback):
+    """Lets the objective act after every step, and shows how far the training is."""
 
-    def __init__(self, name: str, track: Callable[..., Iterable[Any]]) -> None:
-        self.name, self.track = name, track
+    def __init__(self, objective: Objective, track: Callable[..., Iterable[Any]]) -> None:
+        self.objective, self.track = objective, track
         self.ticks: Iterator[Any] = iter(())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         left = state.max_steps - state.global_step
-        self.ticks = iter(self.track(range(left), self.name, total=left))
+        self.ticks = iter(self.track(range(left), self.objective.name, total=left))
         next(self.ticks, None)  # the step that begins
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.objective.stepped(given["model"], state.global_step, state.max_steps)
         next(self.ticks, None)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         for _ in self.ticks:
             pass
+
+
+def _unchanged(step: int) -> float:
+    return 1.0

@@ -136,6 +136,17 @@ class Task(ABC):
             may_be_missing=self.may_be_missing,
         )
 
+    def graft(self, model: PreTrainedModel, source: str) -> None:
+        """Give the body of ``model`` the weights of another of its kind (the pretrained one); the head stays.
+
+        Raises:
+            CheckpointError: there is no such model.
+            UnsupportedModelError: it is of another kind or size.
+        """
+        from secateurs.tasks._loading import graft
+
+        graft(model, source)
+
     @abstractmethod
     def read(
         self,

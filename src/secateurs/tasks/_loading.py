@@ -12,11 +12,12 @@ import torch
 from safetensors import SafetensorError
 
 from secateurs.errors import CheckpointError, UnsupportedModelError
+from secateurs.modeling_pruned import base_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["first_line", "is_path", "load"]
+__all__ = ["first_line", "graft", "is_path", "load"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,37 @@ def load(
     _ensure_padding(model, tokenizer, source)
     model.to(device)  # pyright: ignore[reportArgumentType]: the decorator of transformers hides the signature
     return model.eval(), tokenizer
+
+
+@torch.no_grad()
+def graft(model: Any, source: str) -> None:
+    """See ``Task.graft``."""
+    import transformers
+
+    options = {"trust_remote_code": False}
+    try:
+        with _quiet():
+            other, info = transformers.AutoModel.from_pretrained(
+                _location(source, ""), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+            )
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, ImportError) as error:
+        raise CheckpointError(f"cannot load the model {source} to start from: {first_line(error)}") from error
+    _check_finite(other, source)
+    ours = base_of(model).state_dict()
+    theirs = {name: value for name, value in other.state_dict().items() if name not in info["missing_keys"]}
+    body = [name for name in theirs if name in ours]
+    if not body or type(other) is not type(base_of(model)):
+        raise UnsupportedModelError(
+            f"{source} is a {other.config.model_type}, the teacher a {model.config.model_type}; start from its own kind"
+        )
+    for name in body:
+        if ours[name].shape != theirs[name].shape:
+            raise UnsupportedModelError(
+                f"{source} has {name} of shape {tuple(theirs[name].shape)}, the teacher {tuple(ours[name].shape)}; "
+                "a student starts from a model of the teacher's size"
+            )
+    for name in body:
+        ours[name].copy_(theirs[name])
 
 
 def _location(source: str, subfolder: str) -> str:

@@ -1,0 +1,53 @@
+"""How many units of each group learned gates leave open within a budget."""
+
+from __future__ import annotations
+
+from secateurs.cost import LatencyTable
+from secateurs.errors import TargetUnreachable
+from secateurs.stages.gates import Gates
+from secateurs.structure import Kind, Structure
+from secateurs.target import Budget
+
+__all__ = ["open_counts"]
+
+FAR = 40.0
+"""A shift of ``log_alpha`` that opens or closes every gate."""
+
+
+def open_counts(gates: Gates, budget: Budget, structure: Structure) -> dict[str, int]:
+    """As many as the gates expect, moved by one common shift to where the cost just meets the limit.
+
+    Blocks that their coarse gate closes stay closed, unless all that is left is far below the limit: then the fewest
+    of them, the most open first, stay open. Widths are rounded to the free multiple of a latency table.
+
+    Raises:
+        TargetUnreachable: the limit is below what no cut can remove.
+    """
+    multiples = {
+        group.name: budget.cost.curve(group.name).multiple
+        if isinstance(budget.cost, LatencyTable) and group.kind is not Kind.HEAD
+        else 1
+        for group in structure
+    }
+
+    def counts(shift: float, reopened: int) -> dict[str, int]:
+        found = gates.counts(shift, reopened)
+        return {
+            name: min(structure[name].size, round(kept / multiples[name]) * multiples[name])
+            for name, kept in found.items()
+        }
+
+    def fits(shift: float, reopened: int) -> bool:
+        return float(budget.cost(counts(shift, reopened))) <= budget.limit
+
+    if not fits(-FAR, 0):
+        largest = budget.cost.largest_speedup if isinstance(budget.cost, LatencyTable) else 1.0
+        raise TargetUnreachable(f"the budget of {budget.limit:.4g} is less than what no cut can remove", largest)
+    reopened = 0
+    while fits(FAR, reopened) and reopened < len(gates.closed()):
+        reopened += 1
+    low, high = -FAR, FAR
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle, reopened) else (low, middle)
+    return counts(low, reopened)

@@ -1,0 +1,135 @@
+"""CoFi (Xia, Zhong, Chen 2022, 2204.00408): coarse and fine masks learned together, with layer-wise distillation.
+
+prune (weights, gates and multipliers) -> fold the gates into the weights -> mask; shrunk, it is trained once more.
+
+A gate for every head and neuron (fine) and one for every attention and feed-forward block (coarse). The target is a
+sparsity (the paper) or, beyond the paper, a speed-up: then the expected milliseconds by the latency table take the
+place of the expected parameters. ``docs/methods/cofi.md`` lists where this differs from the authors' code, and why.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from secateurs.errors import RecipeError
+from secateurs.families import discover
+from secateurs.job import Job, Recovering
+from secateurs.methods._learned import LearnedPruner
+from secateurs.stages.layer_matching import Matching
+from secateurs.structure import Structure
+
+__all__ = ["METHOD", "PRESETS", "CoFi"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CoFi:
+    """Masks learned together with the weights.
+
+    Args:
+        epochs: passes over the training split while masks are learned, the ramp among them.
+        ramp: of those, passes in which the target rises from 0.
+        steps: so many steps in place of ``epochs``, with the same part of them for the ramp; 0 = epochs count.
+        prepruning: passes of distillation before masks are learned, for a student that is not the teacher.
+        start: folder or hub id of the model that the student starts from, such as the pretrained one the teacher was
+            fine-tuned from; empty = it starts as the teacher.
+        rate: learning rate of the weights, linear to 0.
+        gate_rate: learning rate of gates and multipliers, constant; raised where there are too few steps to close a
+            gate with it.
+        temperature: softens the outputs that are compared.
+        output_weight: weight of their divergence.
+        layer_weight: weight of the layer-wise distillation; 0 = none.
+        matching: which student layer learns from which: ``any``, ``ordered`` or ``random`` (the authors' versions 3,
+            4 and 6).
+        coarse: gates for whole blocks; without them, heads and neurons alone go.
+        freeze_embeddings: leave embeddings as they are, like the authors.
+        finetuning: passes over the training split after shrinking.
+        finetuning_steps: so many steps in their place; 0 = passes count.
+        finetuning_rate: peak of their learning rate.
+        looks: times the masks are compared with the teacher after the ramp; the closest within the target is taken.
+    """
+
+    name: ClassVar[str] = "cofi"
+    trains: ClassVar[bool] = True
+    by_parameters: ClassVar[bool] = True
+
+    epochs: float = 20.0
+    ramp: float = 2.0
+    steps: int = 0
+    prepruning: float = 0.0
+    start: str = ""
+    rate: float = 2e-5
+    gate_rate: float = 0.01
+    temperature: float = 2.0
+    output_weight: float = 0.1
+    layer_weight: float = 0.9
+    matching: Matching = "ordered"
+    coarse: bool = True
+    freeze_embeddings: bool = True
+    finetuning: float = 20.0
+    finetuning_steps: int = 0
+    finetuning_rate: float = 2e-5
+    looks: int = 8
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "rate", "gate_rate", "temperature", "finetuning_rate")
+        for field in positive:
+            if not (value := getattr(self, field)) > 0:
+                raise RecipeError(f"cofi: {field} must be above 0, not {value:g}")
+        for field in ("ramp", "steps", "prepruning", "output_weight", "layer_weight", "finetuning", "finetuning_steps"):
+            if (value := getattr(self, field)) < 0:
+                raise RecipeError(f"cofi: {field} must not be negative, not {value:g}")
+        if self.ramp >= self.epochs:
+            raise RecipeError(f"cofi: ramp ({self.ramp:g} epochs) must be shorter than epochs ({self.epochs:g})")
+        if self.looks < 1:
+            raise RecipeError(f"cofi: looks must be at least 1, not {self.looks}")
+        if self.output_weight == self.layer_weight == 0:
+            raise RecipeError("cofi: output_weight and layer_weight are both 0: there is nothing to learn from")
+
+    @property
+    def recovering(self) -> Recovering:
+        """The final fine-tuning."""
+        return Recovering(self.finetuning, self.finetuning_steps, self.finetuning_rate)
+
+    def structure(self, model: nn.Module) -> Structure:
+        """Heads and feed-forward neurons."""
+        return discover(model)
+
+    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
+        """See ``secateurs.job.Method``; a step is a pass of the teacher and three of the student, and some for gates."""
+        read = self.steps * 32 if self.steps else self.epochs * rows
+        return {"prepare": 0.0, "target": 4.5 * (read + self.prepruning * rows) + self.looks * samples}
+
+    def prepare(self, job: Job) -> LearnedPruner:
+        """Nothing is shared: every target is learned from the dense model."""
+        return LearnedPruner(self, job)
+
+
+METHOD = CoFi
+
+_SMALL: dict[str, Any] = {"epochs": 100.0, "ramp": 20.0, "prepruning": 4.0, "matching": "any"}
+_LARGE: dict[str, Any] = {"epochs": 20.0, "ramp": 2.0, "prepruning": 1.0, "matching": "any"}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # CoLA, STS-B, MRPC, RTE in the paper: a few thousand rows.
+    "paper-small": {**_SMALL, "rate": 2e-5, "finetuning": 20.0, "finetuning_rate": 2e-5},
+    # MNLI, QNLI, SST-2, QQP: tens of thousands of rows and more.
+    "paper-large": {**_LARGE, "rate": 2e-5, "finetuning": 20.0, "finetuning_rate": 2e-5},
+    "paper-squad": {**_LARGE, "rate": 3e-5, "finetuning": 20.0, "finetuning_rate": 3e-5},
+    # Half an hour for a small encoder on two cores.
+    "quick": {
+        "steps": 900,
+        "epochs": 9.0,
+        "ramp": 4.0,
+        "rate": 1e-4,
+        "gate_rate": 0.02,
+        "finetuning_steps": 500,
+        "finetuning_rate": 1e-4,
+        "looks": 3,
+    },
+}

@@ -1,0 +1,176 @@
+"""CoFi from end to end on tiny models: the target is met, the result is what was learned, a killed run ends the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_run
+from secateurs import pipeline
+from secateurs.errors import RecipeError, UnsupportedModelError
+from secateurs.recipe import Recipe
+from secateurs.report import Report
+
+LEARNING: dict[str, Any] = {
+    "steps": 120,
+    "epochs": 4.0,
+    "ramp": 2.0,
+    "rate": 1e-3,
+    "gate_rate": 0.1,
+    "looks": 3,
+    "finetuning_steps": 10,
+}
+
+
+def cofi(folder: Path, model_type: str = "bert", task: str = "text-classification", **changes: Any) -> Recipe:
+    learning = {**LEARNING, **changes.pop("hyperparameters", {})}
+    changes = {"speedup": (), "sparsity": (0.5,), **changes}
+    return tiny_run.recipe(
+        folder, model_type, task, method="cofi", train_batch_size=8, hyperparameters=learning, **changes
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe, Report]:
+    folder = tmp_path_factory.mktemp("cofi")
+    recipe = cofi(folder)
+    return folder / "out", recipe, pipeline.run(recipe, folder / "out")
+
+
+def test_the_sparsity_is_the_one_asked_for(finished: tuple[Path, Recipe, Report]) -> None:
+    out, _, report = finished
+    (model,) = report.models
+    assert report.target_kind == "sparsity"
+    assert model.met is None
+    assert model.target == 0.5
+    assert 0.5 <= model.sparsity <= 0.56  # one head of this model is 5 %
+    assert (out / "sparsity-0.50" / "model.safetensors").is_file()
+    assert {"search", "fit", "recover"} <= model.seconds.keys()
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the library may catch it."""
+
+
+@pytest.mark.parametrize("stage", ["pruning", "recovery"])
+def test_a_killed_run_ends_the_same(finished: tuple[Path, Recipe, Report], tmp_path: Path, stage: str) -> None:
+    done, recipe, _ = finished
+
+    def track(items: Iterable[Any], title: str, total: int | None = None) -> Iterable[Any]:
+        for number, item in enumerate(items):
+            if title == stage and number == 5:
+                raise Killed
+            yield item
+
+    with pytest.raises(Killed):
+        pipeline.run(recipe, tmp_path / "out", track=track)
+    pipeline.run(recipe, tmp_path / "out", resume=True)
+    name = "sparsity-0.50/model.safetensors"
+    assert (tmp_path / "out" / name).read_bytes() == (done / name).read_bytes()
+
+
+def test_a_checkpoint_is_taken_up(finished: tuple[Path, Recipe, Report], tmp_path: Path, monkeypatch: Any) -> None:
+    """Killed behind a checkpoint of the gates' training: gates, multipliers, optimiser and samples go on where they were."""
+    from secateurs.stages import train
+
+    done, recipe, _ = finished
+    ordinary = train.Training
+
+    def often(*args: Any, **given: Any) -> train.Training:
+        return ordinary(*args, **{**given, "checkpoint_steps": 50})
+
+    monkeypatch.setattr("secateurs.methods._learned.Training", often)
+    begun: list[int] = []
+
+    def track(items: Iterable[Any], title: str, total: int | None = None) -> Iterable[Any]:
+        begun.extend([total or 0] if title == "pruning" else [])
+        for number, item in enumerate(items):
+            if title == "pruning" and number == 70 and len(begun) == 1:
+                raise Killed
+            yield item
+
+    with pytest.raises(Killed):
+        pipeline.run(recipe, tmp_path / "out", track=track)
+    pipeline.run(recipe, tmp_path / "out", track=track, resume=True)
+    assert begun[0] == 120
+    assert begun[1] in (70, 20)
+    name = "sparsity-0.50/mask.safetensors"
+    assert (tmp_path / "out" / name).read_bytes() == (done / name).read_bytes()
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_a_decoder_to_a_speed_up(tmp_path: Path, model_type: str) -> None:
+    recipe = cofi(tmp_path, model_type, "causal-lm", sparsity=(), speedup=(1.8,), hyperparameters={"steps": 110})
+    (model,) = pipeline.run(recipe, tmp_path / "out").models
+    assert model.predicted_speedup is not None
+    assert 1.8 <= model.predicted_speedup <= 2.1
+
+
+def test_what_was_learned_is_better_than_the_lot(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
+    """Random units, though more of them, are further from the dense model."""
+    lot = {"method": "random", "hyperparameters": {}, "sparsity": (), "speedup": (1.5,)}
+    (drawn,) = pipeline.run(finished[1].model_copy(update=lot), tmp_path / "out").models
+    (learned,) = finished[2].models
+    assert learned.sparsity > drawn.sparsity
+    assert learned.divergence is not None and drawn.divergence is not None
+    assert learned.divergence.value < drawn.divergence.value
+
+
+def test_too_few_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(RecipeError, match=r"20 steps are too few.*at least 98"):
+        pipeline.run(cofi(tmp_path, hyperparameters={"steps": 20}), tmp_path / "few")
+    caplog.set_level(logging.WARNING)
+    pipeline.run(cofi(tmp_path, hyperparameters={"steps": 100, "gate_rate": 0.01}), tmp_path / "some")
+    assert "too few to close gates at a rate of 0.01" in caplog.text
+
+
+def test_another_start(tmp_path: Path) -> None:
+    tiny_run.model_folder(tmp_path / "pretrained", initializer_range=0.3)
+    recipe = cofi(tmp_path, hyperparameters={"start": str(tmp_path / "pretrained"), "prepruning": 2.0, "steps": 100})
+    (model,) = pipeline.run(recipe, tmp_path / "out").models
+    assert 0.5 <= model.sparsity <= 0.56
+    tiny_run.model_folder(tmp_path / "wide", hidden_size=48)
+    recipe = cofi(tmp_path, hyperparameters={"start": str(tmp_path / "wide")})
+    with pytest.raises(UnsupportedModelError, match=r"of shape .* the teacher"):
+        pipeline.run(recipe, tmp_path / "refused")
+
+
+def test_the_multipliers_climb_and_the_gates_stay_where_they_can_move(tmp_path: Path) -> None:
+    """A look into the loop: what Trainer does to the three parameter groups."""
+    from secateurs.job import Job
+    from secateurs.loading import load
+    from secateurs.methods._learned import LearnedPruner
+    from secateurs.stages import gates as gates_module
+    from secateurs.target import Sparsity
+
+    loaded = load(cofi(tmp_path, hyperparameters={"steps": 120}))
+    seen: list[tuple[float, float]] = []
+    clamp = gates_module.Gates.clamp
+
+    def spy(self: gates_module.Gates) -> None:
+        clamp(self)
+        seen.append((self.fine.max().item(), self.fine.min().item()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gates_module.Gates, "clamp", spy)
+        job = Job(
+            loaded.model, loaded.structure, loaded.data.calibration, loaded.task, tmp_path, train=loaded.data.train,
+            collate=loaded.data.collate, train_batch_size=8,
+        )  # fmt: skip
+        pruner = LearnedPruner(loaded.method, job)
+        from secateurs.cost import ParameterCost
+
+        mask = pruner.choose(Sparsity(0.7).budget(ParameterCost.of(loaded.model, loaded.structure)))
+    assert len(seen) == 120
+    assert all(high <= gates_module.HIGHEST + 1e-6 and low >= -gates_module.HIGHEST - 1e-6 for high, low in seen)
+    assert min(low for _, low in seen) < 0
+    assert sum(mask.counts.values()) < sum(loaded.structure.sizes.values())
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    pruner.install(mask, "sparsity-0.70")
+    moved = [name for name, value in loaded.model.state_dict().items() if not torch.equal(value, before[name])]
+    assert not any("embeddings" in name for name in moved if name.endswith("embeddings.weight"))

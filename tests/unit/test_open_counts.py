@@ -1,0 +1,82 @@
+"""From learned gates to kept counts within a budget."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from secateurs.cost import LatencyCurve, LatencyTable, ParameterCost
+from secateurs.environment import Environment
+from secateurs.errors import TargetUnreachable
+from secateurs.families import discover
+from secateurs.methods._open_counts import open_counts
+from secateurs.stages.gates import Gates
+from secateurs.structure import Kind
+from secateurs.target import Budget, Sparsity, Speedup
+from tiny_models import tiny_model
+
+MODEL = tiny_model("bert", hidden_size=64, num_attention_heads=16, intermediate_size=96)
+STRUCTURE = discover(MODEL)
+COST = ParameterCost.of(MODEL, STRUCTURE)
+
+
+def gates(seed: int, coarse: float = 2.0) -> Gates:
+    learned = Gates(STRUCTURE)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        learned.fine.copy_(torch.randn(learned.fine.shape, generator=generator) * 3)
+        learned.coarse.fill_(coarse)
+    return learned
+
+
+def table(multiple: int = 8) -> LatencyTable:
+    curves = {
+        "head": LatencyCurve((0, 1, 16), (0.0, 0.2, 3.2)),
+        "intermediate": LatencyCurve((0, 8, 96), (0.0, 0.5, 6.0), multiple=multiple),
+    }
+    return LatencyTable(Environment(), 1.0 + 9.2 * 3, 1.0, curves, {group.name: str(group.kind) for group in STRUCTURE})
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("sparsity", [0.3, 0.6, 0.9, 0.97])
+def test_what_is_kept_is_what_was_asked_for(seed: int, sparsity: float) -> None:
+    counts = open_counts(gates(seed), Sparsity(sparsity).budget(COST), STRUCTURE)
+    realised = float(COST.sparsity(counts))
+    largest_unit = 4 * 64 * 4 / float(COST.prunable(COST.sizes))
+    assert 0 <= realised - sparsity <= largest_unit
+
+
+@pytest.mark.parametrize("speedup", [1.5, 3.0, 8.0])
+def test_widths_are_multiples_and_the_time_is_kept(speedup: float) -> None:
+    budget = Speedup(speedup).budget(table())
+    counts = open_counts(gates(0), budget, STRUCTURE)
+    assert float(table()(counts)) <= budget.limit
+    assert float(table()(counts)) >= 0.85 * budget.limit
+    assert all(counts[group.name] % 8 == 0 for group in STRUCTURE if group.kind is Kind.INTERMEDIATE)
+
+
+def test_a_smaller_budget_keeps_a_part() -> None:
+    learned = gates(1)
+    large, small = (
+        learned.opened(open_counts(learned, Sparsity(value).budget(COST), STRUCTURE)).mask() for value in (0.5, 0.55)
+    )
+    assert (small & large) == small
+
+
+def test_closed_blocks_are_reopened_only_where_too_much_is_gone() -> None:
+    learned = gates(2)
+    with torch.no_grad():
+        learned.coarse.copy_(torch.tensor([-3.0, -2.5, -3.5, -2.0, -4.0, -4.5]))
+    names = list(learned.names)
+    some = open_counts(learned, Sparsity(0.9).budget(COST), STRUCTURE)
+    opened = [name for name in names if some[name]]
+    assert opened == [names[3]]  # the most open of those that would close
+    with torch.no_grad():
+        learned.coarse[:3] = 2.0
+    kept = open_counts(learned, Sparsity(0.9).budget(COST), STRUCTURE)
+    assert all(kept[name] == 0 for name in names[3:])
+
+
+def test_a_budget_below_the_overhead_is_refused() -> None:
+    with pytest.raises(TargetUnreachable):
+        open_counts(gates(0), Budget(0.5, table()), STRUCTURE)
