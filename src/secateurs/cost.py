@@ -36,8 +36,8 @@ class ParameterCost:
     Args:
         fixed: parameters that no cut touches.
         shapes: the shape of every cut parameter, by name.
-        cuts: parameter name -> ``(dim, group, width)`` of every cut on it.
-        sizes: group name -> units now present.
+        cuts: parameter name -> ``(dim, group or stream, width)`` of every cut on it.
+        sizes: name of the group or stream -> units now present.
     """
 
     fixed: int
@@ -49,9 +49,9 @@ class ParameterCost:
     def of(cls, model: nn.Module, structure: Structure) -> ParameterCost:
         """Read the table of a model; tied parameters count once."""
         cuts: dict[str, list[tuple[int, str, int]]] = {}
-        for group in structure:
-            for cut in group.cuts:
-                cuts.setdefault(cut.parameter, []).append((cut.dim, group.name, cut.width))
+        for owner in (*structure, *([structure.stream] if structure.stream else [])):
+            for cut in owner.cuts:
+                cuts.setdefault(cut.parameter, []).append((cut.dim, owner.name, cut.width))
         named = dict(model.named_parameters())
         shapes = {name: tuple(named[name].shape) for name in cuts if name in named}
         fixed = sum(parameter.numel() for name, parameter in named.items() if name not in shapes)
@@ -74,10 +74,12 @@ class ParameterCost:
     def expected(self, present: Mapping[str, Count], counts: Mapping[str, Count]) -> Count:
         """Expected parameters when a group is there with probability ``present`` and then has ``counts`` units.
 
+        What ``present`` does not name (the stream) is always there.
+
         All that groups decide independently of each other; a product of independent counts has the product of the
         expectations, so this is exact.
         """
-        return self({name: present[name] * counts[name] for name in self.sizes})
+        return self({name: present.get(name, 1) * counts[name] for name in self.sizes})
 
     def sparsity(self, counts: Mapping[str, Count]) -> Count:
         """Removed fraction of the prunable parameters, in [0, 1]."""
