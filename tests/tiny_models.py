@@ -13,7 +13,7 @@ from secateurs.families import discover
 from secateurs.mask import Mask
 from secateurs.shrink import shrink
 
-__all__ = ["DECODERS", "VOCABULARY", "batch", "fill", "tiny_model", "without_layer"]
+__all__ = ["DECODERS", "VOCABULARY", "batch", "fill", "head_names", "tiny_model", "without_layer"]
 
 VOCABULARY = 50
 
@@ -96,6 +96,27 @@ def tiny_model(model_type: str, *, auto: str | None = None, seed: int = 0, **cha
     auto = auto or ("AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForTokenClassification")
     config = transformers.AutoConfig.for_model(model_type, **{**_CONFIGS[model_type], **changes})
     return fill(getattr(transformers, auto).from_config(config).double().eval(), seed)
+
+
+_HEADS = (
+    "",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMaskedLM",
+    "ForCausalLM",
+)
+
+
+def head_names(model_type: str) -> list[str]:
+    """The Auto classes that have this model type, the base model's first; an encoder's causal head is left out."""
+    config = type(transformers.AutoConfig.for_model(model_type))
+    return [
+        name
+        for name in (f"AutoModel{head}" for head in _HEADS)
+        if config in getattr(transformers, name)._model_mapping
+        and not (name.endswith("CausalLM") and model_type not in DECODERS)
+    ]
 
 
 def fill(model: Any, seed: int) -> Any:

@@ -36,33 +36,37 @@ class ParameterCost:
     Args:
         fixed: parameters that no cut touches.
         shapes: the shape of every cut parameter, by name.
-        cuts: parameter name -> ``(dim, group, width)`` of every cut on it.
-        sizes: group name -> units now present.
+        cuts: parameter name -> ``(dim, group or stream, width)`` of every cut on it.
+        sizes: name of the group or stream -> units now present.
+        stream: name of the stream, if its dimensions are units too.
     """
 
     fixed: int
     shapes: Mapping[str, tuple[int, ...]]
     cuts: Mapping[str, tuple[tuple[int, str, int], ...]]
     sizes: Mapping[str, int]
+    stream: str | None = None
 
     @classmethod
     def of(cls, model: nn.Module, structure: Structure) -> ParameterCost:
         """Read the table of a model; tied parameters count once."""
         cuts: dict[str, list[tuple[int, str, int]]] = {}
-        for group in structure:
-            for cut in group.cuts:
-                cuts.setdefault(cut.parameter, []).append((cut.dim, group.name, cut.width))
+        for owner in (*structure, *([structure.stream] if structure.stream else [])):
+            for cut in owner.cuts:
+                cuts.setdefault(cut.parameter, []).append((cut.dim, owner.name, cut.width))
         named = dict(model.named_parameters())
         shapes = {name: tuple(named[name].shape) for name in cuts if name in named}
         fixed = sum(parameter.numel() for name, parameter in named.items() if name not in shapes)
-        return cls(fixed, shapes, {name: tuple(cuts[name]) for name in shapes}, structure.sizes)
+        return cls(fixed, shapes, {name: tuple(cuts[name]) for name in shapes}, structure.sizes,
+            structure.stream.name if structure.stream else None,
+        )  # fmt: skip
 
     def __call__(self, counts: Mapping[str, Count]) -> Count:
         """Parameters left when ``counts`` units are kept."""
         return self.fixed + self.prunable(counts)
 
     def prunable(self, counts: Mapping[str, Count]) -> Count:
-        """Of those, the entries of parameters that some cut touches."""
+        """Of those, the entries of parameters that some cut touches (of a group: see ``of_groups``)."""
         total: Count = 0
         for name, shape in self.shapes.items():
             extent: list[Count] = list(shape)
@@ -74,14 +78,30 @@ class ParameterCost:
     def expected(self, present: Mapping[str, Count], counts: Mapping[str, Count]) -> Count:
         """Expected parameters when a group is there with probability ``present`` and then has ``counts`` units.
 
+        What ``present`` does not name (the stream) is always there.
+
         All that groups decide independently of each other; a product of independent counts has the product of the
         expectations, so this is exact.
         """
-        return self({name: present[name] * counts[name] for name in self.sizes})
+        return self({name: present.get(name, 1) * counts[name] for name in self.sizes})
 
     def sparsity(self, counts: Mapping[str, Count]) -> Count:
-        """Removed fraction of the prunable parameters, in [0, 1]."""
-        return 1 - self.prunable(counts) / self.prunable(self.sizes)
+        """Removed fraction of the prunable parameters of the groups, in [0, 1]."""
+        own = self.of_groups()
+        return 1 - own.prunable(counts) / own.prunable(own.sizes)
+
+    def of_groups(self) -> ParameterCost:
+        """The same with embeddings, norms and heads at their full size, though the stream cuts them too.
+
+        Sparsities refer to the matrices and biases of attention and feed-forward blocks, whether or not the hidden
+        size is pruned.
+        """
+        if self.stream is None:
+            return self
+        names = [name for name, cuts in self.cuts.items() if any(owner != self.stream for _, owner, _ in cuts)]
+        rest = sum(math.prod(shape) for name, shape in self.shapes.items() if name not in names)
+        shapes = {name: self.shapes[name] for name in names}
+        return ParameterCost(self.fixed + rest, shapes, {name: self.cuts[name] for name in names}, self.sizes)
 
 
 @dataclass(frozen=True)
@@ -154,10 +174,12 @@ class LatencyTable:
         return float(self.curve(name)(kept))
 
     def __call__(self, counts: Mapping[str, Count]) -> Count:
-        """Predicted milliseconds of the whole model. Groups that are not named are gone already."""
+        """Predicted milliseconds of the whole model. Groups that are not named are gone already; what the table does
+        not time (the hidden size) makes no difference."""
         total: Count = self.overhead_ms
         for name, kept in counts.items():
-            total = total + self.curve(name)(kept)
+            if name in self.groups:
+                total = total + self.curve(name)(kept)
         return total
 
     def expected(self, present: Mapping[str, Count], counts: Mapping[str, Count]) -> Count:
@@ -168,7 +190,8 @@ class LatencyTable:
         """
         total: Count = self.overhead_ms
         for name, count in counts.items():
-            total = total + present[name] * self.curve(name)(count)
+            if name in self.groups:
+                total = total + present[name] * self.curve(name)(count)
         return total
 
     def speedup(self, counts: Mapping[str, Count]) -> float:

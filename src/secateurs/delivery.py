@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from secateurs.shrink import shrink
 from secateurs.stages.evaluate import divergence, signals
 from secateurs.stages.measure import Measurement, compare
 from secateurs.stages.train import Training, train
+from secateurs.structure import Kind, Structure
 from secateurs.target import Sparsity, Target
 from secateurs.tasks import Score
 
@@ -90,7 +92,7 @@ def deliver(work: Work, target: Target, seconds: dict[str, float]) -> None:
         divergence=apart,
         seconds={**seconds, **clock.laps},
         path=target.folder,
-        kept={group.name: Kept(group.kind, group.size, counts[group.name]) for group in loaded.structure},
+        kept=_kept(loaded.structure, counts),
         met=attempt.met,
         attempts=attempt.number,
     )
@@ -146,6 +148,13 @@ def _quality(work: Work, model: Any) -> tuple[Metric | None, Divergence]:
     wanted = signals(work.teacher, loaded.task, loaded.held_out, device)
     apart = divergence(model, loaded.task, loaded.held_out, wanted, device)
     return metric, Divergence(loaded.task.divergence_name, apart)
+
+
+def _kept(structure: Structure, counts: Mapping[str, int]) -> dict[str, Kept]:
+    kept = {group.name: Kept(group.kind, group.size, counts[group.name]) for group in structure}
+    if stream := structure.stream:
+        kept[stream.name] = Kept(Kind.HIDDEN, stream.size, counts[stream.name])
+    return kept
 
 
 def _save(work: Work, model: Any, mask: Mask, result: ModelResult) -> None:

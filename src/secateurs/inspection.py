@@ -19,7 +19,8 @@ __all__ = ["tables"]
 def tables(model: str, *, trust_remote_code: bool = False) -> Iterator[Table]:
     """One table of the groups; and one of the numbers a pruned model carries."""
     loaded = load_model(model, trust_remote_code)
-    structure = discover(loaded)
+    before = (edits_of(loaded) or {}).get("groups", {})
+    structure = discover(loaded, hidden="hidden" in before)
     yield _groups(loaded, structure, model)
     block = edits_of(loaded)
     if block and block.get("measured"):

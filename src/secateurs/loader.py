@@ -32,7 +32,7 @@ def install() -> None:
 
 
 def replay(model: Any) -> None:
-    """Make a freshly built base model as small as the block in its config says.
+    """Make a freshly built model as small as the block in its config says: base models, then the head on one.
 
     The edits name module paths of one version of transformers. Where today's version calls them otherwise, they are
     found again from the kept counts of every group.
@@ -40,11 +40,14 @@ def replay(model: Any) -> None:
     Raises:
         ValueError: neither fits this model.
     """
-    from secateurs.modeling_pruned import BLOCK, apply_edits, base_of
+    from secateurs.modeling_pruned import BLOCK, apply_edits, apply_head_edits, base_of
 
     block = getattr(model.config, BLOCK, None) or {}
-    if not block.get("edits") or base_of(model) is not model:
-        return  # a head: its base model was built, and made small, before it
+    if not block.get("edits"):
+        return
+    if base_of(model) is not model:  # its base model was built, and made small, before it
+        apply_head_edits(model, block["edits"])
+        return
     try:
         apply_edits(model, block["edits"])
     except ValueError:
@@ -62,18 +65,21 @@ def _rederive(model: Any, block: dict[str, Any]) -> bool:
     from secateurs.modeling_pruned import BLOCK
     from secateurs.shrink import shrink
 
+    groups = block.get("groups", {})
     try:
-        structure = discover(model)
+        structure = discover(model, hidden="hidden" in groups)
     except UnsupportedModelError:
         return False
-    groups = block.get("groups", {})
     if structure.sizes != {name: group["size"] for name, group in groups.items()}:
         return False
     setattr(model.config, BLOCK, None)  # forget the old paths
     with torch.device("cpu"):  # the model itself may be weightless, its mask may not
         kept = {name: torch.arange(group["size"]) < group["kept"] for name, group in groups.items()}
         shrink(model, structure, Mask(kept))
-    setattr(model.config, BLOCK, {**block, "edits": getattr(model.config, BLOCK)["edits"]})
+    edits = getattr(model.config, BLOCK)["edits"]
+    for key in {"heads", "optional"} & block["edits"].keys():  # they are not of this model
+        edits[key] = block["edits"][key]
+    setattr(model.config, BLOCK, {**block, "edits": edits})
     return True
 
 

@@ -19,7 +19,7 @@ __all__ = ["Mask"]
 
 @dataclass(frozen=True)
 class Mask:
-    """Group name -> the units kept, as ``Bool[Tensor, "units"]`` on the CPU.
+    """Group name (and that of the stream, where it is to be cut) -> the units kept, as ``Bool[Tensor, "units"]`` on the CPU.
 
     >>> mask = Mask({"layer.0.heads": torch.tensor([True, False, True])})
     >>> mask.counts
@@ -31,12 +31,12 @@ class Mask:
     @classmethod
     def full(cls, structure: Structure) -> Mask:
         """Everything kept."""
-        return cls({group.name: torch.ones(group.size, dtype=torch.bool) for group in structure})
+        return cls({name: torch.ones(size, dtype=torch.bool) for name, size in structure.sizes.items()})
 
     @classmethod
     def from_units(cls, structure: Structure, units: Mapping[str, Int[Tensor, " kept"]]) -> Mask:
         """From kept unit indices; groups that are not named are kept whole."""
-        mask = {group.name: torch.ones(group.size, dtype=torch.bool) for group in structure}
+        mask = dict(cls.full(structure).kept)
         for name, indices in units.items():
             mask[name] = torch.zeros_like(mask[name])
             mask[name][indices] = True

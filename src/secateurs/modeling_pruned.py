@@ -6,10 +6,13 @@ Secateurs is not installed. It therefore needs torch and transformers alone and 
 stock class build itself, then makes the named modules smaller.
 
 The block holds ``edits``, with paths relative to the base model:
-    ``shapes``      parameter -> its new shape (0 rows or columns where a sub-block is gone)
+    ``shapes``      parameter -> its new shape (0 rows or columns where a sub-block is gone; null: as it was built)
     ``attributes``  module field -> its new value
     ``emptied``     readers (output projections) without inputs: they emit their bias, whatever comes in
     ``skipped``     modules that hand their input on: ``"tensor"``, or ``"tuple"`` when ``(tensor, None)`` is expected
+    ``optional``    the same for what only some heads build inside the base model: a pooler
+    ``heads``       only where the hidden size was cut: class name -> the shapes of its own parameters outside the base
+                    model, with paths relative to the whole model
 """
 
 from __future__ import annotations
@@ -63,6 +66,7 @@ def become(module: nn.Module, behaviour: type) -> None:
 def resize(module: nn.Module, name: str, shape) -> None:
     """Give one parameter a smaller shape, and keep the sizes that its module remembers true."""
     old = module.get_parameter(name)
+    shape = [was if size is None else size for size, was in zip(shape, old.shape, strict=True)]
     if tuple(old.shape) != tuple(shape):
         smaller = old.data[tuple(slice(size) for size in shape)].clone()
         setattr(module, name, nn.Parameter(smaller, requires_grad=old.requires_grad))
@@ -70,11 +74,15 @@ def resize(module: nn.Module, name: str, shape) -> None:
 
 
 def sync_sizes(module: Any) -> None:
-    """Fields of Linear and Conv1D that repeat the shape of their weight."""
+    """Fields of Linear, Conv1D, Embedding and LayerNorm that repeat the shape of their weight."""
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif hasattr(module, "nf") and hasattr(module, "nx"):
         module.nx, module.nf = module.weight.shape
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+    elif hasattr(module, "normalized_shape"):
+        module.normalized_shape = tuple(module.weight.shape)
 
 
 def base_of(model: nn.Module) -> nn.Module:
@@ -90,7 +98,7 @@ def check_edits(root: nn.Module, edits: dict) -> None:
     """
     import transformers
 
-    for path in (*edits["shapes"], *edits["attributes"], *edits["emptied"], *edits["skipped"]):
+    for path in (path for kind in ("shapes", "attributes", "emptied", "skipped") for path in edits.get(kind, ())):
         try:
             module = root.get_submodule(path.rpartition(".")[0])
             getattr(module, path.rpartition(".")[2])
@@ -101,7 +109,7 @@ def check_edits(root: nn.Module, edits: dict) -> None:
             ) from None
     for path, shape in edits["shapes"].items():
         old = tuple(root.get_parameter(path).shape)
-        if len(old) != len(shape) or any(new > size for new, size in zip(shape, old, strict=True)):
+        if len(old) != len(shape) or any(new is not None and new > size for new, size in zip(shape, old, strict=True)):
             raise ValueError(f"{BLOCK}: cannot cut the parameter {path} of shape {old} to {tuple(shape)}")
 
 
@@ -113,9 +121,11 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
     """
     root = base_of(model)
     check_edits(root, edits)
-    for path, shape in edits["shapes"].items():
-        parent, _, name = path.rpartition(".")
-        resize(root.get_submodule(parent), name, shape)
+    resize_all(root, edits["shapes"])
+    present = dict(root.named_parameters())
+    optional = {path: shape for path, shape in edits.get("optional", {}).items() if path in present}
+    check_edits(root, {"shapes": optional})
+    resize_all(root, optional)
     for path, value in edits["attributes"].items():
         parent, _, name = path.rpartition(".")
         setattr(root.get_submodule(parent), name, value)
@@ -123,6 +133,33 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
         become(root.get_submodule(path), Emptied)
     for path, returns in edits["skipped"].items():
         become(root.get_submodule(path), SKIPPED[returns])
+    apply_head_edits(model, edits)
+
+
+def apply_head_edits(model: nn.Module, edits: dict) -> None:
+    """Where the hidden size was cut, cut the head on the base model too. What was tied has to be tied again then.
+
+    Raises:
+        ValueError: how a head of this class reads the base model is not known, or its shapes do not fit.
+    """
+    heads = edits.get("heads")
+    if heads is None or base_of(model) is model:
+        return
+    shapes = next((heads[cls.__name__] for cls in type(model).__mro__ if cls.__name__ in heads), None)
+    if shapes is None:
+        raise ValueError(
+            f"{BLOCK}: the hidden size of this pruned checkpoint was cut, and how the head of {type(model).__name__} "
+            f"reads it is not known; known are {', '.join(sorted(heads)) or 'none'}"
+        )
+    check_edits(model, {"transformers": edits.get("transformers"), "shapes": shapes})
+    resize_all(model, shapes)
+
+
+def resize_all(root: nn.Module, shapes: dict) -> None:
+    """Give every named parameter its smaller shape."""
+    for path, shape in shapes.items():
+        parent, _, name = path.rpartition(".")
+        resize(root.get_submodule(parent), name, shape)
 
 
 class Pruned:
@@ -134,6 +171,8 @@ class Pruned:
         if edits:
             with torch.no_grad():
                 apply_edits(self, edits)
+            if "heads" in edits:
+                self.tie_weights()  # pyright: ignore[reportAttributeAccessIssue]: of the stock class
 
 
 def keep_key_names(model_type: str, *classes: type) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateurs import modeling_pruned
-from secateurs.modeling_pruned import BLOCK
+from secateurs.errors import UnsupportedModelError
+from secateurs.families import discover
+from secateurs.modeling_pruned import BLOCK, base_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,8 +41,53 @@ def auto_classes(config: Any) -> dict[str, type]:
     return found
 
 
+Shapes = dict[str, list[int | None]]
+
+
+def _cut_with_the_stream(config: Any, classes: Sequence[type], kept: int) -> tuple[dict[str, Shapes], Shapes]:
+    """What every stock head, and any pooler it has the base model build, lose with the hidden size.
+
+    Returns:
+        Class name -> parameters outside its base model; parameters of optional modules inside. Null where a size stays.
+    """
+    import torch
+    from transformers.utils import logging as reports
+
+    heads: dict[str, Shapes] = {}
+    optional: Shapes = {}
+    for cls in classes:
+        dense = copy.deepcopy(config)  # for each: some classes change it
+        setattr(dense, BLOCK, None)
+        dense.num_labels = 2  # all that some heads take; how many there are is not recorded
+        level = reports.get_verbosity()
+        reports.set_verbosity_error()  # some heads advise how to use them
+        try:
+            with torch.device("meta"):
+                model: Any = cls(dense)
+            stream = discover(model, hidden=True).stream
+        except (UnsupportedModelError, ValueError, AttributeError):
+            continue  # not known, or not to be built from this config: a loader will refuse it
+        finally:
+            reports.set_verbosity(level)
+        prefix = "" if base_of(model) is model else f"{model.base_model_prefix}."
+        if prefix:
+            heads[cls.__name__] = {}
+        for cut in stream.cuts if stream else ():
+            if stream and cut.parameter.rpartition(".")[0] in stream.optional:
+                shapes, path = optional, cut.parameter.removeprefix(prefix)
+            elif prefix and not cut.parameter.startswith(prefix):
+                shapes, path = heads[cls.__name__], cut.parameter
+            else:
+                continue  # of every base model: in the edits already
+            shapes.setdefault(path, [None] * model.get_parameter(cut.parameter).dim())[cut.dim] = kept
+    return heads, optional
+
+
 def add_loader(folder: Path, model: PreTrainedModel) -> None:
-    """Complete a folder that ``save_pretrained`` wrote: add the loader, and name its classes in ``config.json``."""
+    """Complete a folder that ``save_pretrained`` wrote: add the loader, and name its classes in ``config.json``.
+
+    Where the hidden size was cut, say there how every stock head reads it, so that any of them can be put on it.
+    """
     autos = auto_classes(model.config)
     classes = sorted(set(autos.values()), key=lambda cls: cls.__name__)
     lines = [Path(modeling_pruned.__file__).read_text(encoding="utf-8"), "", "# The classes of this model."]
@@ -51,4 +100,8 @@ def add_loader(folder: Path, model: PreTrainedModel) -> None:
     path = folder / "config.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     values["auto_map"] = {auto: f"{FILE}.{cls.__name__}" for auto, cls in autos.items()}
+    edits = values[BLOCK]["edits"]
+    if "heads" in edits:
+        heads, optional = _cut_with_the_stream(model.config, classes, values[BLOCK]["groups"]["hidden"]["kept"])
+        edits |= {"heads": {**heads, **edits["heads"]}, "optional": {**optional, **edits["optional"]}}
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,9 +1,10 @@
-"""What can be removed from a model, as data: ``Cut``, ``Group``, ``Structure``.
+"""What can be removed from a model, as data: ``Cut``, ``Group``, ``Stream``, ``Structure``.
 
 A *unit* is the smallest thing removed (a head, a neuron). A *group* holds the units of one place that are ranked
-together. A *cut* is the slice of one parameter that goes when a unit goes. Seven readers share this one table:
-parameter cost, calibration hooks, gates, level install, shrink, checkpoint replay and the report; none of them knows
-a model family. The values are frozen and know no model: paths are dotted module names.
+together. The *stream* is the residual stream, whose dimensions are units of the whole model. A *cut* is the slice of one
+parameter that goes when a unit goes. Seven readers share this one table: parameter cost, calibration hooks, gates, level
+install, shrink, checkpoint replay and the report; none of them knows a model family. The values are frozen and know no
+model: paths are dotted module names.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import cached_property
 
 from secateurs.errors import UnsupportedModelError
 
-__all__ = ["Cut", "Group", "Kind", "Structure"]
+__all__ = ["Cut", "Group", "Kind", "Stream", "Structure"]
 
 
 class Kind(StrEnum):
@@ -117,8 +118,52 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """The residual stream: one unit is one of its dimensions, with everything that reads or writes it.
+
+    A dimension contributes nothing when all writers are zero there *and* the norms leave it out of their statistics:
+    a norm over the whole stream counts a dimension of zeros.
+
+    Args:
+        size: number of dimensions now present (>= 1).
+        cuts: every parameter slice that goes with a dimension, heads on the model included. A parameter that has two
+            names (tied embeddings) is listed under both.
+        writers: ``(parameter, dim)`` of all that is added to the stream or replaces it, each of them cut too:
+            embeddings, output and down projections with their biases, and post-LN norms, whose output *is* the stream.
+        norms: paths of the norms that normalise over the stream.
+        optional: paths of modules of the base model that only some heads have built: a pooler.
+        name: key of its counts.
+    """
+
+    size: int
+    cuts: tuple[Cut, ...]
+    writers: tuple[tuple[str, int], ...]
+    norms: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    name: str = "hidden"
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UnsupportedModelError(f"the residual stream has size {self.size}; it needs at least one dimension")
+        if loose := set(self.writers) - {(cut.parameter, cut.dim) for cut in self.cuts}:
+            raise UnsupportedModelError(f"writers of the residual stream that are not cut with it: {sorted(loose)[:4]}")
+
+    def prefixed(self, prefix: str) -> Stream:
+        """The same stream with ``prefix`` in front of every path."""
+        return replace(
+            self,
+            cuts=tuple(replace(cut, parameter=prefix + cut.parameter) for cut in self.cuts),
+            writers=tuple((prefix + parameter, dim) for parameter, dim in self.writers),
+            norms=tuple(prefix + norm for norm in self.norms),
+            optional=tuple(prefix + path for path in self.optional),
+        )
+
+
+@dataclass(frozen=True)
 class Structure:
-    """All groups of a model, in the order in which data meets them.
+    """All groups of a model, in the order in which data meets them, and its residual stream where that is to be cut.
+
+    Iteration, length and look-up are of the groups alone; ``sizes`` has the stream too.
 
     >>> cut = Cut("mlp.down.weight", dim=1)
     >>> group = Group("layer.0.intermediate", Kind.INTERMEDIATE, 8, (cut,), "mlp.down", "mlp", "layer", "norm")
@@ -127,9 +172,10 @@ class Structure:
     """
 
     groups: tuple[Group, ...]
+    stream: Stream | None = None
 
     def __post_init__(self) -> None:
-        names = [group.name for group in self.groups]
+        names = [group.name for group in self.groups] + ([self.stream.name] if self.stream else [])
         if len(set(names)) != len(names):
             raise UnsupportedModelError(f"group names must be unique, got {sorted(names)}")
 
@@ -151,8 +197,9 @@ class Structure:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Group name -> number of units now present."""
-        return {group.name: group.size for group in self.groups}
+        """Group name -> number of units now present; the stream comes last."""
+        sizes = {group.name: group.size for group in self.groups}
+        return sizes | ({self.stream.name: self.stream.size} if self.stream else {})
 
     @cached_property
     def layers(self) -> dict[str, tuple[Group, ...]]:
@@ -163,7 +210,10 @@ class Structure:
         return {path: tuple(groups) for path, groups in found.items()}
 
     def within(self, layer: str) -> Structure:
-        """The groups of one layer, with paths relative to that layer: the structure of the layer as a model."""
+        """The groups of one layer, with paths relative to that layer: the structure of the layer as a model.
+
+        It has no stream: what one layer reads and writes is cut in all of them or in none.
+        """
         start = len(layer) + 1
         return Structure(
             tuple(
@@ -183,4 +233,7 @@ class Structure:
 
     def prefixed(self, prefix: str) -> Structure:
         """The same structure with ``prefix`` in front of every path (a base model inside a task model)."""
-        return Structure(tuple(group.prefixed(prefix) for group in self.groups)) if prefix else self
+        if not prefix:
+            return self
+        stream = self.stream.prefixed(prefix) if self.stream else None
+        return Structure(tuple(group.prefixed(prefix) for group in self.groups), stream)

@@ -82,7 +82,8 @@ class Sparsity:
 
     def budget(self, cost: ParameterCost) -> Budget:
         """The parameters that may be left."""
-        return Budget(cost.fixed + (1 - self.value) * float(cost.prunable(cost.sizes)), cost, self.folder)
+        own = cost.of_groups()
+        return Budget(own.fixed + (1 - self.value) * float(own.prunable(own.sizes)), own, self.folder)
 
 
 Target = Speedup | Sparsity

@@ -9,6 +9,7 @@ import torch
 
 from secateurs.cost import ParameterCost
 from secateurs.families import discover, model_types
+from secateurs.kept_norm import release
 from secateurs.shrink import shrink
 from secateurs.stages.gates import HIGHEST, Gated, Gates, Opening
 from secateurs.structure import Kind
@@ -16,16 +17,19 @@ from tiny_models import batch, tiny_model
 
 TYPES = model_types()
 
+pytestmark = pytest.mark.usefixtures("norms_in_fp64")
 
-def gated(model_type: str, *, coarse: bool = True) -> Gated:
+
+def gated(model_type: str, *, coarse: bool = True, hidden: bool = False) -> Gated:
     """A tiny model whose gates have every value there is: closed, half open, open."""
     model = tiny_model(model_type)
-    structure = discover(model)
+    structure = discover(model, hidden=hidden)
     gates = Gates(structure, coarse=coarse).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         gates.fine.copy_(torch.randn(gates.fine.shape, generator=generator, dtype=torch.float64) * 3)
         gates.coarse.fill_(2.0)
+        gates.hidden.copy_(torch.randn(gates.hidden.shape, generator=generator, dtype=torch.float64) * 3 + 1)
     return Gated(model, structure, gates)
 
 
@@ -39,9 +43,13 @@ def shrunk(masked: Gated) -> torch.nn.Module:
     return shrink(copy.deepcopy(masked).folded(opening), masked.structure, opening.mask())
 
 
+@pytest.mark.parametrize("hidden", [False, True])
 @pytest.mark.parametrize("model_type", TYPES)
-def test_soft_gates_equal_the_shrunk_model(model_type: str) -> None:
-    masked = gated(model_type).eval()
+def test_soft_gates_equal_the_shrunk_model(model_type: str, hidden: bool) -> None:
+    masked = gated(model_type, hidden=hidden).eval()
+    for values in masked.gates.deterministic().stream.values():
+        assert 0 < (values == 0).sum() < len(values)
+        assert ((values > 0) & (values < 0.9)).any()
     assert any(0 < value < 1 for fine in masked.gates.deterministic().fine.values() for value in fine.tolist())
     torch.testing.assert_close(logits(shrunk(masked)), logits(masked), atol=1e-12, rtol=0)
 
@@ -49,7 +57,7 @@ def test_soft_gates_equal_the_shrunk_model(model_type: str) -> None:
 @pytest.mark.parametrize("kind", [Kind.HEAD, Kind.INTERMEDIATE, None])
 @pytest.mark.parametrize("model_type", TYPES)
 def test_closed_groups_and_layers_equal_the_shrunk_model(model_type: str, kind: Kind | None) -> None:
-    masked = gated(model_type).eval()
+    masked = gated(model_type, hidden=kind is None).eval()
     layers = list(masked.structure.layers)
     with torch.no_grad():
         for index, group in enumerate(masked.structure):
@@ -64,18 +72,20 @@ def test_closed_groups_and_layers_equal_the_shrunk_model(model_type: str, kind: 
 
 @pytest.mark.parametrize("model_type", TYPES)
 def test_open_gates_change_nothing_and_samples_train_every_gate(model_type: str) -> None:
-    masked = gated(model_type).train()
+    masked = gated(model_type, hidden=True).train()
     for module in masked.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     one = torch.ones((), dtype=torch.float64)
     sizes = masked.structure.sizes
-    wide = Opening({name: one.expand(size) for name, size in sizes.items()}, dict.fromkeys(sizes, one))
+    groups = {group.name: one.expand(group.size) for group in masked.structure}
+    wide = Opening(groups, dict.fromkeys(groups, one), {"hidden": one.expand(sizes["hidden"])})
     with torch.no_grad():
         torch.testing.assert_close(masked.opened(wide, **batch()).logits, logits(masked.model))
     with torch.no_grad():
         masked.gates.fine.fill_(0.0)
         masked.gates.coarse.fill_(0.0)
+        masked.gates.hidden.fill_(0.0)
     masked.step = 7
     first = logits(masked)
     torch.testing.assert_close(logits(masked), first)  # one sample for the whole step
@@ -86,8 +96,11 @@ def test_open_gates_change_nothing_and_samples_train_every_gate(model_type: str)
     sampled = masked.gates.sample(masked.seed, masked.step)
     between = torch.cat(list(sampled.fine.values()))
     learning = (between > 0) & (between < 1)
-    closed = torch.cat([(sampled.coarse[name] == 0).expand(size) for name, size in masked.structure.sizes.items()])
+    closed = torch.cat([(sampled.coarse[group.name] == 0).expand(group.size) for group in masked.structure])
     assert (masked.gates.fine.grad[learning & ~closed] != 0).all()
+    dimensions = sampled.stream["hidden"]
+    assert masked.gates.hidden.grad is not None
+    assert (masked.gates.hidden.grad[(dimensions > 0) & (dimensions < 1)] != 0).all()
     weight = masked.model.get_parameter(masked.structure.groups[0].reader_cut.parameter)
     assert weight.grad is not None
 
@@ -112,6 +125,21 @@ def test_expected_parameters_are_those_of_the_mean_mask(model_type: str) -> None
         total += float(cost(drawn))
     dense = float(cost(cost.sizes))
     assert total / draws == pytest.approx(expected.item(), abs=0.02 * dense)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_gates_that_are_folded_in_can_be_taken_out_again(model_type: str) -> None:
+    """What a second target starts from: the stock norms, and no trace of the first target's gates."""
+    masked = gated(model_type, hidden=True).eval()
+    dense = logits(masked.model)
+    before = {name: value.clone() for name, value in masked.model.state_dict().items()}
+    masked.folded(masked.gates.deterministic())
+    assert not torch.allclose(logits(masked.model), dense)
+    assert masked.structure.stream is not None
+    for path in masked.structure.stream.norms:
+        release(masked.model.get_submodule(path))
+    masked.model.load_state_dict(before)
+    torch.testing.assert_close(logits(masked.model), dense, atol=0, rtol=0)
 
 
 def test_without_coarse_gates_no_group_closes_by_itself() -> None:

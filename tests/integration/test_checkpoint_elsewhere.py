@@ -31,11 +31,18 @@ from tiny_models import DECODERS, batch, fill, tiny_model
 TYPES = model_types()
 TOLERANCE = 1e-12
 REMOVED = "removed blocks only"
+HIDDEN = {
+    "bert, hidden too": ("bert", "AutoModelForTokenClassification"),
+    "roberta, hidden too": ("roberta", "AutoModelForMaskedLM"),
+    "gpt2, hidden too": ("gpt2", "AutoModelForCausalLM"),
+    "qwen3, hidden too": ("qwen3", "AutoModelForCausalLM"),
+}
+"""Whose hidden size is cut too: a classifier, and language heads that are tied to the embeddings."""
 SCRIPT = Path(__file__).parents[1] / "elsewhere.py"  # not to be imported: it forbids Secateurs
 
 
 def uneven(structure: Structure) -> Mask:
-    kept = {group.name: torch.arange(group.size) % 3 != 1 for group in structure}
+    kept = {name: torch.arange(size) % 3 != 1 for name, size in structure.sizes.items()}
     for name in ("layer.0.heads", "layer.1.intermediate"):
         kept[name][:] = False
     return Mask(kept)
@@ -119,6 +126,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for model_type in TYPES:
         model = tiny_model(model_type)
         describe(root, model_type, shrink(model, discover(model), uneven(discover(model))), auto_of(model_type))
+    for name, (model_type, auto) in HIDDEN.items():
+        model = tiny_model(model_type, auto=auto, tie_word_embeddings=True)
+        structure = discover(model, hidden=True)
+        describe(root, name, shrink(model, structure, uneven(structure)), auto)
     model = tiny_model("bert")
     describe(root, REMOVED, shrink(model, discover(model), only_removed(discover(model))), auto_of("bert"))
     for name, (model_type, mask, changes) in PLAIN.items():
@@ -159,7 +170,7 @@ def answers(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return json.loads((folders / "results.json").read_text())
 
 
-@pytest.mark.parametrize("name", [*TYPES, REMOVED, "gpt_neox"])
+@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, REMOVED, "gpt_neox"])
 def test_the_folder_brings_its_own_loader(answers: dict[str, Any], name: str) -> None:
     found = answers["models"][name]
     assert max(found["remote"], found["resaved"], found["base"]) < TOLERANCE
@@ -168,7 +179,7 @@ def test_the_folder_brings_its_own_loader(answers: dict[str, Any], name: str) ->
     assert found.get("tokens", True)
 
 
-@pytest.mark.parametrize("name", [*TYPES, REMOVED, "gpt_neox"])
+@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, REMOVED, "gpt_neox"])
 def test_a_stock_class_refuses_it(answers: dict[str, Any], name: str) -> None:
     found = answers["models"][name]
     assert "mismatched" in found["refused_auto"]

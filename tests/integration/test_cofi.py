@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 import tiny_run
 from secateurs import pipeline
@@ -101,6 +102,20 @@ def test_a_checkpoint_is_taken_up(finished: tuple[Path, Recipe, Report], tmp_pat
     assert begun[1] in (70, 20)
     name = "sparsity-0.50/mask.safetensors"
     assert (tmp_path / "out" / name).read_bytes() == (done / name).read_bytes()
+
+
+def test_hidden_dimensions_go_too_and_targets_do_not_see_each_other(tmp_path: Path) -> None:
+    changes = {"hidden": True, "steps": 100}
+    both = pipeline.run(cofi(tmp_path, sparsity=(0.5, 0.85), hyperparameters=changes), tmp_path / "both")
+    assert 0 < both.models[-1].kept["hidden"].kept < both.models[-1].kept["hidden"].size
+    for model in both.models:
+        assert 0 <= model.sparsity - model.target <= 0.06
+        loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "both" / model.path)
+        assert loaded.classifier.in_features <= loaded.config.hidden_size
+        assert sum(parameter.numel() for parameter in loaded.parameters()) == model.parameters
+    pipeline.run(cofi(tmp_path, sparsity=(0.85,), hyperparameters=changes), tmp_path / "one")
+    name = "sparsity-0.85/model.safetensors"
+    assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "both" / name).read_bytes()
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama"])

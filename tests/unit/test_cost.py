@@ -1,11 +1,15 @@
-"""What a gate regulariser reads off the latency table."""
+"""What a gate regulariser reads off the latency table and the parameters."""
 
 from __future__ import annotations
 
 import pytest
+import torch
+import transformers
 
-from secateurs.cost import LatencyCurve, LatencyTable
+from secateurs.cost import LatencyCurve, LatencyTable, ParameterCost
 from secateurs.environment import Environment
+from secateurs.families import discover
+from secateurs.stages.gates import Gates
 
 TABLE = LatencyTable(
     Environment(),
@@ -29,3 +33,39 @@ def test_expected_latency_has_no_step_for_what_is_gone() -> None:
     counts = {"a": 1, "b": 8}
     assert TABLE.expected({"a": 0.0, "b": 0.0}, counts) == TABLE.overhead_ms
     assert TABLE.expected({"a": 0.5, "b": 0.25}, counts) == pytest.approx(4.0 + 0.5 * 2.0 + 0.25 * 3.0)
+
+
+def test_the_sparsity_of_bert_base_is_counted_as_published() -> None:
+    """85,054,464 parameters in the layers; without the norms' 36,864 and 18,432 biases that no cut takes: prunable."""
+    with torch.device("meta"):
+        model = transformers.BertForSequenceClassification(transformers.BertConfig())
+    cost = ParameterCost.of(model, discover(model, hidden=True))
+    layers = sum(parameter.numel() for name, parameter in model.named_parameters() if ".layer." in name)
+    assert layers == 85_054_464
+    assert cost.of_groups().prunable(cost.sizes) == 85_017_600 - 12 * 2 * 768
+    one_head = {**cost.sizes, "layer.3.heads": 11}
+    assert cost(cost.sizes) - cost(one_head) == 4 * 64 * 768 + 3 * 64
+    assert cost.sparsity(cost.sizes) == 0
+    narrow = {**cost.sizes, "hidden": 700}
+    assert cost.sparsity(narrow) == pytest.approx(68 / 768, abs=1e-3)
+    embeddings = (30_522 + 512 + 2) * 68
+    assert cost(cost.sizes) - cost(narrow) > 85_017_600 * 68 / 768 + embeddings
+
+
+def test_parameters_count_as_authors_do() -> None:
+    """The published expectation, to what it counts differently (biases): all gates at log_alpha 0."""
+    with torch.device("meta"):
+        model = transformers.BertForSequenceClassification(transformers.BertConfig())
+    structure = discover(model, hidden=True)
+    gates = Gates(structure)
+    with torch.no_grad():
+        for parameter in gates.parameters():
+            parameter.zero_()
+    cost = ParameterCost.of(model, structure).of_groups()
+    sparsity = 1 - cost.expected(*gates.expected()) / float(cost(cost.sizes))
+    prunable = 1 - (cost.expected(*gates.expected()) - cost.fixed) / float(cost.prunable(cost.sizes))
+    assert float(prunable.detach()) == pytest.approx(0.424751, abs=1e-3)
+    assert float(sparsity.detach()) < float(prunable.detach())
+    without = ParameterCost.of(model, discover(model))
+    fine = 1 - (without.expected(*Gates(discover(model)).expected()) - without.fixed) / without.prunable(without.sizes)
+    assert float(fine.detach()) == pytest.approx(0.004139, abs=2e-3)

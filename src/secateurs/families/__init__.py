@@ -3,7 +3,8 @@
 A family file states, as data, which parameter slices go when a unit goes. Sizes are read off the modules, not off the
 config, so that a pruned model can be pruned again.
 
-It may also state when the stock config can say the same as the cuts (``@plain``): such a model needs no loader at all.
+It may also state when the stock config can say the same as the cuts (``@plain``): such a model needs no loader at all;
+and what every module has to do with the residual stream (``@stream``), so that the hidden size can be cut.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from secateurs.errors import UnsupportedModelError
-from secateurs.modeling_pruned import base_of
+from secateurs.families._residual import Role, Roles, residual_stream
+from secateurs.modeling_pruned import BLOCK, base_of
 from secateurs.structure import Structure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Plain", "discover", "family", "model_types", "plain", "plain_form"]
+__all__ = ["Plain", "Role", "Roles", "discover", "family", "model_types", "plain", "plain_form", "stream"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,11 @@ class Plain:
 
 Describe = Callable[[Any], Structure]
 Express = Callable[[Any], Plain | None]
+Relate = Callable[[Any, Any], Roles]
 
 _FAMILIES: dict[str, Describe] = {}
 _PLAIN: dict[str, Express] = {}
+_STREAMS: dict[str, Relate] = {}
 
 
 def family(*types: str) -> Callable[[Describe], Describe]:
@@ -72,6 +76,16 @@ def plain(*types: str) -> Callable[[Express], Express]:
     return register
 
 
+def stream(*types: str) -> Callable[[Relate], Relate]:
+    """Register a function ``(base model, whole model) -> Roles``: what every module has to do with the stream."""
+
+    def register(relate: Relate) -> Relate:
+        _STREAMS.update(dict.fromkeys(types, relate))
+        return relate
+
+    return register
+
+
 def model_types() -> list[str]:
     """Every ``config.model_type`` that can be pruned."""
     for module in pkgutil.iter_modules(__path__):
@@ -79,11 +93,16 @@ def model_types() -> list[str]:
     return sorted(_FAMILIES)
 
 
-def discover(model: nn.Module) -> Structure:
+def discover(model: nn.Module, *, hidden: bool = False) -> Structure:
     """What can be removed from this model, with paths relative to the model itself.
 
+    Args:
+        model: a transformers model, with or without a head.
+        hidden: dimensions of the residual stream too. The structure then has a stream, and may have no groups.
+
     Raises:
-        UnsupportedModelError: no family file knows this type of model, or nothing is left to remove.
+        UnsupportedModelError: no family file knows this type of model, or nothing is left to remove; or a module
+            stands in an unknown relation to the stream that is to be cut.
     """
     known = model_types()
     kind = getattr(getattr(model, "config", None), "model_type", None)
@@ -95,6 +114,10 @@ def discover(model: nn.Module) -> Structure:
     base = base_of(model)
     prefix = "" if base is model else f"{getattr(model, 'base_model_prefix', '')}."
     structure = _FAMILIES[kind](base).prefixed(prefix)
+    if hidden and kind not in _STREAMS:
+        raise UnsupportedModelError(f"the hidden size of {kind} models cannot be pruned yet")
+    if hidden:
+        return replace(structure, stream=residual_stream(model, prefix, _STREAMS[kind](base, model)))
     if not len(structure):
         raise UnsupportedModelError(f"nothing is left to prune in this {kind} model: every head and neuron is gone")
     return structure
@@ -103,5 +126,8 @@ def discover(model: nn.Module) -> Structure:
 def plain_form(model: PreTrainedModel) -> Plain | None:
     """The stock config that means the same as the cuts in this model, or ``None`` where there is none."""
     model_types()
+    hidden = (getattr(model.config, BLOCK, None) or {}).get("groups", {}).get("hidden", {"size": 0, "kept": 0})
+    if hidden["kept"] < hidden["size"]:
+        return None  # a config derives head sizes from the hidden size, and no config has both as they now are
     express = _PLAIN.get(model.config.model_type)
     return express(base_of(model)) if express else None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from secateurs.errors import UnsupportedModelError
-from secateurs.families import Plain, family, plain
+from secateurs.families import Plain, Role, Roles, family, plain, stream
 from secateurs.structure import Cut, Group, Kind, Structure
 
-__all__ = ["same_width", "structure"]
+__all__ = ["roles", "same_width", "structure"]
 
 
 @family("bert", "roberta", "xlm-roberta", "camembert", "electra")
@@ -56,6 +56,56 @@ def structure(model: Any) -> Structure:
                 )
             )
     return Structure(tuple(groups))
+
+
+_ENCODER: Roles = {
+    "encoder.layer.*.attention.self.query": Role.READS,
+    "encoder.layer.*.attention.self.key": Role.READS,
+    "encoder.layer.*.attention.self.value": Role.READS,
+    "encoder.layer.*.attention.output.dense": Role.WRITES,
+    "encoder.layer.*.attention.output.LayerNorm": Role.RENEWS,
+    "encoder.layer.*.intermediate.dense": Role.READS,
+    "encoder.layer.*.output.dense": Role.WRITES,
+    "encoder.layer.*.output.LayerNorm": Role.RENEWS,
+    "pooler.dense": Role.POOLS,
+}
+_HEADS: Roles = {
+    "qa_outputs": Role.READS,
+    "classifier.dense": Role.READS,
+    "classifier.out_proj": Role.APART,
+    "sequence_summary.summary": Role.READS,
+    "discriminator_predictions.dense": Role.READS,
+    "discriminator_predictions.dense_prediction": Role.APART,
+    "cls.predictions": Role.APART,
+    "cls.predictions.transform.dense": Role.BRIDGES,
+    "cls.predictions.transform.LayerNorm": Role.RENEWS,
+    "cls.predictions.decoder": Role.READS,
+    "cls.seq_relationship": Role.APART,
+    "lm_head": Role.APART,
+    "lm_head.dense": Role.BRIDGES,
+    "lm_head.layer_norm": Role.RENEWS,
+    "lm_head.decoder": Role.READS,
+}
+_EMBEDDINGS = tuple(f"embeddings.{part}_embeddings" for part in ("word", "position", "token_type"))
+
+
+@stream("bert", "roberta", "xlm-roberta", "camembert", "electra")
+def roles(base: Any, model: Any) -> Roles:
+    """Two things depend on the model: ELECTRA's embeddings may have a size of their own, and are then projected onto
+    the stream; and a plain ``classifier`` stands on the pooler, or on a summary, where there is one."""
+    pooled = getattr(base, "pooler", None) is not None or hasattr(model, "sequence_summary")
+    narrow = hasattr(base, "embeddings_project")
+    return {
+        **_ENCODER,
+        **_HEADS,
+        **dict.fromkeys(_EMBEDDINGS, Role.APART if narrow else Role.WRITES),
+        "embeddings.LayerNorm": Role.APART if narrow else Role.RENEWS,
+        "embeddings_project": Role.WRITES,
+        "generator_predictions.dense": Role.READS if narrow else Role.BRIDGES,
+        "generator_predictions.LayerNorm": Role.APART if narrow else Role.RENEWS,
+        "generator_lm_head": Role.APART if narrow else Role.READS,
+        "classifier": Role.APART if pooled else Role.READS,
+    }
 
 
 @plain("bert", "roberta", "xlm-roberta", "camembert", "electra")

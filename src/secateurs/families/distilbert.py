@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateurs.families import Plain, family, plain
+from secateurs.families import Plain, Role, Roles, family, plain, stream
 from secateurs.structure import Cut, Group, Kind, Structure
 
-__all__ = ["same_width", "structure"]
+__all__ = ["roles", "same_width", "structure"]
 
 
 @family("distilbert")
@@ -52,6 +52,32 @@ def structure(model: Any) -> Structure:
                 )
             )
     return Structure(tuple(groups))
+
+
+_ROLES: Roles = {
+    "embeddings.word_embeddings": Role.WRITES,
+    "embeddings.position_embeddings": Role.WRITES,
+    "embeddings.LayerNorm": Role.RENEWS,
+    "transformer.layer.*.attention.q_lin": Role.READS,
+    "transformer.layer.*.attention.k_lin": Role.READS,
+    "transformer.layer.*.attention.v_lin": Role.READS,
+    "transformer.layer.*.attention.out_lin": Role.WRITES,
+    "transformer.layer.*.sa_layer_norm": Role.RENEWS,
+    "transformer.layer.*.ffn.lin1": Role.READS,
+    "transformer.layer.*.ffn.lin2": Role.WRITES,
+    "transformer.layer.*.output_layer_norm": Role.RENEWS,
+    "pre_classifier": Role.READS,
+    "qa_outputs": Role.READS,
+    "vocab_transform": Role.BRIDGES,
+    "vocab_layer_norm": Role.RENEWS,
+    "vocab_projector": Role.READS,
+}
+
+
+@stream("distilbert")
+def roles(base: Any, model: Any) -> Roles:
+    """A ``classifier`` of whole texts stands on ``pre_classifier``, one of tokens on the stream."""
+    return {**_ROLES, "classifier": Role.APART if hasattr(model, "pre_classifier") else Role.READS}
 
 
 @plain("distilbert")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from secateurs.errors import UnsupportedModelError
-from secateurs.families import Plain, family, plain
+from secateurs.families import Plain, Role, Roles, family, plain, stream
 from secateurs.structure import Cut, Group, Kind, Structure
 
-__all__ = ["same_width", "structure"]
+__all__ = ["roles", "same_width", "structure"]
 
 
 @family("gpt2")
@@ -59,6 +59,30 @@ def structure(model: Any) -> Structure:
                 )
             )
     return Structure(tuple(groups))
+
+
+_ROLES: Roles = {
+    "wte": Role.WRITES,
+    "wpe": Role.WRITES,
+    "h.*.ln_1": Role.NORMS,
+    "h.*.attn.c_attn": Role.READS,
+    "h.*.attn.c_proj": Role.WRITES,
+    "h.*.ln_2": Role.NORMS,
+    "h.*.mlp.c_fc": Role.READS,
+    "h.*.mlp.c_proj": Role.WRITES,
+    "ln_f": Role.NORMS,
+    "lm_head": Role.READS,
+    "score": Role.READS,
+    "classifier": Role.READS,
+    "qa_outputs": Role.READS,
+    "multiple_choice_head.summary": Role.READS,
+}
+
+
+@stream("gpt2")
+def roles(base: Any, model: Any) -> Roles:
+    """The same for every GPT-2."""
+    return _ROLES
 
 
 @plain("gpt2")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateurs.families import Plain, family, plain
+from secateurs.families import Plain, Role, Roles, family, plain, stream
 from secateurs.structure import Cut, Group, Kind, Structure
 
-__all__ = ["same_everywhere", "structure"]
+__all__ = ["roles", "same_everywhere", "structure"]
 
 
 @family("llama", "mistral", "qwen2", "qwen3")
@@ -67,6 +67,32 @@ def structure(model: Any) -> Structure:
                 )
             )
     return Structure(tuple(groups))
+
+
+_ROLES: Roles = {
+    "embed_tokens": Role.WRITES,
+    "layers.*.input_layernorm": Role.NORMS,
+    "layers.*.self_attn.q_proj": Role.READS,
+    "layers.*.self_attn.k_proj": Role.READS,
+    "layers.*.self_attn.v_proj": Role.READS,
+    "layers.*.self_attn.q_norm": Role.APART,
+    "layers.*.self_attn.k_norm": Role.APART,
+    "layers.*.self_attn.o_proj": Role.WRITES,
+    "layers.*.post_attention_layernorm": Role.NORMS,
+    "layers.*.mlp.gate_proj": Role.READS,
+    "layers.*.mlp.up_proj": Role.READS,
+    "layers.*.mlp.down_proj": Role.WRITES,
+    "norm": Role.NORMS,
+    "lm_head": Role.READS,
+    "score": Role.READS,
+    "qa_outputs": Role.READS,
+}
+
+
+@stream("llama", "mistral", "qwen2", "qwen3")
+def roles(base: Any, model: Any) -> Roles:
+    """The same for every model: norms over the head size are not of the stream."""
+    return _ROLES
 
 
 @plain("llama", "mistral", "qwen2", "qwen3")

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from secateurs.arithmetic import fast, native_bfloat16
 from secateurs.artefact import write
+from secateurs.cost import LatencyTable
 from secateurs.errors import CheckpointError, RecipeError
 from secateurs.job import Job
+from secateurs.kept_norm import release
 from secateurs.layers import layer_paths
 from secateurs.mask import Mask
 from secateurs.methods._distillation import Distillation, Taught
@@ -57,7 +59,13 @@ class LearnedPruner:
         self.how, self.job = how, job
         self.dense = copy.deepcopy(job.model)  # the teacher, and where every target starts
         self.layers = _groups_by_layer(job)
-        self.width = _width(job.model)
+        self.stream = job.structure.stream.name if job.structure.stream else None
+        self.width = _width(job)
+        if self.stream and job.task.keeps_hidden_size:
+            raise RecipeError(
+                f"the outputs of {job.task.name.replace('_', '-')} are hidden states, whose size must stay; "
+                "use --set hidden=false"
+            )
         if how.freeze_embeddings:
             for module in job.model.modules():
                 if isinstance(module, nn.Embedding):
@@ -75,15 +83,19 @@ class LearnedPruner:
         """The weights that were learned, with the gates folded in."""
         learned = self._read(folder)
         gates = self._gates(learned)
-        _load(self.job.model, _under(learned, "model."))
+        self._reset(_under(learned, "model."))
         Gated(self.job.model, self.job.structure, gates).folded(gates.opened(mask.counts))
         return mask
 
     def recovery(self, teacher: nn.Module, mask: Mask, folder: str) -> Taught:
         """The same distillation, with the map that was learned."""
-        matching = self._matching()
-        if matching is not None:
-            _load(matching, _under(self._read(folder), "matching."))
+        matching = None
+        if self.how.layer_weight:
+            stays = mask.units(self.stream) if self.stream else torch.arange(self.width)
+            learned = _under(self._read(folder), "matching.")
+            learned["transform.weight"] = learned["transform.weight"][:, stays.to(self.job.device)]
+            matching = self._matching(len(stays))
+            _load(matching, learned)
         kept = [any(bool(mask[name].any()) for name in names) for names in self.layers]
         return Taught("recovery", self._distillation(teacher), matching, kept)
 
@@ -91,10 +103,11 @@ class LearnedPruner:
         """Train, and leave the best masks within the target, with their weights, on disk."""
         how, job, place = self.how, self.job, self.job.folder / budget.folder
         steps, ramp, rate = self._schedule()
-        _load(job.model, dict(self.dense.state_dict()))
+        self._reset(dict(self.dense.state_dict()))
         self._start_elsewhere(place)
-        matching = self._matching()
-        gates = Gates(job.structure, coarse=how.coarse, seed=job.seed).to(job.device)
+        matching = self._matching(self.width) if how.layer_weight else None
+        by_time = isinstance(budget.cost, LatencyTable)  # which says nothing of the hidden size
+        gates = Gates(job.structure, coarse=how.coarse, hidden=not by_time, seed=job.seed).to(job.device)
         removal = Removal(budget, job.structure.sizes)
         learner = MaskLearner(Gated(job.model, job.structure, gates, seed=job.seed), removal, matching, self.layers)
         best = _Best(self, learner, budget)
@@ -130,7 +143,8 @@ class LearnedPruner:
             job.task.graft(job.model, how.start)
         if not how.prepruning:
             return
-        objective = Taught("prepruning", self._distillation(self.dense), self._matching(), [True] * len(self.layers))
+        matching = self._matching(self.width) if how.layer_weight else None
+        objective = Taught("prepruning", self._distillation(self.dense), matching, [True] * len(self.layers))
         self._train(objective, Training(how.prepruning, 0, how.rate, job.train_batch_size), place / "prepruning")
 
     def _train(self, objective: Any, how: Training, place: Path) -> None:
@@ -141,10 +155,16 @@ class LearnedPruner:
             job.model, objective, job.train, job.collate, how, place, seed=job.seed, device=job.device, track=job.track
         )
 
-    def _matching(self) -> LayerMatching | None:
-        if not self.how.layer_weight:
-            return None
-        return LayerMatching(self.width, self.width, matching=self.how.matching, seed=self.job.seed).to(self.job.device)
+    def _reset(self, values: dict[str, Tensor]) -> None:
+        """The model as it was before any gate was folded into it, with these values."""
+        stream = self.job.structure.stream
+        for path in stream.norms if stream else ():
+            release(self.job.model.get_submodule(path))
+        _load(self.job.model, values)
+
+    def _matching(self, width: int) -> LayerMatching:
+        how, job = self.how, self.job
+        return LayerMatching(width, self.width, matching=how.matching, seed=job.seed).to(job.device)
 
     def _distillation(self, teacher: nn.Module) -> Distillation:
         how = self.how
@@ -160,7 +180,8 @@ class LearnedPruner:
             raise CheckpointError(f"cannot read the learned masks {self._path(folder)}: {error}") from None
 
     def _gates(self, learned: dict[str, Tensor]) -> Gates:
-        gates = Gates(self.job.structure, coarse=self.how.coarse).to(self.job.device)
+        hidden = bool(learned["hidden"])
+        gates = Gates(self.job.structure, coarse=self.how.coarse, hidden=hidden).to(self.job.device)
         _load(gates, _under(learned, "gates."))
         return gates
 
@@ -217,7 +238,9 @@ class _Best:
             if module is not None
             for key, value in module.state_dict().items()
         }
-        write(path, lambda partial: save_file({**whole, "divergence": torch.tensor(apart)}, partial))
+        hidden = learner.gated.gates.hidden.requires_grad
+        told = {"divergence": torch.tensor(apart), "hidden": torch.tensor(hidden)}
+        write(path, lambda partial: save_file({**whole, **told}, partial))
 
 
 class _Opened(nn.Module):
@@ -251,9 +274,10 @@ def _groups_by_layer(job: Job) -> list[list[str]]:
     return [[group.name for group in layers.get(path, ())] for path in layer_paths(job.model, job.structure)]
 
 
-def _width(model: Any) -> int:
-    """Of the hidden states."""
-    return int(model.config.hidden_size)
+def _width(job: Job) -> int:
+    """Of the hidden states: what an output projection writes. A config may be older than the model."""
+    cut = job.structure.groups[0].reader_cut
+    return job.model.get_parameter(cut.parameter).shape[1 - cut.dim]
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -32,10 +32,11 @@ def open_counts(gates: Gates, budget: Budget, structure: Structure) -> dict[str,
 
     def counts(shift: float, reopened: int) -> dict[str, int]:
         found = gates.counts(shift, reopened)
-        return {
-            name: min(structure[name].size, round(kept / multiples[name]) * multiples[name])
-            for name, kept in found.items()
+        snapped = {
+            name: min(structure[name].size, round(found[name] / multiple) * multiple)
+            for name, multiple in multiples.items()
         }
+        return {**found, **snapped}
 
     def fits(shift: float, reopened: int) -> bool:
         return float(budget.cost(counts(shift, reopened))) <= budget.limit

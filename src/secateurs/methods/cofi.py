@@ -2,7 +2,8 @@
 
 prune (weights, gates and multipliers) -> fold the gates into the weights -> mask; shrunk, it is trained once more.
 
-A gate for every head and neuron (fine) and one for every attention and feed-forward block (coarse). The target is a
+A gate for every head and neuron (fine), for every attention and feed-forward block (coarse), and, where asked for, for
+every hidden dimension. The target is a
 sparsity (the paper) or, beyond the paper, a speed-up: then the expected milliseconds by the latency table take the
 place of the expected parameters. ``docs/methods/cofi.md`` lists where this differs from the authors' code, and why.
 """
@@ -47,6 +48,7 @@ class CoFi:
         matching: which student layer learns from which: ``any``, ``ordered`` or ``random`` (the authors' versions 3,
             4 and 6).
         coarse: gates for whole blocks; without them, heads and neurons alone go.
+        hidden: gates for the dimensions of the residual stream; for targets of sparsity, not of time.
         freeze_embeddings: leave embeddings as they are, like the authors.
         finetuning: passes over the training split after shrinking.
         finetuning_steps: so many steps in their place; 0 = passes count.
@@ -70,6 +72,7 @@ class CoFi:
     layer_weight: float = 0.9
     matching: Matching = "ordered"
     coarse: bool = True
+    hidden: bool = False
     freeze_embeddings: bool = True
     finetuning: float = 20.0
     finetuning_steps: int = 0
@@ -97,8 +100,8 @@ class CoFi:
         return Recovering(self.finetuning, self.finetuning_steps, self.finetuning_rate)
 
     def structure(self, model: nn.Module) -> Structure:
-        """Heads and feed-forward neurons."""
-        return discover(model)
+        """Heads, feed-forward neurons and, if they are to be pruned, hidden dimensions."""
+        return discover(model, hidden=self.hidden)
 
     def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
         """See ``secateurs.job.Method``; a step is a pass of the teacher and three of the student, and some for gates."""
@@ -112,8 +115,8 @@ class CoFi:
 
 METHOD = CoFi
 
-_SMALL: dict[str, Any] = {"epochs": 100.0, "ramp": 20.0, "prepruning": 4.0, "matching": "any"}
-_LARGE: dict[str, Any] = {"epochs": 20.0, "ramp": 2.0, "prepruning": 1.0, "matching": "any"}
+_SMALL: dict[str, Any] = {"epochs": 100.0, "ramp": 20.0, "prepruning": 4.0, "matching": "any", "hidden": True}
+_LARGE: dict[str, Any] = {"epochs": 20.0, "ramp": 2.0, "prepruning": 1.0, "matching": "any", "hidden": True}
 
 PRESETS: dict[str, dict[str, Any]] = {
     # CoLA, STS-B, MRPC, RTE in the paper: a few thousand rows.

@@ -6,6 +6,9 @@ sub-block adds to the residual stream: the rows of that projection, and its bias
 model with scaled weights: folding the gates in for good changes nothing, whatever their values, and where a gate is 0
 its unit can be cut away.
 
+A hidden gate (z_hidn) belongs to the whole model: it scales a dimension of all that is written to the residual stream, and
+norms of the stream are taken over the dimensions that are open.
+
 Differs from the authors' code, which multiplies activations and folds with an error, and which skips the norm behind a
 removed post-LN sub-block: here a removed sub-block is what it is everywhere in Secateurs, masked and shrunk.
 """
@@ -13,7 +16,7 @@ removed post-LN sub-block: here a removed sub-block is what it is everywhere in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,9 +24,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from secateurs.kept_norm import keep, release
 from secateurs.mask import Mask
 from secateurs.numerics.hard_concrete import HardConcrete
-from secateurs.structure import Structure
+from secateurs.structure import Stream, Structure
 
 __all__ = ["Gated", "Gates", "Opening", "fold"]
 
@@ -41,44 +45,53 @@ class Opening:
     Args:
         fine: group name -> one value per unit.
         coarse: group name -> one value.
+        stream: name of the stream -> one value per dimension; empty where the hidden size stays.
     """
 
     fine: Mapping[str, Float[Tensor, " units"]]
     coarse: Mapping[str, Float[Tensor, ""]]
+    stream: Mapping[str, Float[Tensor, " hidden"]] = field(default_factory=dict)
 
     def mask(self) -> Mask:
         """The units that contribute anything."""
-        return Mask({name: (fine * self.coarse[name] > 0).detach().cpu() for name, fine in self.fine.items()})
+        groups = {name: fine * self.coarse[name] for name, fine in self.fine.items()}
+        return Mask({name: (value > 0).detach().cpu() for name, value in (groups | dict(self.stream)).items()})
 
 
 class Gates(nn.Module):
     """``log_alpha`` of every gate of a structure, and what follows from it.
 
     Args:
-        structure: its groups get gates.
+        structure: its groups get gates, and its stream, if it has one.
         coarse: let whole groups be closed; else their coarse gates stay at 1.
+        hidden: let dimensions of the stream be closed; else they stay at 1.
         seed: of the spread at the start.
     """
 
-    def __init__(self, structure: Structure, *, coarse: bool = True, seed: int = 0) -> None:
+    def __init__(self, structure: Structure, *, coarse: bool = True, hidden: bool = True, seed: int = 0) -> None:
         super().__init__()
         self.names = tuple(group.name for group in structure)
         self.sizes = [group.size for group in structure]
         self.distribution = HardConcrete()
         generator = torch.Generator().manual_seed(seed)
-        start = HIGHEST - SPREAD * torch.randn(sum(self.sizes) + len(self.sizes), generator=generator).abs()
-        units, groups = start.split([sum(self.sizes), len(self.sizes)])
+        self.stream = structure.stream
+        parts = [sum(self.sizes), len(self.sizes), self.stream.size if self.stream else 0]
+        start = HIGHEST - SPREAD * torch.randn(sum(parts), generator=generator).abs()
+        units, groups, dimensions = start.split(parts)
         self.fine = nn.Parameter(units.clone())
         self.coarse = nn.Parameter(groups.clone(), requires_grad=coarse)
+        self.hidden = nn.Parameter(dimensions.clone(), requires_grad=hidden and self.stream is not None)
 
     def sample(self, seed: int, step: int) -> Opening:
         """One sample of every gate; the same for the same seed and step, on every machine and rank."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        uniform = torch.rand(len(self.fine) + len(self.coarse), generator=generator).to(self.fine)
-        fine, coarse = uniform.split([len(self.fine), len(self.coarse)])
+        parts = [len(self.fine), len(self.coarse), len(self.hidden)]
+        fine, coarse, hidden = torch.rand(sum(parts), generator=generator).to(self.fine).split(parts)
+        sample = self.distribution.sample
         return self._opening(
-            self.distribution.sample(self.fine, fine),
-            self.distribution.sample(self.coarse, coarse) if self.coarse.requires_grad else self.coarse.new_ones(()),
+            sample(self.fine, fine),
+            sample(self.coarse, coarse) if self.coarse.requires_grad else torch.ones_like(self.coarse),
+            sample(self.hidden, hidden) if self.hidden.requires_grad else torch.ones_like(self.hidden),
         )
 
     def deterministic(self) -> Opening:
@@ -93,7 +106,10 @@ class Gates(nn.Module):
         ]
         stays = torch.tensor([counts[name] > 0 for name in self.names]).to(self.coarse)
         coarse = self.distribution.soft(self.coarse) if self.coarse.requires_grad else torch.ones_like(self.coarse)
-        return self._opening(torch.cat(fine), coarse * stays)
+        hidden = torch.ones_like(self.hidden)
+        if self.stream and self.hidden.requires_grad:
+            hidden = self.distribution.deterministic(self.hidden, counts[self.stream.name])
+        return self._opening(torch.cat(fine), coarse * stays, hidden)
 
     def counts(self, shift: float, reopened: int = 0) -> dict[str, int]:
         """Units expected to be open if every fine ``log_alpha`` were higher by ``shift``; 0 where the group closes.
@@ -104,10 +120,14 @@ class Gates(nn.Module):
         """
         fine = self.distribution.open_probability(self.fine.detach().double() + shift).split(self.sizes)
         closed = set(self.closed()[reopened:])
-        return {
+        counts = {
             name: 0 if name in closed else round(float(group.sum()))
             for name, group in zip(self.names, fine, strict=True)
         }
+        if self.stream:
+            hidden = self.distribution.open_probability(self.hidden.detach().double()).sum().item()
+            counts[self.stream.name] = max(1, round(hidden)) if self.hidden.requires_grad else self.stream.size
+        return counts
 
     def closed(self) -> list[str]:
         """Groups that their coarse gate closes more often than not, the most open first."""
@@ -124,18 +144,26 @@ class Gates(nn.Module):
         if not self.coarse.requires_grad:
             coarse = torch.ones_like(coarse)
         present = dict(zip(self.names, coarse, strict=True))
-        return present, {name: group.sum() for name, group in zip(self.names, fine, strict=True)}
+        counts = {name: group.sum() for name, group in zip(self.names, fine, strict=True)}
+        if self.stream:
+            hidden = self.distribution.open_probability(self.hidden) if self.hidden.requires_grad else None
+            counts[self.stream.name] = self.hidden.new_tensor(self.stream.size) if hidden is None else hidden.sum()
+        return present, counts
 
     @torch.no_grad()
     def clamp(self) -> None:
         """Keep every ``log_alpha`` where its gate can still move; to be called after every step of the optimiser."""
         self.fine.clamp_(-HIGHEST, HIGHEST)
         self.coarse.clamp_(-HIGHEST, HIGHEST)
+        self.hidden.clamp_(-HIGHEST, HIGHEST)
 
-    def _opening(self, fine: Float[Tensor, " units"], coarse: Float[Tensor, " groups"]) -> Opening:
-        groups = coarse.expand(len(self.names))
+    def _opening(
+        self, fine: Float[Tensor, " units"], coarse: Float[Tensor, " groups"], hidden: Float[Tensor, " hidden"]
+    ) -> Opening:
         return Opening(
-            dict(zip(self.names, fine.split(self.sizes), strict=True)), dict(zip(self.names, groups, strict=True))
+            dict(zip(self.names, fine.split(self.sizes), strict=True)),
+            dict(zip(self.names, coarse, strict=True)),
+            {self.stream.name: hidden} if self.stream else {},
         )
 
 
@@ -143,7 +171,8 @@ def fold(model: nn.Module, structure: Structure, opening: Opening) -> dict[str, 
     """The weights into which the gates have been multiplied; differentiable in both.
 
     Returns:
-        Parameter name -> value, for the output and down projections and their biases.
+        Parameter name -> value, for the output and down projections and their biases, and for all that is written to
+        the stream where its dimensions have gates.
     """
     folded: dict[str, Tensor] = {}
     for group in structure:
@@ -154,7 +183,26 @@ def fold(model: nn.Module, structure: Structure, opening: Opening) -> dict[str, 
         bias = getattr(model.get_submodule(group.reader), "bias", None)
         if bias is not None:
             folded[f"{group.reader}.bias"] = bias * opening.coarse[group.name].to(bias.dtype)
+    stream = structure.stream
+    if stream and not _all_open(opening.stream[stream.name]):
+        _fold_stream(model, stream, opening.stream[stream.name], folded)
     return folded
+
+
+def _fold_stream(model: nn.Module, stream: Stream, hidden: Float[Tensor, " hidden"], folded: dict[str, Tensor]) -> None:
+    """Scale every writer's slices; a parameter of two names is scaled once, and has one value under both."""
+    done: dict[tuple[int, int], Tensor] = {}
+    for name, dim in stream.writers:
+        parameter = model.get_parameter(name)
+        if (id(parameter), dim) not in done:
+            value = folded.get(name, parameter)
+            shape = [-1 if axis == dim else 1 for axis in range(value.dim())]
+            done[id(parameter), dim] = value * hidden.view(shape).to(value.dtype)
+        folded[name] = done[id(parameter), dim]
+
+
+def _all_open(hidden: Float[Tensor, " hidden"]) -> bool:
+    return not hidden.requires_grad and bool((hidden == 1).all())
 
 
 class Gated(nn.Module):
@@ -188,6 +236,7 @@ class Gated(nn.Module):
 
     def opened(self, opening: Opening, **inputs: Any) -> Any:
         """The model's outputs with its gates open so far."""
+        self._norms(opening)
         return functional_call(self.model, fold(self.model, self.structure, opening), (), inputs)
 
     @torch.no_grad()
@@ -195,4 +244,16 @@ class Gated(nn.Module):
         """The model itself with the gates folded in for good."""
         for name, value in fold(self.model, self.structure, opening).items():
             self.model.get_parameter(name).copy_(value)
+        self._norms(opening)
         return self.model
+
+    def _norms(self, opening: Opening) -> None:
+        """Norms of the stream look at open dimensions only."""
+        stream = self.structure.stream
+        if not stream:
+            return
+        kept = (opening.stream[stream.name] > 0).detach()
+        whole = bool(kept.all())
+        for path in stream.norms:
+            norm = self.model.get_submodule(path)
+            release(norm) if whole else keep(norm, kept)

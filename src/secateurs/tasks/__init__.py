@@ -106,6 +106,8 @@ class Task(ABC):
     """``loss`` can be taken on any text (language models)."""
     has_loss: ClassVar[bool] = True
     """``False``: the task has no loss of its own; training is distillation alone."""
+    keeps_hidden_size: ClassVar[bool] = False
+    """Its outputs are hidden states as they are: their size must not change."""
     may_be_missing: ClassVar[tuple[str, ...]] = ()
     """Beginnings of parameter names that a checkpoint may lack because the task does not use them."""
 

@@ -55,6 +55,7 @@ class Embedding(Task):
     name = "embedding"
     divergence_name = "1 - cosine"
     pipeline_tag = "sentence-similarity"
+    keeps_hidden_size = True
     auto_class = "AutoModel"
     needs_labels_for_metric = False
     has_loss = False
