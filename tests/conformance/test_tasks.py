@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from secateurs.errors import CheckpointError, DataError
-from secateurs.tasks import Columns, Score, Task, TaskData, names, task
+from secateurs.tasks import Columns, Score, Task, TaskData, model_inputs, names, task
 from tiny import WORDS, tiny_tokenizer, write_rows
 
 VOCABULARY = 40
@@ -45,14 +45,13 @@ def model(subject: Task) -> Any:
     return small_model(subject.auto_class)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data")
+@pytest.fixture
+def folder(subject: Task, tmp_path: Path) -> Path:
     texts = [" ".join(WORDS[i % 9 : i % 9 + 3 + i % 11]) for i in range(60)]
-    write_rows(path / "train.parquet", text=texts, label=[i % 2 for i in range(60)])
-    write_rows(path / "validation.parquet", text=texts[:20], label=[i % 2 for i in range(20)])
-    write_rows(path / "unlabelled" / "all.parquet", text=texts)
-    return path
+    write_rows(tmp_path / "train.parquet", **subject.example(texts))
+    write_rows(tmp_path / "validation.parquet", **subject.example(texts[:20]))
+    write_rows(tmp_path / "unlabelled" / "all.parquet", **subject.example(texts, labelled=False))
+    return tmp_path
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ def data(subject: Task, model: Any, folder: Path) -> TaskData:
 
 
 def outputs(model: Any, batch: dict[str, torch.Tensor]) -> Any:
-    return model(**{key: value for key, value in batch.items() if key != "labels"})
+    return model(**model_inputs(batch))
 
 
 def test_the_file_name_is_the_name(subject: Task) -> None:
@@ -176,5 +175,6 @@ def test_wrong_sources_are_refused(subject: Task, model: Any, folder: Path) -> N
         subject.load("./no/model/here", dtype=torch.float32, device="cpu")
     with pytest.raises(DataError, match="does not exist"):
         subject.read("./no/data/here", model, tiny_tokenizer(), columns=Columns(), **SETTINGS)
-    with pytest.raises(DataError, match=r"no column 'body'.*its columns are text, label"):
+    columns = ", ".join(subject.example(["the cat"]))
+    with pytest.raises(DataError, match=f"no column 'body'.*its columns are {columns}"):
         subject.read(str(folder), model, tiny_tokenizer(), columns=Columns(text="body"), **SETTINGS)
