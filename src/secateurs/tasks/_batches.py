@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from secateurs.errors import DataError
+from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.tasks import Batch, model_inputs
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "TextRows",
     "calibration_batches",
     "forward",
+    "ordered",
     "ordered_batches",
     "sample",
 ]
@@ -71,6 +72,15 @@ class Encode:
         typed = "token_type_ids" in inspect.signature(model.forward).parameters
         types = ("token_type_ids",) if typed and (getattr(model.config, "type_vocab_size", 0) or 0) > 1 else ()
         return cls(tokenizer, sequence_length, ("input_ids", "attention_mask", *types))
+
+    def require_fast(self, what: str) -> None:
+        """Raises:
+        UnsupportedModelError: the tokenizer cannot say ``what``.
+        """
+        if not self.tokenizer.is_fast:
+            raise UnsupportedModelError(
+                f"{type(self.tokenizer).__name__} cannot say {what}; use a model with a fast tokenizer (tokenizer.json)"
+            )
 
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Row]:
         encoded = self.tokenizer(
@@ -201,8 +211,13 @@ class Ordered:
 
 
 def ordered_batches(data: Rows, batch_size: int) -> Ordered:
-    """All rows, sorted by length, longest first (what runs out of memory does so at once)."""
-    return Ordered(*_by_length(data.rows(range(len(data))), batch_size, data.collate))
+    """All rows; see ``ordered``."""
+    return ordered(data.rows(range(len(data))), batch_size, data.collate)
+
+
+def ordered(rows: list[Row], batch_size: int, collate: Collate) -> Ordered:
+    """Rows sorted by length, longest first (what runs out of memory does so at once)."""
+    return Ordered(*_by_length(rows, batch_size, collate))
 
 
 def _by_length(rows: list[Row], batch_size: int, collate: Collate) -> tuple[list[Batch], list[int]]:

@@ -116,11 +116,7 @@ class WordRows(Rows):
 
     def __init__(self, encode: Encode, words: list[list[str]], tags: list[list[int]] | None = None) -> None:
         super().__init__(Collate.like(encode.tokenizer, token_labels=True))
-        if not encode.tokenizer.is_fast:
-            raise UnsupportedModelError(
-                f"{type(encode.tokenizer).__name__} cannot say which word a token belongs to; use a model with a fast "
-                "tokenizer (tokenizer.json)"
-            )
+        encode.require_fast("which word a token belongs to")
         self.encode, self.words, self.tags = encode, words, tags
 
     def __len__(self) -> int:
