@@ -27,7 +27,7 @@ class Found(NamedTuple):
     precision: float
     recall: float
     f1: float
-    count: int
+    wanted: int
 
 
 def are_chunks(labels: Iterable[str]) -> bool:

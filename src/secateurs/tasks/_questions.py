@@ -56,8 +56,8 @@ class Questions:
             for index, text in enumerate(texts):
                 if not text.strip():
                     raise DataError(f"row {index} of column {name!r} of {source} is empty; drop such rows")
-        answers = _answers(rows, columns, source) if answered(rows, columns, source) else None
-        for index, given in enumerate(answers or []):
+        answers = _answers(rows, columns, source)
+        for index, given in enumerate(answers):
             for text, start in given:
                 there = contexts[index][max(start, 0) : max(start, 0) + len(text)]
                 if start < 0 or there != text:
@@ -65,7 +65,7 @@ class Questions:
                         f"row {index} of {source}: the answer {_short(text)} is not at character {start} of its context, "
                         f"where {_short(there)} is; repair answer_start or drop such rows"
                     )
-        return cls(questions, contexts, answers)
+        return cls(questions, contexts, answers if any(answers) else None)
 
 
 def answered(rows: Dataset, columns: Columns, source: str) -> bool:
@@ -74,12 +74,14 @@ def answered(rows: Dataset, columns: Columns, source: str) -> bool:
     Raises:
         DataError: the answers are of no form that is known.
     """
-    return find_label(columns, rows, ANSWERS) is not None and any(_answers(rows, columns, source))
+    return any(_answers(rows, columns, source))
 
 
 def _answers(rows: Dataset, columns: Columns, source: str) -> list[list[Answer]]:
+    """Of every row; nothing where this split has no such column."""
     column = find_label(columns, rows, ANSWERS)
-    assert column is not None
+    if column is None:
+        return []
     values = rows[column][:]
     name = next((name for name in STARTS if name in rows.column_names), None)
     starts = rows[name][:] if name is not None else [None] * len(values)

@@ -138,11 +138,12 @@ class WordRows(Rows):
         for position, index in enumerate(indices):
             row: Row = {key: encoded[key][position] for key in self.encode.keys if key in encoded}
             owners = encoded.word_ids(position)
-            first = [word is not None and word != before for before, word in pairwise([None, *owners])]
-            row["judged"] = [int(new) for new in first]
+            # The word that begins at a token, if one does.
+            begun = [None if word == before else word for before, word in pairwise([None, *owners])]
+            row["judged"] = [int(word is not None) for word in begun]
             if self.tags is not None:
                 tags = self.tags[index]
-                row["labels"] = [tags[word] if new else IGNORED for new, word in zip(first, owners, strict=True)]
+                row["labels"] = [IGNORED if word is None else tags[word] for word in begun]
             rows.append(row)
         return rows
 

@@ -144,7 +144,12 @@ class TokenClassification(Task):
         if not are_chunks(evaluation.labels):
             return Score("accuracy", accuracy, higher_is_better=True, count=count, details=details)
         score = found(true, predicted)
-        details |= {"precision": score.precision, "recall": score.recall, "accuracy": accuracy, "entities": score.count}
+        details |= {
+            "precision": score.precision,
+            "recall": score.recall,
+            "accuracy": accuracy,
+            "entities": score.wanted,
+        }
         return Score("entity_f1", score.f1, higher_is_better=True, count=count, details=details)
 
     @classmethod
