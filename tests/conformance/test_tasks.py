@@ -10,6 +10,14 @@ import torch
 import transformers
 
 from secateurs.errors import CheckpointError, DataError
+from secateurs.families import discover
+from secateurs.layers import layer_paths
+from secateurs.stages.calibrate import calibrate
+from secateurs.stages.distill import SquareHead
+from secateurs.stages.evaluate import divergence, signals
+from secateurs.stages.head import first_reader
+from secateurs.stages.replay import Replay
+from secateurs.stages.train import Training, train
 from secateurs.tasks import Columns, Score, Task, TaskData, model_inputs, names, task
 from tiny import WORDS, tiny_tokenizer, write_rows
 
@@ -168,6 +176,24 @@ def test_a_saved_model_is_loaded(subject: Task, model: Any, tmp_path: Path) -> N
     torch.testing.assert_close(loaded.state_dict(), model.state_dict())
     assert tokenizer("the cat")["input_ids"] == tiny_tokenizer()("the cat")["input_ids"]
     subject.save_extras(str(tmp_path / "model"), tmp_path / "model")
+
+
+def test_every_stage_takes_its_batches(subject: Task, model: Any, data: TaskData, tmp_path: Path) -> None:
+    """What the task puts into a batch for itself never reaches the model."""
+    structure = discover(model)
+    moments = calibrate(model, structure, data.calibration, fisher_loss=subject.fisher_loss)
+    assert all(float(found.gram.diagonal().sum()) > 0 for found in moments.values())
+    first_reader(model, structure, data.calibration[0])
+    wanted = signals(model, subject, data.calibration, "cpu")
+    replay = Replay(model, layer_paths(model, structure), data.calibration)
+    replay.record(subject.signal)
+    again = list(replay.run(subject.signal, layer_paths(model, structure)[-1]))
+    torch.testing.assert_close(again, wanted)
+    student = small_model(subject.auto_class, seed=1)
+    before = divergence(student, subject, data.calibration, wanted, "cpu")
+    how = Training(epochs=3, learning_rate=1e-2, batch_size=8)
+    train(student, SquareHead(model, subject), data.train, data.collate, how, tmp_path / "training")
+    assert divergence(student, subject, data.calibration, wanted, "cpu") < 0.9 * before
 
 
 def test_wrong_sources_are_refused(subject: Task, model: Any, folder: Path) -> None:
