@@ -21,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+TASKS = "text-classification, token-classification, question-answering, embedding or causal-lm."
+
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="One line a stage.")]
 
 
@@ -28,7 +30,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="One line a stage
 def prune(
     model: Annotated[str | None, typer.Argument(help="A Hugging Face folder or hub id.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the models and the report.")] = None,
-    task: Annotated[str | None, typer.Option(help="text-classification, embedding or causal-lm.")] = None,
+    task: Annotated[str | None, typer.Option(help=TASKS)] = None,
     data: Annotated[str | None, typer.Option(help="Folder, file or hub id.")] = None,
     speedup: Annotated[list[float] | None, typer.Option(help="Target; may be given several times.")] = None,
     sparsity: Annotated[
@@ -40,9 +42,9 @@ def prune(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A recipe in YAML; options win over it.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Hyper-parameter of the method, name=value.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column with the text.")] = None,
-    text_pair_column: Annotated[str | None, typer.Option(help="Column with the second text.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column with the label or score.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column with the text, words or question.")] = None,
+    text_pair_column: Annotated[str | None, typer.Option(help="Column with the second text or context.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column with the label, score, tags or answers.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Sequences a forward pass. Default 32.")] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Tokens a sequence. Default 128.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu (default), cuda or cuda:N.")] = None,

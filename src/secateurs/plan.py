@@ -17,6 +17,7 @@ from secateurs.loading import Loaded, load
 from secateurs.recipe import Recipe
 from secateurs.run_folder import check_folder
 from secateurs.target import Speedup
+from secateurs.tasks import model_inputs
 
 __all__ = ["plan"]
 
@@ -79,7 +80,7 @@ def plan(recipe: Recipe, folder: Path | None = None, *, resume: bool = False) ->
 def _one_batch(loaded: Loaded) -> tuple[float, float]:
     """Seconds a sequence of a calibration batch, forward only, and bytes a sequence of what models are compared by."""
     batch = {name: value.to(loaded.recipe.device) for name, value in loaded.data.calibration[0].items()}
-    features = {name: value for name, value in batch.items() if name != "labels"}
+    features = model_inputs(batch)
     with torch.inference_mode():
         signal = loaded.task.signal(loaded.model(**features), batch)
         started = time.perf_counter()

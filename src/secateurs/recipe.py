@@ -24,9 +24,9 @@ class ColumnNames(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    text: str | None = None
-    text_pair: str | None = None
-    label: str | None = None
+    text: str | None = Field(None, description="the text, or the first of two; the words; the question")
+    text_pair: str | None = Field(None, description="the second text; the context that answers the question")
+    label: str | None = Field(None, description="class, class name or score; the tags of the words; the answers")
 
 
 class Recipe(BaseModel):
@@ -40,7 +40,9 @@ class Recipe(BaseModel):
 
     model: str = Field(description="a Hugging Face folder, or a hub id")
     name: str | None = Field(None, description="what reports call the model; default: the last part of ``model``")
-    task: str = Field(description="text-classification, embedding or causal-lm")
+    task: str = Field(
+        description="text-classification, token-classification, question-answering, embedding or causal-lm"
+    )
     data: str = Field(description="a folder or file (parquet, csv, jsonl, txt), or a hub id")
     columns: ColumnNames = ColumnNames()
 
@@ -53,7 +55,9 @@ class Recipe(BaseModel):
     tolerance: float = Field(0.05, gt=0, description="a result may be at most this much faster than asked")
 
     batch_size: int = Field(32, ge=1, description="sequences a forward pass, where the speed-up is measured")
-    sequence_length: int = Field(128, ge=1, description="tokens a sequence; longer texts are cut")
+    sequence_length: int = Field(
+        128, ge=1, description="tokens a sequence; longer texts are cut, contexts and running text divided"
+    )
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     threads: int = Field(0, ge=0, description="CPU threads; 0 = what torch would take")

@@ -10,7 +10,15 @@ import torch
 import transformers
 
 from secateurs.errors import CheckpointError, DataError
-from secateurs.tasks import Columns, Score, Task, TaskData, names, task
+from secateurs.families import discover
+from secateurs.layers import layer_paths
+from secateurs.stages.calibrate import calibrate
+from secateurs.stages.distill import SquareHead
+from secateurs.stages.evaluate import divergence, signals
+from secateurs.stages.head import first_reader
+from secateurs.stages.replay import Replay
+from secateurs.stages.train import Training, train
+from secateurs.tasks import Columns, Score, Task, TaskData, model_inputs, names, task
 from tiny import WORDS, tiny_tokenizer, write_rows
 
 VOCABULARY = 40
@@ -45,14 +53,13 @@ def model(subject: Task) -> Any:
     return small_model(subject.auto_class)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data")
+@pytest.fixture
+def folder(subject: Task, tmp_path: Path) -> Path:
     texts = [" ".join(WORDS[i % 9 : i % 9 + 3 + i % 11]) for i in range(60)]
-    write_rows(path / "train.parquet", text=texts, label=[i % 2 for i in range(60)])
-    write_rows(path / "validation.parquet", text=texts[:20], label=[i % 2 for i in range(20)])
-    write_rows(path / "unlabelled" / "all.parquet", text=texts)
-    return path
+    write_rows(tmp_path / "train.parquet", **subject.example(texts))
+    write_rows(tmp_path / "validation.parquet", **subject.example(texts[:20]))
+    write_rows(tmp_path / "unlabelled" / "all.parquet", **subject.example(texts, labelled=False))
+    return tmp_path
 
 
 @pytest.fixture
@@ -61,7 +68,7 @@ def data(subject: Task, model: Any, folder: Path) -> TaskData:
 
 
 def outputs(model: Any, batch: dict[str, torch.Tensor]) -> Any:
-    return model(**{key: value for key, value in batch.items() if key != "labels"})
+    return model(**model_inputs(batch))
 
 
 def test_the_file_name_is_the_name(subject: Task) -> None:
@@ -171,10 +178,29 @@ def test_a_saved_model_is_loaded(subject: Task, model: Any, tmp_path: Path) -> N
     subject.save_extras(str(tmp_path / "model"), tmp_path / "model")
 
 
+def test_every_stage_takes_its_batches(subject: Task, model: Any, data: TaskData, tmp_path: Path) -> None:
+    """What the task puts into a batch for itself never reaches the model."""
+    structure = discover(model)
+    moments = calibrate(model, structure, data.calibration, fisher_loss=subject.fisher_loss)
+    assert all(float(found.gram.diagonal().sum()) > 0 for found in moments.values())
+    first_reader(model, structure, data.calibration[0])
+    wanted = signals(model, subject, data.calibration, "cpu")
+    replay = Replay(model, layer_paths(model, structure), data.calibration)
+    replay.record(subject.signal)
+    again = list(replay.run(subject.signal, layer_paths(model, structure)[-1]))
+    torch.testing.assert_close(again, wanted)
+    student = small_model(subject.auto_class, seed=1)
+    before = divergence(student, subject, data.calibration, wanted, "cpu")
+    how = Training(epochs=3, learning_rate=1e-2, batch_size=8)
+    train(student, SquareHead(model, subject), data.train, data.collate, how, tmp_path / "training")
+    assert divergence(student, subject, data.calibration, wanted, "cpu") < 0.9 * before
+
+
 def test_wrong_sources_are_refused(subject: Task, model: Any, folder: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
         subject.load("./no/model/here", dtype=torch.float32, device="cpu")
     with pytest.raises(DataError, match="does not exist"):
         subject.read("./no/data/here", model, tiny_tokenizer(), columns=Columns(), **SETTINGS)
-    with pytest.raises(DataError, match=r"no column 'body'.*its columns are text, label"):
+    columns = ", ".join(subject.example(["the cat"]))
+    with pytest.raises(DataError, match=f"no column 'body'.*its columns are {columns}"):
         subject.read(str(folder), model, tiny_tokenizer(), columns=Columns(text="body"), **SETTINGS)

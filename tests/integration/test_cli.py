@@ -90,6 +90,8 @@ BAD: dict[str, tuple[str, str]] = {
     "data empty": ("--config {recipe} --data {empty}", "empty|no rows"),
     "column missing": ("--config {recipe} --text-column body", "body.*text"),
     "labels do not fit": ("--config {recipe} --data {labels}", "label.*7|7.*label"),
+    "labels are no tags": ("--config {recipe} --task token-classification", "row 0.*not a tag for every word"),
+    "a model of another task": ("--config {recipe} --task question-answering", "lacks.*qa_outputs"),
     "nothing to recover on": ("--config {recipe} --data {untrainable} --recover-epochs 1", "recovery.*untrainable"),
     "no such task": ("--config {recipe} --task summarise", "summarise.*text_classification"),
     "no such method": ("--config {recipe} --method magic", "magic.*ziplm"),

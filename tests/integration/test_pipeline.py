@@ -165,3 +165,27 @@ def test_recovery_brings_the_outputs_nearer(finished: tuple[Path, Recipe, Report
     assert recovered.divergence.value < 0.7 * one_shot.divergence.value
     assert recovered.kept == one_shot.kept
     assert "recover" in recovered.seconds
+
+
+def test_a_reader_of_contexts_is_pruned_and_recovered(tmp_path: Path) -> None:
+    """A task whose batches hold more than the model takes, and whose model has two outputs."""
+    from transformers import AutoModelForQuestionAnswering
+
+    from secateurs.families import discover
+    from secateurs.tasks import task
+    from tiny import WORDS, tiny_tokenizer, write_rows
+    from tiny_models import tiny_model
+
+    model = tiny_model("bert", auto="AutoModelForQuestionAnswering", num_labels=2, pad_token_id=0).float()
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    tiny_run.table(discover(model), tmp_path / "latency.json")
+    texts = [" ".join(WORDS[i % 9 : i % 9 + 5 + i % 11]) for i in range(40)]
+    for split in ("train", "validation"):
+        write_rows(tmp_path / "data" / f"{split}.parquet", **task("question_answering").example(texts))
+    recipe = tiny_run.recipe(tmp_path, task="question-answering", speedup=1.5, recover_epochs=0.2)
+    (pruned,) = pipeline.run(recipe, tmp_path / "out").models
+    assert pruned.metric is not None
+    assert pruned.metric.name == "f1"
+    loaded = AutoModelForQuestionAnswering.from_pretrained(tmp_path / "out" / pruned.path)
+    assert sum(parameter.numel() for parameter in loaded.parameters()) == pruned.parameters

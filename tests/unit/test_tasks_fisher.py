@@ -30,18 +30,30 @@ def encoder(values: Tensor) -> Any:
     return SimpleNamespace(last_hidden_state=values[:, None, :])
 
 
+def tagger(values: Tensor) -> Any:
+    return SimpleNamespace(logits=values[:, None, :])
+
+
+def reader(values: Tensor) -> Any:
+    start, end = values.chunk(2, dim=-1)
+    return SimpleNamespace(start_logits=start, end_logits=end)
+
+
 CASES = {
     "classes": ("text_classification", classifier, [0.5, -1.0, 0.2]),
     "score": ("text_classification", classifier, [0.7]),
     "next token": ("causal_lm", language, [0.1, 0.9, -0.4, 0.0]),
     "embedding": ("embedding", encoder, [0.6, -0.8, 1.5]),
+    "tag": ("token_classification", tagger, [0.5, -1.0, 0.2]),
+    "span": ("question_answering", reader, [0.3, -0.6, 0.8, 0.1]),
 }
 
 
 def batch(outputs: Any) -> dict[str, Tensor]:
     values = next(iter(vars(outputs).values()))
     tokens = values.shape[1] if values.dim() == 3 else 1
-    return {"attention_mask": torch.ones(len(values), tokens, dtype=torch.long)}
+    judged = torch.ones(values.shape[:2], dtype=torch.long)
+    return {"attention_mask": torch.ones(len(values), tokens, dtype=torch.long), "judged": judged}
 
 
 def sampled_fisher(name: str, build: Build, values: list[float]) -> Tensor:

@@ -19,6 +19,7 @@ from secateurs.stages.replay import Replay
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Group, Kind, Structure
 from secateurs.target import Budget
+from secateurs.tasks import model_inputs
 
 __all__ = ["Objective", "Stitched", "menus", "projections", "table_of"]
 
@@ -142,8 +143,7 @@ def task_loss(
         with torch.inference_mode(), fast(job.device):
             for batch in batches:
                 inputs = {name: value.to(job.device) for name, value in batch.items()}
-                features = {name: value for name, value in inputs.items() if name != "labels"}
-                values.append(job.task.loss(job.model(**features), inputs).float().cpu())
+                values.append(job.task.loss(job.model(**model_inputs(inputs)), inputs).float().cpu())
         return torch.stack(values)
 
     return loss

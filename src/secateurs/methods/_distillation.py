@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from secateurs.arithmetic import fast
 from secateurs.objective import Objective
 from secateurs.stages.layer_matching import LayerMatching
+from secateurs.tasks import model_inputs
 
-__all__ = ["Distillation", "Lesson", "Student", "Taught", "features"]
+__all__ = ["Distillation", "Lesson", "Student", "Taught"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Distillation:
     def lesson(self, inputs: dict[str, Tensor]) -> Lesson:
         """The teacher's part, without gradient; half precision where that is fast."""
         with torch.no_grad(), fast(inputs["input_ids"].device):
-            outputs = self.teacher(**features(inputs), output_hidden_states=True)
+            outputs = self.teacher(**model_inputs(inputs), output_hidden_states=True)
         return Lesson(self.task.signal(outputs, inputs), outputs.hidden_states)
 
     def loss(
@@ -90,7 +91,7 @@ class Student(nn.Module):
     ) -> Float[Tensor, ""]:
         """The loss of one batch."""
         self.model.eval()  # without dropout, like the teacher: what is to be learned is what the teacher says
-        outputs = self.model(**features(inputs), output_hidden_states=self.matching is not None)
+        outputs = self.model(**model_inputs(inputs), output_hidden_states=self.matching is not None)
         return how.loss(outputs, lesson, inputs, self.matching, kept, step)
 
 
@@ -114,8 +115,3 @@ class Taught(Objective):
     def loss(self, model: nn.Module, inputs: dict[str, Tensor], step: int) -> Float[Tensor, ""]:
         """See ``Objective.loss``."""
         return model(inputs, self.how.lesson(inputs), self.how, self.kept, step)
-
-
-def features(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a model takes of a batch."""
-    return {name: value for name, value in inputs.items() if name != "labels"}

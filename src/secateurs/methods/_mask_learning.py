@@ -17,12 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from secateurs.methods._distillation import Distillation, Lesson, features
+from secateurs.methods._distillation import Distillation, Lesson
 from secateurs.numerics.lagrangian import Lagrangian, warmed
 from secateurs.objective import OWN_RATE, Objective
 from secateurs.stages.gates import Gated, Opening
 from secateurs.stages.layer_matching import LayerMatching
 from secateurs.target import Budget
+from secateurs.tasks import model_inputs
 
 __all__ = ["MaskLearner", "MaskLearning", "Removal"]
 
@@ -72,7 +73,7 @@ class MaskLearner(nn.Module):
         self.gated.model.eval()  # without dropout, like the teacher; the gates are noise enough
         self.gated.step = step
         opening = self.gated.opening()
-        outputs = self.gated.opened(opening, **features(inputs), output_hidden_states=self.matching is not None)
+        outputs = self.gated.opened(opening, **model_inputs(inputs), output_hidden_states=self.matching is not None)
         loss = how.loss(outputs, lesson, inputs, self.matching, self._kept(opening), step)
         return loss + self.lagrangian(self.expected(), target)
 

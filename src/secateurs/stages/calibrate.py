@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from secateurs.errors import CalibrationError
 from secateurs.numerics.hessian import Moments
 from secateurs.structure import Group, Structure
+from secateurs.tasks import model_inputs
 
 __all__ = ["calibrate", "token_mask"]
 
@@ -69,7 +70,7 @@ def calibrate(
         for batch in track(batches, "calibrate"):
             inputs = {name: value.to(device) for name, value in batch.items()}
             tokens = token_mask(inputs, padding=padding).flatten()
-            features = {name: value for name, value in inputs.items() if name != "labels"}
+            features = model_inputs(inputs)
             if fisher_loss is None:
                 with torch.inference_mode():
                     model(**features)

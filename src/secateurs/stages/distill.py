@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from secateurs.arithmetic import fast
 from secateurs.objective import Objective
+from secateurs.tasks import model_inputs
 
 __all__ = ["SquareHead", "square_head"]
 
@@ -56,7 +57,7 @@ class SquareHead(Objective):
 
     def loss(self, model: nn.Module, inputs: dict[str, Tensor], step: int) -> Tensor:
         """The weighted sum; needs no labels."""
-        features = {name: value for name, value in inputs.items() if name != "labels"}
+        features = model_inputs(inputs)
         model.eval()  # the teacher answers without dropout, and so must whoever learns to answer like it
         outputs = model(**features, output_hidden_states=True)
         # The Trainer's mixed precision covers the student alone.

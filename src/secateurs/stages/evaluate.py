@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from secateurs.tasks import model_inputs
+
 __all__ = ["divergence", "signals"]
 
 Batch = dict[str, Tensor]
@@ -36,4 +38,4 @@ def _signals(model: nn.Module, task: Any, batches: Sequence[Batch], device: torc
     for batch in batches:
         inputs = {name: value.to(device) for name, value in batch.items()}
         with torch.inference_mode():
-            yield task.signal(model(**{name: value for name, value in inputs.items() if name != "labels"}), inputs)
+            yield task.signal(model(**model_inputs(inputs)), inputs)

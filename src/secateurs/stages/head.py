@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from secateurs.layers import layer_paths
 from secateurs.structure import Structure
+from secateurs.tasks import model_inputs
 
 __all__ = ["first_reader"]
 
@@ -48,7 +49,7 @@ def first_reader(
             handles.append(module.register_forward_pre_hook(linear(path)))
     try:
         with torch.inference_mode():
-            model(**{name: value[:1].to(device) for name, value in batch.items() if name != "labels"})
+            model(**{name: value[:1].to(device) for name, value in model_inputs(batch).items()})
     finally:
         for handle in handles:
             handle.remove()

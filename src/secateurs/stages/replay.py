@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.arithmetic import fast
+from secateurs.tasks import model_inputs
 
 __all__ = ["Replay"]
 
@@ -27,7 +28,7 @@ class Replay:
     Args:
         model: in evaluation mode.
         layers: paths of the transformer layers, in data order.
-        batches: model inputs (labels are dropped).
+        batches: of a task; the model is shown its own inputs alone.
         device: where the model is.
         memory_bytes: cached hidden states may take this much; what does not fit is computed again.
         quick: compute in bfloat16 where that is faster.
@@ -100,7 +101,7 @@ class Replay:
     def _read(self, batch: Batch, read: Callable[[Any, Batch], Tensor]) -> Tensor:
         inputs = {name: value.to(self.device) for name, value in batch.items()}
         with torch.inference_mode(), fast(self.device) if self.quick else nullcontext():
-            return read(self.model(**{name: value for name, value in inputs.items() if name != "labels"}), inputs)
+            return read(self.model(**model_inputs(inputs)), inputs)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from secateurs.arithmetic import fast
 from secateurs.layers import layer_paths
 from secateurs.numerics.regression import Sums
 from secateurs.structure import Group, Structure
+from secateurs.tasks import model_inputs
 
 __all__ = ["in_order"]
 
@@ -101,7 +102,7 @@ def in_order(
     states: list[tuple[Batch, _Dense]] = []
     used = 0
     for batch in batches:
-        inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+        inputs = {name: value.to(device) for name, value in model_inputs(batch).items()}
         dense = _observe(model, structure, inputs, head)
         used += dense.bytes
         if states and used > memory_bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,11 +24,19 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Batch", "Columns", "Score", "Task", "TaskData", "names", "task"]
+__all__ = ["Batch", "Columns", "Score", "Task", "TaskData", "model_inputs", "names", "task"]
 
 Batch = dict[str, Tensor]
-"""``input_ids``, ``attention_mask`` and, where they apply, ``token_type_ids`` and ``labels``: on the CPU, padded on the
-right to the longest row of the batch."""
+"""``input_ids``, ``attention_mask`` and, where they apply, ``token_type_ids``, ``labels`` and ``judged`` (1 at the tokens
+the task's signal is taken at, 0 elsewhere): on the CPU, padded on the right to the longest row of the batch."""
+
+FOR_THE_TASK = frozenset({"labels", "judged"})
+"""Entries of a batch that the task reads and the model does not take."""
+
+
+def model_inputs(batch: Mapping[str, Tensor]) -> Batch:
+    """What of a batch is given to the model."""
+    return {name: value for name, value in batch.items() if name not in FOR_THE_TASK}
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,9 @@ class Columns:
     """Which columns of the data to use; what is ``None`` is looked for under its usual names.
 
     Args:
-        text: the text, or the first of two.
-        text_pair: the second text.
-        label: class, class name or score.
+        text: the text, or the first of two; the words; the question.
+        text_pair: the second text; the context that answers the question.
+        label: class, class name or score; the tags of the words; the answers.
     """
 
     text: str | None = None
@@ -216,6 +224,17 @@ class Task(ABC):
     def save_extras(self, source: str, folder: Path) -> None:
         """Copy files of the dense model that other libraries need beside the weights."""
         return
+
+    @classmethod
+    def example(cls, texts: Sequence[str], labelled: bool = True) -> dict[str, list[Any]]:
+        """Columns of data as this task reads them, made of any texts and two classes.
+
+        Args:
+            texts: of two words at least.
+            labelled: with the column that ``loss`` and ``evaluate`` need.
+        """
+        columns: dict[str, list[Any]] = {"text": list(texts)}
+        return {**columns, "label": [index % 2 for index in range(len(texts))]} if labelled else columns
 
 
 def names() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from secateurs.tasks import Columns
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["TextColumns", "check_label", "find_label", "find_texts", "texts_of"]
+__all__ = ["TextColumns", "check_label", "find_column", "find_label", "find_texts", "texts_of"]
 
 PAIRS = (
     ("sentence1", "sentence2"),
@@ -64,9 +65,31 @@ def find_texts(columns: Columns, rows: Dataset, source: str) -> TextColumns:
     raise DataError(f"no text column is recognised in {source}; name one of its columns: {', '.join(there)}")
 
 
-def find_label(columns: Columns, rows: Dataset) -> str | None:
+def find_column(given: str | None, role: str, usual: Sequence[str], rows: Dataset, source: str) -> str:
+    """The column asked for, otherwise the first usual name there is.
+
+    Args:
+        given: the name asked for, if any.
+        role: the field of ``Columns`` it was given as.
+        usual: names, the best first.
+
+    Raises:
+        DataError: the column that was asked for does not exist, or there is none of the usual names.
+    """
+    there = list(rows.column_names)
+    _check(given, role, there, source)
+    found = given or next((name for name in usual if name in there), None)
+    if found is None:
+        raise DataError(
+            f"{source} has no column {' or '.join(repr(name) for name in usual)}; name the one to use as {role} "
+            f"out of its columns: {', '.join(there)}"
+        )
+    return found
+
+
+def find_label(columns: Columns, rows: Dataset, usual: Sequence[str] = LABELS) -> str | None:
     """The label column: the one asked for, or a usual name; ``None`` where this split has no such column."""
-    names = [columns.label] if columns.label is not None else LABELS
+    names = [columns.label] if columns.label is not None else usual
     return next((name for name in names if name in rows.column_names), None)
 
 
