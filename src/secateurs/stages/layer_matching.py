@@ -113,6 +113,8 @@ class LayerMatching(nn.Module):
             for row, theirs in enumerate(chosen):
                 for layer, states in ours.items():
                     distances[row, layer] = (states - theirs).square().mean()
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(distances)  # one match for all processes, as for one with all their rows
         pairs = match(distances, kept, ordered=self.matching != "any")
         if not pairs:
             return self.transform.bias.sum() * 0.0

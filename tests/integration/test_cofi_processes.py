@@ -1,0 +1,96 @@
+"""Several processes learn the masks that one process with all their rows would learn."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from secateurs.cost import ParameterCost
+from secateurs.families import discover
+from secateurs.layers import layer_paths
+from secateurs.methods._distillation import Distillation
+from secateurs.methods._mask_learning import MaskLearner, MaskLearning, Removal
+from secateurs.stages.gates import Gated, Gates
+from secateurs.stages.layer_matching import LayerMatching
+from secateurs.stages.train import Training, train
+from secateurs.target import Sparsity
+from secateurs.tasks import task
+from tiny_models import tiny_model
+
+out, rows = Path(sys.argv[1]), int(sys.argv[2])
+model = tiny_model("bert", auto="AutoModelForSequenceClassification", num_labels=2).float()
+teacher = tiny_model("bert", auto="AutoModelForSequenceClassification", num_labels=2).float()
+for module in model.modules():
+    if isinstance(module, torch.nn.Embedding):
+        module.requires_grad_(False)
+structure = discover(model)
+gates = Gates(structure)
+with torch.no_grad():
+    for parameter in gates.parameters():
+        parameter.fill_(0.5)
+budget = Sparsity(0.6).budget(ParameterCost.of(model, structure))
+width = model.config.hidden_size
+layers = [[group.name for group in structure.layers[path]] for path in layer_paths(model, structure)]
+learner = MaskLearner(
+    Gated(model, structure, gates), Removal(budget, structure.sizes), LayerMatching(width, width), layers
+)
+how = Distillation(teacher, task("text_classification"), 2.0, 0.1, 0.9)
+generator = torch.Generator().manual_seed(0)
+data = [{"input_ids": torch.randint(5, 30, (7,), generator=generator)} for _ in range(48)]
+
+
+def collate(rows):
+    ids = torch.stack([row["input_ids"] for row in rows])
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+objective = MaskLearning(learner, how, 3, 0.05, lambda step: None, 1)
+train(model, objective, data, collate, Training(2.0, learning_rate=1e-3, batch_size=rows), out / "checkpoints")
+rank = 0
+if torch.distributed.is_initialized():
+    rank = torch.distributed.get_rank()
+state = {name: value.clone() for name, value in learner.state_dict().items()}
+save_file(state, out / f"rank-{rank}.safetensors")
+"""
+
+
+def learn(folder: Path, processes: int, rows: int) -> list[dict[str, torch.Tensor]]:
+    """Run the script under torchrun; what every process ended with."""
+    folder.mkdir()
+    script = folder / "learn.py"
+    script.write_text(SCRIPT)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(script), str(folder), str(rows)]
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [load_file(folder / f"rank-{rank}.safetensors") for rank in range(processes)]
+
+
+def test_two_processes_learn_what_one_with_all_rows_learns(tmp_path: Path) -> None:
+    if not torch.distributed.is_available():
+        pytest.skip("this torch is built without torch.distributed")
+    first, second = learn(tmp_path / "two", 2, 4)
+    (alone,) = learn(tmp_path / "one", 1, 8)
+    for name, value in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        if name.endswith("key.bias"):  # attention does not depend on it: its gradient is rounding, which Adam blows up
+            continue
+        torch.testing.assert_close(first[name], value, atol=2e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+    moved = alone["gated.gates.fine"] - 0.5
+    assert moved.abs().min() > 1e-3
