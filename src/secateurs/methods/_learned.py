@@ -259,7 +259,7 @@ def _move_to_target(learner: MaskLearner) -> float:
     """Add one number to every ``log_alpha``, so that the expected removal is the target; their order stays."""
     gates = learner.gated.gates
     start = [parameter.clone() for parameter in gates.parameters()]
-    low, high = -20.0, 20.0  # lower removes more
+    low, high, middle = -20.0, 20.0, 0.0  # lower removes more
     for _ in range(60):
         middle = (low + high) / 2
         for parameter, old in zip(gates.parameters(), start, strict=True):
