@@ -79,6 +79,7 @@ def deliver(work: Work, target: Target, seconds: dict[str, float]) -> None:
     metric, apart = _quality(work, model)
     clock.lap("evaluate")
     counts = attempt.mask.counts
+    sparsity = float(cost.sparsity(counts))
     result = ModelResult(
         target=target.value,
         predicted_speedup=attempt.predicted,
@@ -87,13 +88,13 @@ def deliver(work: Work, target: Target, seconds: dict[str, float]) -> None:
         dense_latency_ms=attempt.dense.latency_ms,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         dense_parameters=sum(parameter.numel() for parameter in work.teacher.parameters()),
-        sparsity=float(cost.sparsity(counts)),
+        sparsity=sparsity,
         metric=metric,
         divergence=apart,
         seconds={**seconds, **clock.laps},
         path=target.folder,
         kept=_kept(loaded.structure, counts),
-        met=attempt.met,
+        met=sparsity >= target.value - 1e-9 if isinstance(target, Sparsity) else attempt.met,
         attempts=attempt.number,
     )
     _save(work, model, mask, result)

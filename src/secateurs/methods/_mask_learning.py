@@ -9,7 +9,6 @@ own, no schedule and no clipping.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -26,8 +25,6 @@ from secateurs.target import Budget
 from secateurs.tasks import model_inputs
 
 __all__ = ["MaskLearner", "MaskLearning", "Removal"]
-
-logger = logging.getLogger(__name__)
 
 
 class Removal:

@@ -10,7 +10,6 @@ place of the expected parameters. ``docs/methods/cofi.md`` lists where this diff
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,8 +23,6 @@ from secateurs.stages.layer_matching import Matching
 from secateurs.structure import Structure
 
 __all__ = ["METHOD", "PRESETS", "CoFi"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

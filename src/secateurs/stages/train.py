@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,7 @@ class Training:
     Args:
         epochs: passes over the training split.
         steps: so many steps of the optimiser in place of the epochs; 0 = epochs count.
-        learning_rate: peak of AdamW.
-        schedule: ``linear`` to 0, or ``constant``.
+        learning_rate: peak of AdamW, linear to 0.
         batch_size: sequences a step.
         warmup: fraction of the steps.
         bf16: train in bf16 autocast.
@@ -49,7 +48,6 @@ class Training:
     batch_size: int = 32
     warmup: float = 0.05
     bf16: bool = False
-    schedule: Literal["linear", "constant"] = "linear"
     checkpoint_steps: int = 500
 
 
@@ -97,7 +95,7 @@ def train(
         train_sampling_strategy="group_by_length",  # short texts do not wait for long ones
         warmup_steps=how.warmup,
         weight_decay=0.0,
-        lr_scheduler_type=how.schedule if how.schedule == "linear" or not how.warmup else "constant_with_warmup",
+        lr_scheduler_type="linear",
         bf16=how.bf16,
         seed=seed,
         data_seed=seed,
