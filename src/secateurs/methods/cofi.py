@@ -11,7 +11,7 @@ place of the expected parameters. ``docs/methods/cofi.md`` lists where this diff
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
@@ -19,6 +19,8 @@ from secateurs.errors import RecipeError
 from secateurs.families import discover
 from secateurs.job import Job, Recovering
 from secateurs.methods._learned import LearnedPruner
+from secateurs.methods._mask_learning import Ascent
+from secateurs.stages.gates import HIGHEST
 from secateurs.stages.layer_matching import Matching
 from secateurs.structure import Structure
 
@@ -37,8 +39,12 @@ class CoFi:
         start: folder or hub id of the model that the student starts from, such as the pretrained one the teacher was
             fine-tuned from; empty = it starts as the teacher.
         rate: learning rate of the weights, linear to 0.
-        gate_rate: learning rate of gates and multipliers, constant; raised where there are too few steps to close a
-            gate with it.
+        gate_rate: learning rate of the gates, constant; raised where there are too few steps to close a gate with it.
+        masks: where they start: all ``open``, and the target rises; or ``ziplm``: its masks and weights for the same target.
+        gate_start: ``log_alpha`` of all gates at the start: 4.6 is wide open, at -1.6 a gate is shut half of the time.
+        multiplier_rate: learning rate of the multipliers, constant.
+        ascent: multipliers climb by the ``gradient``, or with ``adam``.
+        stiffness: where the quadratic multiplier starts.
         temperature: softens the outputs that are compared.
         output_weight: weight of their divergence.
         layer_weight: weight of the layer-wise distillation; 0 = none.
@@ -64,6 +70,11 @@ class CoFi:
     start: str = ""
     rate: float = 2e-5
     gate_rate: float = 0.01
+    masks: Literal["open", "ziplm"] = "open"
+    gate_start: float = HIGHEST
+    multiplier_rate: float = 0.01
+    ascent: Ascent = "adam"
+    stiffness: float = 0.0
     temperature: float = 2.0
     output_weight: float = 0.1
     layer_weight: float = 0.9
@@ -123,12 +134,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper-squad": {**_LARGE, "rate": 3e-5, "finetuning": 20.0, "finetuning_rate": 3e-5},
     # Half an hour for a small encoder on two cores.
     "quick": {
-        "steps": 900,
-        "epochs": 9.0,
-        "ramp": 4.0,
+        "steps": 1200,
+        "epochs": 3.0,
+        "ramp": 1.0,
         "rate": 1e-4,
-        "gate_rate": 0.02,
-        "finetuning_steps": 500,
+        "gate_rate": 0.05,
+        "gate_start": 3.0,
+        "multiplier_rate": 10.0,
+        "ascent": "gradient",
+        "stiffness": 500.0,
+        "finetuning_steps": 1200,
         "finetuning_rate": 1e-4,
         "looks": 3,
     },

@@ -65,10 +65,13 @@ class Gates(nn.Module):
         structure: its groups get gates, and its stream, if it has one.
         coarse: let whole groups be closed; else their coarse gates stay at 1.
         hidden: let dimensions of the stream be closed; else they stay at 1.
+        start: ``log_alpha`` of all of them at the start.
         seed: of the spread at the start.
     """
 
-    def __init__(self, structure: Structure, *, coarse: bool = True, hidden: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self, structure: Structure, *, coarse: bool = True, hidden: bool = True, start: float = HIGHEST, seed: int = 0
+    ) -> None:
         super().__init__()
         self.names = tuple(group.name for group in structure)
         self.sizes = [group.size for group in structure]
@@ -76,8 +79,8 @@ class Gates(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.stream = structure.stream
         parts = [sum(self.sizes), len(self.sizes), self.stream.size if self.stream else 0]
-        start = HIGHEST - SPREAD * torch.randn(sum(parts), generator=generator).abs()
-        units, groups, dimensions = start.split(parts)
+        log_alpha = start - SPREAD * torch.randn(sum(parts), generator=generator).abs()
+        units, groups, dimensions = log_alpha.split(parts)
         self.fine = nn.Parameter(units.clone())
         self.coarse = nn.Parameter(groups.clone(), requires_grad=coarse)
         self.hidden = nn.Parameter(dimensions.clone(), requires_grad=hidden and self.stream is not None)
