@@ -1,6 +1,7 @@
-"""The loop that holds the expected removal to its target, on gates whose loss gives way: the more is gone, the less it resists.
+"""The loop that holds the expected removal to its target, on gates whose loss gives way.
 
-That is how a model behaves that is nearly broken, and what a multiplier that has been wound up runs away with.
+The more is gone, the less it resists: so does a model that is nearly broken, and that is what a multiplier that has been
+wound up runs away with.
 """
 
 from __future__ import annotations

@@ -102,7 +102,9 @@ class LearnedPruner:
         self._start_elsewhere(place)
         matching = self._matching(self.width) if how.layer_weight else None
         by_time = isinstance(budget.cost, LatencyTable)  # which says nothing of the hidden size
-        gates = Gates(job.structure, coarse=how.coarse, hidden=not by_time, start=how.gate_start, seed=job.seed)
+        gates = Gates(
+            job.structure, coarse=how.coarse, hidden=not by_time, start=how.gate_start, reach=how.reach, seed=job.seed
+        )
         gates.to(job.device)
         if how.masks == "ziplm":
             start = ziplm_start(replace(job, model=self.dense), budget)

@@ -1,7 +1,7 @@
 """Where gates and weights may start instead of wide open and dense: at ZipLM's answer for the same budget.
 
-Kept units start open, in ZipLM's order, removed ones shut but within reach, and the weights are ZipLM's, which already make up
-for what is gone. So the target is met from the first step on, and all of the training is spent at it.
+Kept units start open, in ZipLM's order, removed ones shut but within reach, and the weights are ZipLM's, which already
+make up for what is gone. So the target is met from the first step on, and all of the training is spent at it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor
 from secateurs.job import Job
 from secateurs.mask import Mask
 from secateurs.methods.ziplm import ZipLM
-from secateurs.stages.gates import HIGHEST, Gates
+from secateurs.stages.gates import Gates
 from secateurs.target import Budget
 
 __all__ = ["ZipLMStart", "ziplm_start"]
 
-OPEN = (1.0, 3.0)
+OPEN = (2.0, 4.0)
 """``log_alpha`` of the kept units of a group, from the next to go to the last."""
 
-SHUT = (-HIGHEST, -3.0)
-"""The same of removed units, from the first that went to the last."""
+SHUT = -4.0
+"""The same of the removed unit that went last; the first that went is out at the end of the gates' reach."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class ZipLMStart:
         for group, (name, own) in enumerate(zip(gates.names, gates.fine.split(gates.sizes), strict=True)):
             kept = self.mask.counts[name]
             order = self.orders[name].to(own.device)
-            shut, open_ = torch.linspace(*SHUT, len(order) - kept), torch.linspace(*OPEN, kept)
+            shut, open_ = torch.linspace(-gates.reach, SHUT, len(order) - kept), torch.linspace(*OPEN, kept)
             own[order] = torch.cat([shut, open_]).to(own)
-            gates.coarse[group] = HIGHEST if kept or not gates.coarse.requires_grad else -HIGHEST
+            gates.coarse[group] = gates.reach if kept or not gates.coarse.requires_grad else -gates.reach
 
 
 def ziplm_start(job: Job, budget: Budget) -> ZipLMStart:
