@@ -59,7 +59,7 @@ class Encode:
         DataError: vocabulary or sequence length exceed what the model was built for.
         """
         embeddings: Any = model.get_input_embeddings()
-        entries = embeddings.weight.shape[0]
+        entries = embeddings.num_embeddings
         if len(tokenizer) > entries:
             raise DataError(
                 f"the tokenizer has {len(tokenizer)} tokens and the model embeds {entries}; "
@@ -229,15 +229,18 @@ def _by_length(rows: list[Row], batch_size: int, collate: Collate) -> tuple[list
 
 
 def forward(
-    model: PreTrainedModel, batches: Sequence[Batch], device: torch.device | str
+    model: PreTrainedModel,
+    batches: Sequence[Batch],
+    device: torch.device | str,
+    inputs: Callable[[Batch], Batch] = model_inputs,
 ) -> Iterator[tuple[Any, Batch]]:
-    """Outputs in evaluation mode without gradients, each beside its batch."""
+    """Outputs in evaluation mode without gradients, each beside its batch; ``inputs`` says what the model is given."""
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
             for batch in batches:
                 moved = {key: value.to(device) for key, value in batch.items()}
-                yield model(**model_inputs(moved)), moved
+                yield model(**inputs(moved)), moved
     finally:
         model.train(training)

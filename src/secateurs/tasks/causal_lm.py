@@ -1,9 +1,10 @@
-"""The next token of running text: perplexity."""
+"""The next token of running text: perplexity, or bits per byte where every token is a byte."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from secateurs.errors import DataError
-from secateurs.tasks import Batch, Columns, Score, Task, TaskData
-from secateurs.tasks._batches import Collate, Encode, forward, sample
+from secateurs.tasks import Batch, Columns, Score, Task, TaskData, model_inputs
+from secateurs.tasks._batches import IGNORED, Collate, Encode, forward, sample
 from secateurs.tasks._columns import find_texts, texts_of
 from secateurs.tasks._divergence import kl_divergence, sampled_nll
 from secateurs.tasks._sources import divide, read_splits
@@ -37,6 +38,8 @@ class Passages:
 
     batches: list[Batch]
     details: dict[str, Any]
+    bytewise: bool = False
+    """Every token is a byte."""
 
 
 @final
@@ -83,7 +86,7 @@ class CausalLM(Task):
         return TaskData(
             calibration=_batches(calibration, batch_size, collate),
             calibration_labels=True,
-            evaluation=Passages(_batches(chosen, batch_size, collate), details),
+            evaluation=Passages(_batches(chosen, batch_size, collate), details, _bytewise(tokenizer)),
             train=train if division.trainable else None,
             collate=collate,
             description=(
@@ -116,21 +119,42 @@ class CausalLM(Task):
         """See ``Task.fisher_loss``, over the positions of ``signal``."""
         return sampled_nll(self.signal(outputs, batch), generator)
 
+    def inputs_for_loss(self, model: Any, batch: Batch) -> Batch:
+        """With labels for a model that computes their loss without the scores of its whole vocabulary."""
+        inputs = model_inputs(batch)
+        if not getattr(model, "loss_without_logits", False):
+            return inputs
+        return inputs | {"labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)}
+
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean negative log-likelihood of the next token, in nats; padding is ignored."""
+        if outputs.logits is None:  # the model was given labels: see ``inputs_for_loss``
+            return outputs.loss
         total, count = _nll(outputs.logits, batch)
         return total / count
 
     def evaluate(self, model: PreTrainedModel, evaluation: Passages, device: torch.device | str) -> Score:
-        """Perplexity, the exponential of the mean nats a token; tokens are weighed alike, whatever their window."""
+        """Perplexity, the exponential of the mean nats a token; tokens are weighed alike, whatever their window.
+
+        Of bytes: bits per byte, which papers on enwik8 call bits per character.
+        """
         nats, tokens = 0.0, 0
-        for outputs, batch in forward(model, evaluation.batches, device):
-            total, count = _nll(outputs.logits, batch)
-            nats, tokens = nats + total.double().item(), tokens + count
+        for outputs, batch in forward(model, evaluation.batches, device, partial(self.inputs_for_loss, model)):
+            count = int(_has_next(batch["attention_mask"]).sum())
+            nats, tokens = nats + self.loss(outputs, batch).double().item() * count, tokens + count
         mean = nats / tokens
-        value = math.exp(mean) if mean < 700 else math.inf
         details = {**evaluation.details, "nats_per_token": mean}
+        if evaluation.bytewise:
+            return Score("bits per byte", mean / math.log(2), higher_is_better=False, count=tokens, details=details)
+        value = math.exp(mean) if mean < 700 else math.inf
         return Score("perplexity", value, higher_is_better=False, count=tokens, details=details)
+
+
+def _bytewise(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether every token is a byte of UTF-8: no tokens to spare, and one for each byte of letters of any length."""
+    probe = "a b\n\u00e9\u8a9e"
+    ids: Any = tokenizer(probe, add_special_tokens=False)["input_ids"]
+    return len(tokenizer) - len(tokenizer.all_special_ids) <= 256 and len(ids) == len(probe.encode())
 
 
 def _batches(windows: list[dict[str, Any]], batch_size: int, collate: Collate) -> list[Batch]:

@@ -1,0 +1,142 @@
+"""Trains an adaptive language model from scratch: words or bytes, vocabulary and cut-offs from the training text.
+
+    python benchmarks/train_lm.py --unit word --data ../shared/data/wikitext2 --out runs/word --steps 1000
+    python benchmarks/train_lm.py --unit byte --data ../shared/data/wikitext2 --out runs/byte --steps 1000
+
+It prints, and writes to ``training.json`` in the folder, the score on held-out text: perplexity of words, or bits per byte
+(which papers on enwik8 call bits per character). Windows do not overlap, so the first tokens of each have little context.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainingArguments
+
+from secateurs.adaptive_lm import AdaptiveLMConfig, AdaptiveLMForCausalLM, byte_tokenizer, cutoffs, word_tokenizer
+from secateurs.checkpoint import save
+from secateurs.environment import machine
+from secateurs.provenance import commit, versions
+from secateurs.tasks import Columns, task
+from secateurs.tasks._sources import read_splits
+
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "noam": "inverse_sqrt"}
+"""Noam's schedule, rising linearly and then falling with the root of the step, is called otherwise by transformers."""
+
+
+def built(args: argparse.Namespace) -> tuple[AdaptiveLMForCausalLM, Any]:
+    """A model with fresh weights, and its tokenizer."""
+    lines = read_splits(args.data)["train"]["text"]
+    if args.unit == "word":
+        tokenizer, counts = word_tokenizer(lines, most=args.vocabulary)
+        divisions = cutoffs(counts) if args.cutoffs is None else args.cutoffs
+    else:
+        tokenizer, _ = byte_tokenizer(lines)
+        divisions = args.cutoffs or []
+    config = AdaptiveLMConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=args.hidden,
+        intermediate_size=args.intermediate,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.heads,
+        max_position_embeddings=4 * args.window,
+        cutoffs=divisions,
+        embedding_size=args.embedding or args.hidden,
+        embedding_divisor=args.divisor,
+        embedding_dropout=args.dropout,
+        attention_dropout=args.dropout,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(args.seed)
+    return AdaptiveLMForCausalLM(config), tokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--unit", choices=("word", "byte"), required=True)
+    parser.add_argument("--data", required=True, help="a folder, file or hub id with a train split of lines")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--intermediate", type=int, default=688)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--vocabulary", type=int, help="most words; all of them if not given")
+    parser.add_argument("--cutoffs", type=int, nargs="*", help="ids at which clusters begin; by frequency if not given")
+    parser.add_argument("--embedding", type=int, help="width of the first cluster; the hidden size if not given")
+    parser.add_argument("--divisor", type=float, default=4.0)
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--window", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--schedule", choices=SCHEDULES, default="cosine")
+    parser.add_argument("--warmup", type=int, default=50, help="steps")
+    parser.add_argument("--weight-decay", type=float, default=0.1)
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    language = task("causal_lm")
+    model, tokenizer = built(args)
+    data = language.read(
+        args.data, model, tokenizer, columns=Columns(), batch_size=args.batch, sequence_length=args.window,
+        calibration_samples=args.batch, seed=args.seed,
+    )  # fmt: skip
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return language.inputs_for_loss(model, data.collate(rows))
+
+    arguments = TrainingArguments(
+        output_dir=str(args.out / "trainer"),
+        max_steps=args.steps,
+        per_device_train_batch_size=args.batch,
+        learning_rate=args.learning_rate,
+        lr_scheduler_type=SCHEDULES[args.schedule],
+        warmup_steps=args.warmup,
+        weight_decay=args.weight_decay,
+        adam_beta2=0.98,
+        optim="adamw_torch_fused",
+        bf16=args.bf16,
+        seed=args.seed,
+        logging_steps=max(1, args.steps // 20),
+        save_strategy="no",
+        report_to=[],
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=False,
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=data.train, data_collator=collate)
+    wall, cpu = time.perf_counter(), time.process_time()
+    trainer.train()
+    minutes = {"minutes": (time.perf_counter() - wall) / 60, "cpu_minutes": (time.process_time() - cpu) / 60}
+    score = language.evaluate(model, data.evaluation, model.device)
+    record = {
+        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+        "config": {"cutoffs": model.config.cutoffs, "embedding_sizes": model.config.embedding_sizes},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tokens_seen": args.steps * args.batch * args.window,
+        "tokens_an_epoch": len(data.train) * args.window,
+        **minutes,
+        score.name: score.value,
+        "details": dict(score.details),
+        "tokens_scored": score.count,
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+        "data": data.description,
+        "machine": {**machine(), "threads": torch.get_num_threads()},
+        "versions": versions(),
+        "commit": commit(),
+    }
+    save(model, tokenizer, args.out / "model")
+    (args.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(f"{score} on {score.count} tokens after {args.steps} steps and {minutes['minutes']:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""A decoder with adaptive input embeddings and an adaptive softmax. Travels beside the weights: needs transformers alone.
+
+Word ``w`` of cluster ``i`` is embedded as ``sqrt(H) A_i E_i[w]`` (Baevski and Auli, "Adaptive Input Representations for
+Neural Language Modeling", 2019), and scored by ``(h A_i) E_i[w] + b[w]`` (Grave et al., "Efficient softmax approximation
+for GPUs", 2017, with the tables and projections of the embeddings). The *head* of the softmax chooses among the words of
+cluster 0 and the other clusters, ``log p(w) = log p(cluster) + log p(w | cluster)``.
+
+Differs from Transformer-XL, whose rows for the other clusters are read through ``A_0``: here they read the hidden state
+itself, so that cutting cluster 0 down leaves the choice among clusters as it is.
+
+The body is that of Llama in transformers, whose layers, cache and attention it uses as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import initialization as init
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.llama.modeling_llama import (
+    LlamaDecoderLayer,
+    LlamaModel,
+    LlamaPreTrainedModel,
+    LlamaRMSNorm,
+    LlamaRotaryEmbedding,
+)
+from transformers.utils import can_return_tuple
+
+from .configuration_adaptive_lm import AdaptiveLMConfig
+
+__all__ = ["AdaptiveEmbedding", "AdaptiveLMForCausalLM", "AdaptiveLMModel", "AdaptiveSoftmax"]
+
+NO_LABEL = -100
+
+
+class Projection(nn.Module):
+    """``A_i``: from the width of a cluster to the hidden size."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(width, hidden, bias=False)
+
+    def forward(self, embedded: torch.Tensor) -> torch.Tensor:
+        """``(words, width) -> (words, hidden)``."""
+        return self.linear(self.dropout(embedded))
+
+
+class Cluster(nn.Module):
+    """The words of one cluster: ``E_i`` (words x width) and ``A_i``."""
+
+    def __init__(self, words: int, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.table = nn.Embedding(words, width)
+        self.projection = Projection(width, hidden, dropout)
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        """Embeds words, counted from the start of the cluster."""
+        return self.projection(self.table(words))
+
+    def logits(self, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Scores every word of the cluster: ``(rows, hidden) -> (rows, words)``."""
+        return functional.linear(functional.linear(hidden, self.projection.linear.weight.T), self.table.weight, bias)
+
+
+def build_clusters(config: AdaptiveLMConfig) -> nn.ModuleList:
+    """One ``Cluster`` for every stretch between two cut-offs."""
+    edges, widths = config.cluster_edges, config.embedding_sizes or []
+    return nn.ModuleList(
+        Cluster(end - start, width, config.hidden_size, config.embedding_dropout)
+        for start, end, width in zip(edges, edges[1:], widths)  # noqa: B905: of one length, as the config checks
+    )
+
+
+def precise(scores: torch.Tensor) -> torch.Tensor:
+    """A softmax over many words needs more than the eight bits of bfloat16."""
+    return scores if scores.dtype == torch.float64 else scores.float()
+
+
+class AdaptiveEmbedding(nn.Module):
+    """Word ids of any shape -> their embeddings, ``sqrt(H) A_i E_i[w]``."""
+
+    def __init__(self, config: AdaptiveLMConfig) -> None:
+        super().__init__()
+        self.edges, self.hidden = config.cluster_edges, config.hidden_size
+        self.clusters = build_clusters(config)
+
+    @property
+    def num_embeddings(self) -> int:
+        return self.edges[-1]
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        words = ids.reshape(-1)
+        first: Any = self.clusters[0]
+        weight = first.projection.linear.weight
+        embedded = torch.zeros(len(words), weight.shape[0], dtype=weight.dtype, device=weight.device)
+        for start, end, cluster in zip(self.edges, self.edges[1:], self.clusters):  # noqa: B905
+            rows = ((words >= start) & (words < end)).nonzero().squeeze(1)
+            embedded = embedded.index_copy(0, rows, cluster(words[rows] - start).to(embedded.dtype))
+        return embedded.view(*ids.shape, -1) * self.hidden**0.5
+
+
+class AdaptiveSoftmax(nn.Module):
+    """The next word, scored cluster by cluster.
+
+    Args:
+        config: tied, it has no tables of its own, and is given those of the embeddings with every call.
+    """
+
+    def __init__(self, config: AdaptiveLMConfig) -> None:
+        super().__init__()
+        self.edges = config.cluster_edges
+        tails = len(self.edges) - 2
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.tails = nn.Linear(config.hidden_size, tails) if tails else None
+        self.clusters = None if config.tie_word_embeddings else build_clusters(config)
+
+    def forward(self, hidden: torch.Tensor, embeddings: AdaptiveEmbedding) -> torch.Tensor:
+        """Log-probabilities of all words: ``(rows, hidden) -> (rows, vocabulary)``."""
+        head = precise(self._head(hidden, embeddings)).log_softmax(-1)
+        first = self.edges[1]
+        parts = [head[:, :first]]
+        for index in range(1, len(self.edges) - 1):
+            tail = precise(self._tail(hidden, embeddings, index)).log_softmax(-1)
+            parts.append(head[:, first + index - 1, None] + tail)
+        return torch.cat(parts, -1)
+
+    def nll(self, hidden: torch.Tensor, embeddings: AdaptiveEmbedding, words: torch.Tensor) -> torch.Tensor:
+        """Negative log-probability of one word a row, in nats: ``(rows, hidden), (rows,) -> (rows,)``.
+
+        Only clusters that occur are scored, and only where they occur.
+        """
+        first = self.edges[1]
+        inside = [((words >= start) & (words < end)) for start, end in zip(self.edges[1:], self.edges[2:])]  # noqa: B905
+        choice = words
+        for index, here in enumerate(inside):
+            choice = torch.where(here, first + index, choice)
+        nll = functional.cross_entropy(precise(self._head(hidden, embeddings)), choice, reduction="none")
+        for index, here in enumerate(inside, 1):
+            rows = here.nonzero().squeeze(1)
+            scores, targets = self._tail(hidden[rows], embeddings, index), words[rows] - self.edges[index]
+            nll = nll.index_add(0, rows, functional.cross_entropy(precise(scores), targets, reduction="none"))
+        return nll
+
+    def _head(self, hidden: torch.Tensor, embeddings: AdaptiveEmbedding) -> torch.Tensor:
+        scores = self._cluster(embeddings, 0).logits(hidden, self.bias[: self.edges[1]])
+        return scores if self.tails is None else torch.cat([scores, self.tails(hidden)], -1)
+
+    def _tail(self, hidden: torch.Tensor, embeddings: AdaptiveEmbedding, index: int) -> torch.Tensor:
+        bias = self.bias[self.edges[index] : self.edges[index + 1]]
+        return self._cluster(embeddings, index).logits(hidden, bias)
+
+    def _cluster(self, embeddings: AdaptiveEmbedding, index: int) -> Any:
+        return (embeddings.clusters if self.clusters is None else self.clusters)[index]
+
+
+class AdaptiveLMPreTrainedModel(LlamaPreTrainedModel):
+    config_class = AdaptiveLMConfig
+    config: AdaptiveLMConfig
+    _can_compile_fullgraph = False  # which words are of which cluster depends on the data
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Embeddings start with variance 1 in every cluster, and so do the scores of words."""
+        super()._init_weights(module)
+        if isinstance(module, Cluster):
+            init.normal_(module.table.weight, std=max(1, module.table.embedding_dim) ** -0.5)
+            init.normal_(module.projection.linear.weight, std=module.projection.linear.out_features**-0.5)
+        elif isinstance(module, AdaptiveSoftmax):
+            init.zeros_(module.bias)
+
+
+class AdaptiveLMModel(AdaptiveLMPreTrainedModel, LlamaModel):
+    """The embeddings and the body: hidden states."""
+
+    def __init__(self, config: AdaptiveLMConfig) -> None:
+        super(LlamaModel, self).__init__(config)  # past Llama's own constructor, which builds a plain embedding
+        self.padding_idx = config.pad_token_id
+        self.vocab_size = config.vocab_size
+        self.embed_tokens = AdaptiveEmbedding(config)
+        self.layers = nn.ModuleList(LlamaDecoderLayer(config, index) for index in range(config.num_hidden_layers))
+        self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = LlamaRotaryEmbedding(config=config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+
+class AdaptiveLMForCausalLM(AdaptiveLMPreTrainedModel, GenerationMixin):
+    """The next word.
+
+    Its ``logits`` are log-probabilities. Given ``labels`` it returns their loss alone and never holds the scores of the
+    whole vocabulary.
+    """
+
+    loss_without_logits = True
+    """Given labels, the loss costs far less than logits would."""
+
+    def __init__(self, config: AdaptiveLMConfig) -> None:
+        super().__init__(config)
+        self.model = AdaptiveLMModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = AdaptiveSoftmax(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> None:
+        """There is no single matrix."""
+        return
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: int | torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Ids ``(batch, positions)`` -> log-probabilities ``(batch, positions, vocabulary)`` of the next word.
+
+        Args:
+            labels: the ids again, -100 where none is to be predicted; the loss is the mean nats of every next one.
+            logits_to_keep: so many last positions (or these ones); 0 = all.
+            num_items_in_batch: divide the summed nats by this instead of the number of labels.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden, loss, logits = outputs.last_hidden_state, None, None
+        if labels is not None:
+            words = labels[:, 1:].to(hidden.device)
+            judged = words != NO_LABEL
+            nll = self.lm_head.nll(hidden[:, :-1][judged], self.model.embed_tokens, words[judged])
+            loss = nll.mean() if num_items_in_batch is None else nll.sum() / num_items_in_batch
+        else:
+            kept = slice(-logits_to_keep or None, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            hidden = hidden[:, kept]
+            rows = self.lm_head(hidden.flatten(0, 1), self.model.embed_tokens)
+            logits = rows.view(*hidden.shape[:2], -1)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
