@@ -74,9 +74,18 @@ _CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window": 8,
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     },
+    "secateurs-adaptive-lm": {
+        **{name: value for name, value in _DECODER.items() if name != "num_labels"},
+        "hidden_size": 48,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,
+        "cutoffs": [14, 33],
+        "embedding_size": 20,
+        "embedding_divisor": 2,
+    },
 }
 
-DECODERS = frozenset({"gpt2", "llama", "mistral", "qwen2", "qwen3"})
+DECODERS = frozenset({"gpt2", "llama", "mistral", "qwen2", "qwen3", "secateurs-adaptive-lm"})
 """The model types that generate; the others read both ways."""
 
 

@@ -24,8 +24,9 @@ from secateurs.errors import CheckpointError
 from secateurs.families import Plain, plain_form
 from secateurs.loader import install
 from secateurs.modeling_pruned import BLOCK, base_of
-from secateurs.remote_code import add_loader, needs_loader
+from secateurs.remote_code import add_code, is_edited, needs_code
 from secateurs.shrink import FORMAT
+from secateurs.stock import named, stock_class
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -108,8 +109,8 @@ def load(folder: str | os.PathLike[str], *, auto_class: str | None = None, **opt
     values = _read_config(folder)
     architecture = next(iter(values.get("architectures") or ()), "")
     name = auto_class or architecture or "AutoModel"
-    cls = getattr(transformers, name, None)
-    if cls is None or not hasattr(transformers, architecture or name):
+    cls = named(name)
+    if cls is None or named(architecture or name) is None:
         raise CheckpointError(f"{folder} holds a {name}, which transformers {transformers.__version__} does not have")
     try:
         model, info = cls.from_pretrained(
@@ -127,12 +128,12 @@ def load(folder: str | os.PathLike[str], *, auto_class: str | None = None, **opt
 
 
 def _write(model: PreTrainedModel, folder: Path, details: Mapping[str, Any] | None, max_shard_size: str) -> None:
-    plain = plain_form(model) if needs_loader(model.config) else None
+    plain = plain_form(model) if is_edited(model.config) else None
     if plain is not None:
         model = _rebuilt(model, plain)
     model.save_pretrained(folder, max_shard_size=max_shard_size)
-    if needs_loader(model.config):
-        add_loader(folder, model)
+    if needs_code(model.config):
+        add_code(folder, model)
     if details:
         path = folder / "config.json"
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -142,7 +143,7 @@ def _write(model: PreTrainedModel, folder: Path, details: Mapping[str, Any] | No
 
 def _rebuilt(model: Any, plain: Plain) -> PreTrainedModel:
     """The same tensors in a stock model of the plain config; layers that are left out close ranks."""
-    stock = next(cls for cls in type(model).__mro__ if cls.__module__.startswith("transformers."))
+    stock: Any = stock_class(model)
     config = copy.deepcopy(model.config)
     for field, value in plain.changes.items():
         setattr(config, field, value)
@@ -203,8 +204,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _check_fit(model: Any, info: Mapping[str, Any], folder: Path, architecture: str) -> None:
     """Name the tensor that does not fit. A new head may lack tensors; what the saved architecture has must be there."""
-    import transformers
-
     for name, found, expected in sorted(info["mismatched_keys"]):
         raise CheckpointError(
             f"{folder} does not fit its config: tensor {name} has shape {tuple(found)}, the model {tuple(expected)}"
@@ -216,7 +215,7 @@ def _check_fit(model: Any, info: Mapping[str, Any], folder: Path, architecture: 
     saved = model
     if architecture and type(model).__name__ != architecture:
         with torch.device("meta"):
-            saved = getattr(transformers, architecture)(copy.deepcopy(model.config))
+            saved = named(architecture)(copy.deepcopy(model.config))
     prefix = f"{model.base_model_prefix}."
     known = {name.removeprefix(prefix) for name in saved.state_dict()}
     for name in sorted(info["missing_keys"]):

@@ -49,13 +49,13 @@ def plan_curves(
         Curve name -> plan, and group name -> curve name.
 
     Raises:
-        RecipeError: a group runs through several layers.
+        RecipeError: a group is of no single layer.
     """
     shapes: dict[Any, list[Group]] = {}
     for group in structure:
         if group.kind is Kind.HIDDEN or not group.layer:
             raise RecipeError(
-                f"group {group.name} ({group.kind}) runs through several layers and has no latency curve of its own; "
+                f"group {group.name} ({group.kind}) is of no single layer and has no latency curve of its own; "
                 "use a sparsity target"
             )
         shapes.setdefault(_geometry(model, group), []).append(group)

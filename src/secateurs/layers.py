@@ -15,5 +15,5 @@ def layer_paths(model: nn.Module, structure: Structure) -> tuple[str, ...]:
     A layer that was emptied earlier has no groups, hence no place in ``structure.layers``, and yet it computes: its
     biases and the norms behind its sums are still there.
     """
-    holders = dict.fromkeys(path.rpartition(".")[0] for path in structure.layers)
+    holders = dict.fromkeys(path.rpartition(".")[0] for path in structure.layers if path)
     return tuple(f"{holder}.{name}" for holder in holders for name, _ in model.get_submodule(holder).named_children())

@@ -22,6 +22,7 @@ from secateurs.errors import RecipeError
 from secateurs.kept_norm import keep, narrow
 from secateurs.mask import Mask
 from secateurs.modeling_pruned import BLOCK, apply_edits, base_of, sync_sizes
+from secateurs.stock import stock_class
 from secateurs.structure import Cut, Group, Kind, Stream, Structure
 
 __all__ = ["edits_of", "shrink", "zero_masked"]
@@ -197,7 +198,7 @@ def _relative_to_base(model: nn.Module, edits: dict[str, Any]) -> dict[str, Any]
         return path.removeprefix(prefix)
 
     if prefix and "heads" in edits:
-        stock = next(cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith("transformers."))
+        stock = stock_class(model).__name__
         outside = [path for path in edits["shapes"] if not path.startswith(prefix)]
         edits["heads"][stock] = {path: edits["shapes"].pop(path) for path in outside}
     if "optional" in edits:

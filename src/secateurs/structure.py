@@ -63,7 +63,7 @@ class Group:
         cuts: every parameter slice that goes with a unit, the reader's own among them.
         reader: path of the module whose input columns are the units (output or down projection).
         block: path of the module that computes the units; it is skipped when none is left.
-        layer: path of the transformer layer that holds both.
+        layer: path of the transformer layer that holds both; empty where none does (widths of embeddings).
         stream: path of a module whose *input* is the residual stream right after this sub-block was added to it
             (a post-LN block's own norm, or a pre-LN model's next norm).
         norms: paths of norms that only feed this block (pre-LN); skipped with it.
@@ -110,7 +110,7 @@ class Group:
             cuts=tuple(replace(cut, parameter=prefix + cut.parameter) for cut in self.cuts),
             reader=prefix + self.reader,
             block=prefix + self.block,
-            layer=prefix + self.layer,
+            layer=prefix + self.layer if self.layer else "",
             stream=prefix + self.stream,
             norms=tuple(prefix + norm for norm in self.norms),
             attributes={prefix + path: value for path, value in self.attributes.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -59,7 +60,7 @@ class AdaptiveLMConfig(LlamaConfig):
         ValueError: see the class.
         """
         edges = self.cluster_edges
-        if any(after <= before for before, after in zip(edges, edges[1:], strict=False)):
+        if any(after <= before for before, after in pairwise(edges)):
             raise ValueError(
                 f"cutoffs {self.cutoffs} must ascend between 0 and the vocabulary size {self.vocab_size}, both excluded"
             )

@@ -13,6 +13,7 @@ The body is that of Llama in transformers, whose layers, cache and attention it 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -37,13 +38,22 @@ __all__ = ["AdaptiveEmbedding", "AdaptiveLMForCausalLM", "AdaptiveLMModel", "Ada
 NO_LABEL = -100
 
 
+class ToHidden(nn.Linear):
+    """The matrix of ``A_i`` (hidden x width); a class of its own, since it starts from values of its own."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__(max(1, width), hidden, bias=False)
+        if width == 0:  # not built so: the constructor warns of an empty weight
+            self.in_features, self.weight = 0, nn.Parameter(self.weight.detach()[:, :0])
+
+
 class Projection(nn.Module):
     """``A_i``: from the width of a cluster to the hidden size."""
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width, hidden, bias=False)
+        self.linear = ToHidden(width, hidden)
 
     def forward(self, embedded: torch.Tensor) -> torch.Tensor:
         """``(words, width) -> (words, hidden)``."""
@@ -72,7 +82,7 @@ def build_clusters(config: AdaptiveLMConfig) -> nn.ModuleList:
     edges, widths = config.cluster_edges, config.embedding_sizes or []
     return nn.ModuleList(
         Cluster(end - start, width, config.hidden_size, config.embedding_dropout)
-        for start, end, width in zip(edges, edges[1:], widths)  # noqa: B905: of one length, as the config checks
+        for (start, end), width in zip(pairwise(edges), widths, strict=True)
     )
 
 
@@ -98,7 +108,7 @@ class AdaptiveEmbedding(nn.Module):
         first: Any = self.clusters[0]
         weight = first.projection.linear.weight
         embedded = torch.zeros(len(words), weight.shape[0], dtype=weight.dtype, device=weight.device)
-        for start, end, cluster in zip(self.edges, self.edges[1:], self.clusters):  # noqa: B905
+        for (start, end), cluster in zip(pairwise(self.edges), self.clusters, strict=True):
             rows = ((words >= start) & (words < end)).nonzero().squeeze(1)
             embedded = embedded.index_copy(0, rows, cluster(words[rows] - start).to(embedded.dtype))
         return embedded.view(*ids.shape, -1) * self.hidden**0.5
@@ -135,7 +145,7 @@ class AdaptiveSoftmax(nn.Module):
         Only clusters that occur are scored, and only where they occur.
         """
         first = self.edges[1]
-        inside = [((words >= start) & (words < end)) for start, end in zip(self.edges[1:], self.edges[2:])]  # noqa: B905
+        inside = [(words >= start) & (words < end) for start, end in pairwise(self.edges[1:])]
         choice = words
         for index, here in enumerate(inside):
             choice = torch.where(here, first + index, choice)
@@ -167,9 +177,10 @@ class AdaptiveLMPreTrainedModel(LlamaPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Embeddings start with variance 1 in every cluster, and so do the scores of words."""
         super()._init_weights(module)
-        if isinstance(module, Cluster):
-            init.normal_(module.table.weight, std=max(1, module.table.embedding_dim) ** -0.5)
-            init.normal_(module.projection.linear.weight, std=module.projection.linear.out_features**-0.5)
+        if isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=max(1, module.embedding_dim) ** -0.5)
+        elif isinstance(module, ToHidden):
+            init.normal_(module.weight, std=module.out_features**-0.5)
         elif isinstance(module, AdaptiveSoftmax):
             init.zeros_(module.bias)
 

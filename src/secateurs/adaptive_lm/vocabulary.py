@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from secateurs.errors import DataError
@@ -102,7 +102,7 @@ def cutoffs(counts: Sequence[int], masses: Sequence[float] = MASSES) -> list[int
     >>> cutoffs([50, 30, 10, 6, 4], masses=(0.8, 0.95))
     [2, 4]
     """
-    if not counts or any(after > before for before, after in zip(counts, counts[1:], strict=False)):
+    if not counts or any(after > before for before, after in pairwise(counts)):
         raise DataError("cut-offs need the counts of a vocabulary that is numbered by falling frequency")
     if any(after <= before for before, after in zip([0.0, *masses], [*masses, 1.0], strict=True)):
         raise DataError(f"masses {tuple(masses)} must be ascending fractions between 0 and 1, both excluded")

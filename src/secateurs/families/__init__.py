@@ -4,7 +4,8 @@ A family file states, as data, which parameter slices go when a unit goes. Sizes
 config, so that a pruned model can be pruned again.
 
 It may also state when the stock config can say the same as the cuts (``@plain``): such a model needs no loader at all;
-and what every module has to do with the residual stream (``@stream``), so that the hidden size can be cut.
+what every module has to do with the residual stream (``@stream``), so that the hidden size can be cut; and which widths
+of its embeddings can be cut (``@embeddings``).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from secateurs.structure import Structure
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Plain", "Role", "Roles", "discover", "family", "model_types", "plain", "plain_form", "stream"]
+__all__ = ["Plain", "Role", "Roles", "discover", "embeddings", "family", "model_types", "plain", "plain_form", "stream"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ Relate = Callable[[Any, Any], Roles]
 _FAMILIES: dict[str, Describe] = {}
 _PLAIN: dict[str, Express] = {}
 _STREAMS: dict[str, Relate] = {}
+_EMBEDDINGS: dict[str, Describe] = {}
 
 
 def family(*types: str) -> Callable[[Describe], Describe]:
@@ -86,6 +88,16 @@ def stream(*types: str) -> Callable[[Relate], Relate]:
     return register
 
 
+def embeddings(*types: str) -> Callable[[Describe], Describe]:
+    """Register a function ``base model -> Structure`` whose units are dimensions of embeddings, no layer's of their own."""
+
+    def register(describe: Describe) -> Describe:
+        _EMBEDDINGS.update(dict.fromkeys(types, describe))
+        return describe
+
+    return register
+
+
 def model_types() -> list[str]:
     """Every ``config.model_type`` that can be pruned."""
     for module in pkgutil.iter_modules(__path__):
@@ -93,12 +105,13 @@ def model_types() -> list[str]:
     return sorted(_FAMILIES)
 
 
-def discover(model: nn.Module, *, hidden: bool = False) -> Structure:
+def discover(model: nn.Module, *, hidden: bool = False, embeddings: bool = False) -> Structure:
     """What can be removed from this model, with paths relative to the model itself.
 
     Args:
         model: a transformers model, with or without a head.
         hidden: dimensions of the residual stream too. The structure then has a stream, and may have no groups.
+        embeddings: widths of adaptive embeddings too, first of all groups, where the model has any.
 
     Raises:
         UnsupportedModelError: no family file knows this type of model, or nothing is left to remove; or a module
@@ -114,6 +127,8 @@ def discover(model: nn.Module, *, hidden: bool = False) -> Structure:
     base = base_of(model)
     prefix = "" if base is model else f"{getattr(model, 'base_model_prefix', '')}."
     structure = _FAMILIES[kind](base).prefixed(prefix)
+    if embeddings and kind in _EMBEDDINGS:
+        structure = Structure((*_EMBEDDINGS[kind](base).prefixed(prefix), *structure))
     if hidden and kind not in _STREAMS:
         raise UnsupportedModelError(f"the hidden size of {kind} models cannot be pruned yet")
     if hidden:

@@ -14,6 +14,7 @@ from torch import nn
 
 from secateurs.errors import UnsupportedModelError
 from secateurs.kept_norm import is_norm
+from secateurs.stock import is_stock
 from secateurs.structure import Cut, Stream
 
 __all__ = ["Role", "Roles", "residual_stream"]
@@ -99,9 +100,9 @@ def residual_stream(model: nn.Module, prefix: str, roles: Roles) -> Stream:
 
 
 def _refuse_own_forward(model: nn.Module, prefix: str) -> None:
-    """The names of modules tell what reads what only where transformers' own code puts them together."""
+    """The names of modules tell what reads what only where stock code puts them together."""
     author = next(cls for cls in type(model).__mro__ if "forward" in vars(cls))
-    if prefix and not author.__module__.startswith("transformers."):
+    if prefix and not is_stock(author):
         raise UnsupportedModelError(
             f"the hidden size of this {type(model).__name__} cannot be pruned: its head has a forward of its own, in "
             f"{author.__module__}, and what that reads is not known. Prune its heads and neurons only"
