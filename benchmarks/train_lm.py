@@ -39,6 +39,7 @@ def built(args: argparse.Namespace) -> tuple[AdaptiveLMForCausalLM, Any]:
     else:
         tokenizer, _ = byte_tokenizer(lines)
         divisions = args.cutoffs or []
+    end: Any = tokenizer.eos_token_id
     config = AdaptiveLMConfig(
         vocab_size=len(tokenizer),
         hidden_size=args.hidden,
@@ -51,7 +52,7 @@ def built(args: argparse.Namespace) -> tuple[AdaptiveLMForCausalLM, Any]:
         embedding_divisor=args.divisor,
         embedding_dropout=args.dropout,
         attention_dropout=args.dropout,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=end,
     )
     torch.manual_seed(args.seed)
     return AdaptiveLMForCausalLM(config), tokenizer
@@ -112,7 +113,8 @@ def main() -> None:
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=False,
     )
-    trainer = Trainer(model=model, args=arguments, train_dataset=data.train, data_collator=collate)
+    windows: Any = data.train
+    trainer = Trainer(model=model, args=arguments, train_dataset=windows, data_collator=collate)
     wall, cpu = time.perf_counter(), time.process_time()
     trainer.train()
     minutes = {"minutes": (time.perf_counter() - wall) / 60, "cpu_minutes": (time.process_time() - cpu) / 60}
@@ -122,7 +124,7 @@ def main() -> None:
         "config": {"cutoffs": model.config.cutoffs, "embedding_sizes": model.config.embedding_sizes},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tokens_seen": args.steps * args.batch * args.window,
-        "tokens_an_epoch": len(data.train) * args.window,
+        "tokens_an_epoch": len(windows) * args.window,
         **minutes,
         score.name: score.value,
         "details": dict(score.details),

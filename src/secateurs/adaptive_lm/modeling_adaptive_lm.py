@@ -170,7 +170,6 @@ class AdaptiveSoftmax(nn.Module):
 
 class AdaptiveLMPreTrainedModel(LlamaPreTrainedModel):
     config_class = AdaptiveLMConfig
-    config: AdaptiveLMConfig
     _can_compile_fullgraph = False  # which words are of which cluster depends on the data
 
     @torch.no_grad()
