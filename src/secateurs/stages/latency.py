@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -123,9 +124,8 @@ def _candidates(
     prepare = runtime(environment.runtime)
     captured = _capture(model, batch, {curve.group.layer for curve in curves.values()})
 
-    def whole(mask: Mask | None) -> Run:
-        copy = twin(model)
-        run = prepare(copy if mask is None else shrink(copy, structure, mask), environment)
+    def whole(mask: Mask) -> Run:
+        run = prepare(shrink(twin(model), structure, mask), environment)
         return lambda: run(batch)
 
     def one(layer: str, name: str | None, kept: int) -> Run:
@@ -136,7 +136,7 @@ def _candidates(
         return lambda: run(captured[layer])
 
     nothing = {group.name: torch.zeros(group.size, dtype=torch.bool) for group in structure}
-    runs = {"dense": whole(None), "emptied": whole(Mask(nothing))}
+    runs = {"dense": whole(Mask.full(structure)), "emptied": whole(Mask(nothing))}
     for name, curve in curves.items():
         layer = curve.group.layer
         if layer not in runs:
@@ -192,6 +192,7 @@ def _assemble(
             [samples.spread(key) for key in keys],
             multiple=multiple,
             floor=floor,
+            pair=curve.pair,
         )
     raw = sum(float(fitted[groups[group.name]](group.size)) for group in structure)
     overhead = emptied
@@ -214,10 +215,5 @@ def _assemble(
             environment,
             scale,
         )
-    scaled = {
-        name: LatencyCurve(
-            curve.units, tuple(scale * ms for ms in curve.ms), curve.raw_ms, curve.spread, curve.multiple
-        )
-        for name, curve in fitted.items()
-    }
+    scaled = {name: replace(curve, ms=tuple(scale * ms for ms in curve.ms)) for name, curve in fitted.items()}
     return LatencyTable(environment, dense, overhead, scaled, dict(groups), machine(), noise)
