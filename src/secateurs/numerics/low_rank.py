@@ -55,7 +55,7 @@ def factors(
         left, strengths, right = torch.linalg.svd(matrix, full_matrices=False)
         root = strengths[:rank].sqrt()
         return root[:, None] * right[:rank], left[:, :rank] * root
-    values, vectors = torch.linalg.eigh(gram.double())
+    values, vectors = torch.linalg.eigh(gram.to(matrix))
     scale = (values.clamp(min=0) + damping * values.mean() + torch.finfo(torch.float64).tiny).sqrt()
     left, strengths, right = torch.linalg.svd(matrix @ (vectors * scale), full_matrices=False)
     first = (right[:rank] / scale) @ vectors.T  # what it takes the root out with
