@@ -144,6 +144,8 @@ def factor(root: nn.Module, path: str, rank: int) -> Any:
     pair = Factored(inputs, outputs, rank, old.bias is not None, transposed, **where)
     if old.bias is not None:
         pair.second.bias = old.bias
+    for part in (pair.first, pair.second):
+        part.weight.requires_grad_(old.weight.requires_grad)
     setattr(root.get_submodule(parent), name, pair.train(old.training))
     return pair
 
