@@ -3,7 +3,8 @@
 A figure measured once says little on a machine that others use too. Candidates are therefore timed in rounds: every
 round visits all of them once, in a new random order, so that drift and bursts hit all of them alike. A visit begins
 with an untimed run, because the candidate before it left the caches and the heap in another state: without that run
-the first pages and lines of a short candidate can cost as much as its work. Long ones do without it.
+the first pages and lines of a short candidate can cost as much as its work. Long ones do without it. A part of a model
+is read *behind* what runs before it there, which leaves caches and heap as that part will really find them.
 """
 
 from __future__ import annotations
@@ -173,6 +174,7 @@ def interleave(
     seconds: float,
     rounds: tuple[int, int] = (5, 200),
     repeats: Mapping[str, int] | None = None,
+    behind: Mapping[str, Run] | None = None,
     timer: Timer,
     enough: Callable[[Samples], bool] | None = None,
     track: Callable[..., Iterable[Any]] | None = None,
@@ -187,6 +189,8 @@ def interleave(
         seconds: wall time after which no further round begins.
         rounds: at least and at most so many.
         repeats: readings a visit, 1 where not named.
+        behind: candidate -> what runs, untimed, right before each of its readings; it takes the place of the untimed run
+            of the candidate itself.
         timer: runs a candidate and reads the clock.
         enough: asked after each round from the minimum on; true ends the timing.
         track: shows progress over the rounds.
@@ -210,9 +214,12 @@ def interleave(
             if done >= rounds[0] and (over or (enough is not None and enough(samples))):
                 break
             for name in shuffle.sample(list(runs), len(runs)):
-                if warm[name] < LONG:
+                before = (behind or {}).get(name)
+                if before is None and warm[name] < LONG:
                     runs[name]()
                 for _ in range((repeats or {}).get(name, 1)):
+                    if before is not None:
+                        before()
                     reading = timer(runs[name])
                     samples.ms[name].append(reading.ms)
                     samples.contention[name].append(reading.contention)

@@ -56,6 +56,24 @@ def test_only_repeats_are_timed() -> None:
     assert (ran.count("a"), ran.count("b")) == (2 + 3, 6 + 3)
 
 
+def test_what_comes_before_is_run_before_every_reading_and_never_timed() -> None:
+    runs, ran = counting_runs("ab")
+    timed: list[str] = []
+
+    def watch(run) -> Reading:
+        before = len(ran)
+        run()
+        timed.extend(ran[before:])
+        return Reading(1.0)
+
+    behind = {"b": lambda: ran.append("layer")}
+    samples = interleave(runs, CPU, seed=0, seconds=0, rounds=(2, 2), repeats={"b": 3}, behind=behind, timer=watch)
+    assert sorted(timed) == ["a"] * 2 + ["b"] * 6
+    assert len(samples.ms["b"]) == 6
+    assert [ran[at - 1] for at, name in enumerate(ran) if name == "b"][1:] == ["layer"] * 6  # after the warm-up
+    assert ran.count("a") == 1 + 2 * 2  # has an untimed run of its own
+
+
 def test_time_limit_never_undercuts_the_least_rounds() -> None:
     runs, _ = counting_runs("ab")
     samples = interleave(runs, CPU, seed=0, seconds=0, rounds=(4, 100), timer=instant)
