@@ -36,7 +36,7 @@ def gated(model_type: str) -> Gated:
     """Gates of every value; the first matrix is closed, the second wide open, the third nearly closed."""
     model = copy.deepcopy(_factored(model_type))
     structure = rank_groups(model)
-    gates = Gates(structure, coarse=False, distribution=HardConcrete(beta=1.0), highest=float("inf")).double()
+    gates = Gates(structure, coarse=False, distribution=HardConcrete(beta=1.0), reach=float("inf")).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         gates.fine.copy_(torch.randn(gates.fine.shape, generator=generator, dtype=torch.float64) * 4 - 2)
@@ -130,9 +130,8 @@ def test_what_is_expected_counts_pairs_as_pairs() -> None:
 
 
 def test_gates_start_where_they_are_told_and_go_where_they_want() -> None:
-    gates = Gates(gated("bert").structure, coarse=False, start=2.944, highest=float("inf"))
-    assert gates.fine.mean().item() == pytest.approx(2.944, abs=2e-3)
-    assert gates.fine.std().item() == pytest.approx(0.01, rel=0.1)
+    gates = Gates(gated("bert").structure, coarse=False, start=2.944, reach=float("inf"))
+    assert 2.9 < gates.fine.min() < gates.fine.max() <= 2.944
     with torch.no_grad():
         gates.fine.fill_(-50.0)
     gates.clamp()

@@ -126,8 +126,9 @@ class RankPruner(LearnedPruner):
             coarse=False,
             hidden=False,
             start=math.log((1 - self.how.drop) / self.how.drop),
-            highest=math.inf,
+            reach=math.inf,
             distribution=HardConcrete(beta=1.0),
+            rather=self.how.keep == "open",
             seed=self.job.seed,
         ).to(self.job.device)
 

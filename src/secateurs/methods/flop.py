@@ -37,6 +37,8 @@ class FLOP:
         teach: ``outputs``: what the dense model answers; ``labels``: the task's own loss (the paper).
         temperature: softens the outputs that are compared.
         drop: part of a component that a gate takes away at the start: ``log_alpha = log((1 - drop) / drop)``.
+        keep: which components stay: those that are rather ``open`` than shut, by one common shift that meets the target; or of
+            each pair as many as are ``expected`` to be open (the authors).
         prepruning: passes over the training split before there are gates.
         epochs: passes while ranks are learned, the ramp among them.
         ramp: of those, passes in which the target rises.
@@ -67,6 +69,7 @@ class FLOP:
     teach: Literal["outputs", "labels"] = "outputs"
     temperature: float = 2.0
     drop: float = 0.05
+    keep: Literal["open", "expected"] = "open"
     prepruning: float = 0.0
     epochs: float = 4.0
     ramp: float = 1.0
@@ -153,6 +156,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "init": "svd",
         "teach": "labels",
         "drop": 0.5,
+        "keep": "expected",
         "epochs": 100.0,
         "ramp": 11.6,
         "rate": 2.9e-4,

@@ -72,6 +72,7 @@ class Gates(nn.Module):
         reach: how far from 0 they may go.
         seed: of the spread at the start.
         distribution: of every gate; CoFi's if ``None``.
+        rather: of those that are rather open than shut as many stay as meet a budget; else of those expected to be open.
     """
 
     def __init__(
@@ -84,8 +85,10 @@ class Gates(nn.Module):
         reach: float = REACH,
         seed: int = 0,
         distribution: HardConcrete | None = None,
+        rather: bool = True,
     ) -> None:
         super().__init__()
+        self.rather = rather
         self.names = tuple(group.name for group in structure)
         self.sizes = [group.size for group in structure]
         self.distribution, self.reach = distribution or HardConcrete(), reach
