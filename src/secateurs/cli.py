@@ -34,11 +34,12 @@ def prune(
     data: Annotated[str | None, typer.Option(help="Folder, file or hub id.")] = None,
     speedup: Annotated[list[float] | None, typer.Option(help="Target; may be given several times.")] = None,
     sparsity: Annotated[
-        list[float] | None, typer.Option(help="Target in place of a speed-up, for cofi: part of the weights to remove.")
+        list[float] | None,
+        typer.Option(help="Target in place of a speed-up, for cofi and flop: part of the weights to remove."),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="ziplm (default), cofi, uniform, magnitude, random.")] = None,
+    method: Annotated[str | None, typer.Option(help="ziplm (default), cofi, flop, uniform, magnitude, random.")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Of the method; ziplm: paper; cofi: quick, paper-small, ...")
+        str | None, typer.Option(help="Of the method; ziplm: paper; cofi: quick, paper-small, ...; flop: quick, paper")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A recipe in YAML; options win over it.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Hyper-parameter of the method, name=value.")] = None,

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from secateurs.environment import Environment
 from secateurs.errors import CheckpointError
+from secateurs.latency_curve import Count, LatencyCurve
 from secateurs.structure import Structure
 
 __all__ = ["LatencyCurve", "LatencyTable", "ParameterCost"]
-
-Count = int | float | Tensor
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class ParameterCost:
         cuts: parameter name -> ``(dim, group or stream, width)`` of every cut on it.
         sizes: name of the group or stream -> units now present.
         stream: name of the stream, if its dimensions are units too.
+        products: ranks -> their pair of factors, which is one matrix where that has fewer entries.
+        whole: prunable parameters of the dense model, where it is built otherwise (of one matrix in place of a pair).
     """
 
     fixed: int
@@ -46,10 +46,18 @@ class ParameterCost:
     cuts: Mapping[str, tuple[tuple[int, str, int], ...]]
     sizes: Mapping[str, int]
     stream: str | None = None
+    products: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    whole: int | None = None
 
     @classmethod
-    def of(cls, model: nn.Module, structure: Structure) -> ParameterCost:
-        """Read the table of a model; tied parameters count once."""
+    def of(cls, model: nn.Module, structure: Structure, dense: nn.Module | None = None) -> ParameterCost:
+        """Read the table of a model; tied parameters count once.
+
+        Args:
+            model: of the structure.
+            structure: what can go.
+            dense: what sparsities refer to, if that is another model.
+        """
         cuts: dict[str, list[tuple[int, str, int]]] = {}
         for owner in (*structure, *([structure.stream] if structure.stream else [])):
             for cut in owner.cuts:
@@ -57,8 +65,10 @@ class ParameterCost:
         named = dict(model.named_parameters())
         shapes = {name: tuple(named[name].shape) for name in cuts if name in named}
         fixed = sum(parameter.numel() for name, parameter in named.items() if name not in shapes)
+        products = {g.name: (f"{g.product}.first.weight", g.reader_cut.parameter) for g in structure if g.product}
+        whole = None if dense is None else sum(parameter.numel() for parameter in dense.parameters()) - fixed
         return cls(fixed, shapes, {name: tuple(cuts[name]) for name in shapes}, structure.sizes,
-            structure.stream.name if structure.stream else None,
+            structure.stream.name if structure.stream else None, products, whole,
         )  # fmt: skip
 
     largest_speedup: ClassVar[float] = 1.0
@@ -82,13 +92,25 @@ class ParameterCost:
 
     def prunable(self, counts: Mapping[str, Count]) -> Count:
         """Of those, the entries of parameters that some cut touches (of a group: see ``of_groups``)."""
+        return self._entries(counts, multiplied=True)
+
+    def _entries(self, counts: Mapping[str, Count], *, multiplied: bool) -> Count:
+        """Of all that is cut, pairs of factors counted as they are, or as one matrix where that is smaller."""
+        extents = {name: self._extent(name, counts) for name in self.shapes}
         total: Count = 0
-        for name, shape in self.shapes.items():
-            extent: list[Count] = list(shape)
-            for dim, group, width in self.cuts[name]:
-                extent[dim] = extent[dim] - width * (self.sizes[group] - counts[group])
+        for first, second in self.products.values() if multiplied else ():
+            pair, columns, rows = (extents.pop(first), extents.pop(second)), 1, 0  # rank x inputs, outputs x rank
+            apart = sum(math.prod(extent) for extent in pair)
+            total = total + min(apart, pair[0][columns] * pair[1][rows])
+        for extent in extents.values():
             total = total + math.prod(extent)
         return total
+
+    def _extent(self, name: str, counts: Mapping[str, Count]) -> list[Count]:
+        extent: list[Count] = list(self.shapes[name])
+        for dim, group, width in self.cuts[name]:
+            extent[dim] = extent[dim] - width * (self.sizes[group] - counts[group])
+        return extent
 
     def expected(self, present: Mapping[str, Count], counts: Mapping[str, Count]) -> Count:
         """Expected parameters when a group is there with probability ``present`` and then has ``counts`` units.
@@ -96,14 +118,21 @@ class ParameterCost:
         What ``present`` does not name (the stream) is always there.
 
         All that groups decide independently of each other; a product of independent counts has the product of the
-        expectations, so this is exact.
+        expectations, so this is exact. A pair of factors counts as two matrices, whatever its rank: a count that stood
+        still above break-even would tell gates nothing.
         """
-        return self({name: present.get(name, 1) * counts[name] for name in self.sizes})
+        kept = {name: present.get(name, 1) * counts[name] for name in self.sizes}
+        return self.fixed + self._entries(kept, multiplied=False)
+
+    @property
+    def dense(self) -> float:
+        """Prunable parameters of the dense model."""
+        return float(self.prunable(self.sizes)) if self.whole is None else float(self.whole)
 
     def sparsity(self, counts: Mapping[str, Count]) -> Count:
         """Removed fraction of the prunable parameters of the groups, in [0, 1]."""
         own = self.of_groups()
-        return 1 - own.prunable(counts) / own.prunable(own.sizes)
+        return 1 - own.prunable(counts) / own.dense
 
     def of_groups(self) -> ParameterCost:
         """The same with embeddings, norms and heads at their full size, though the stream cuts them too.
@@ -116,42 +145,9 @@ class ParameterCost:
         names = [name for name, cuts in self.cuts.items() if any(owner != self.stream for _, owner, _ in cuts)]
         rest = sum(math.prod(shape) for name, shape in self.shapes.items() if name not in names)
         shapes = {name: self.shapes[name] for name in names}
-        return ParameterCost(self.fixed + rest, shapes, {name: self.cuts[name] for name in names}, self.sizes)
-
-
-@dataclass(frozen=True)
-class LatencyCurve:
-    """Milliseconds of one kind of sub-block against its kept units, by a few measured points.
-
-    ``units[0]`` is 0 (the sub-block removed), which costs 0 ms by definition: what a removed sub-block still costs is
-    in the table's overhead. The step from 0 to the first unit is real, so no interpolation crosses it.
-
-    Args:
-        units: kept counts measured, ascending, starting with 0.
-        ms: monotone milliseconds at those counts, starting with 0.
-        raw_ms: as measured, before the monotone filter.
-        spread: relative half-width of each raw figure (interquartile range / median / 2).
-        multiple: widths are best snapped to this multiple; anything between costs as much.
-    """
-
-    units: tuple[int, ...]
-    ms: tuple[float, ...]
-    raw_ms: tuple[float, ...] = ()
-    spread: tuple[float, ...] = ()
-    multiple: int = 1
-
-    def __call__(self, kept: Count) -> Count:
-        """Milliseconds at ``kept`` units, linear between measured points."""
-        value = float(kept.detach() if isinstance(kept, Tensor) else kept)
-        if value <= 0:
-            return kept * 0.0
-        if value >= self.units[-1] or len(self.units) < 3:
-            last = len(self.units) - 1
-            return kept * 0.0 + self.ms[last] if last else kept * 0.0
-        right = max(2, bisect_right(self.units, value))
-        left = right - 1
-        slope = (self.ms[right] - self.ms[left]) / (self.units[right] - self.units[left])
-        return self.ms[left] + slope * (kept - self.units[left])
+        cuts = {name: self.cuts[name] for name in names}
+        whole = None if self.whole is None else self.whole - rest
+        return ParameterCost(self.fixed + rest, shapes, cuts, self.sizes, products=self.products, whole=whole)
 
 
 @dataclass(frozen=True)
@@ -210,7 +206,7 @@ class LatencyTable:
         total: Count = self.overhead_ms
         for name, count in counts.items():
             if name in self.groups:
-                total = total + present[name] * self.curve(name)(count)
+                total = total + present[name] * self.curve(name).apart(count)
         return total
 
     def speedup(self, counts: Mapping[str, Count]) -> float:
@@ -246,16 +242,7 @@ class LatencyTable:
             "overhead_ms": self.overhead_ms,
             "noise": self.noise,
             "groups": dict(self.groups),
-            "curves": {
-                name: {
-                    "units": list(curve.units),
-                    "ms": list(curve.ms),
-                    "raw_ms": list(curve.raw_ms),
-                    "spread": list(curve.spread),
-                    "multiple": curve.multiple,
-                }
-                for name, curve in self.curves.items()
-            },
+            "curves": {name: curve.to_dict() for name, curve in self.curves.items()},
         }
 
     @classmethod
@@ -264,16 +251,7 @@ class LatencyTable:
             environment=Environment.from_dict(values["environment"]),
             dense_ms=float(values["dense_ms"]),
             overhead_ms=float(values["overhead_ms"]),
-            curves={
-                name: LatencyCurve(
-                    tuple(int(unit) for unit in curve["units"]),
-                    tuple(float(ms) for ms in curve["ms"]),
-                    tuple(float(ms) for ms in curve.get("raw_ms", ())),
-                    tuple(float(part) for part in curve.get("spread", ())),
-                    int(curve.get("multiple", 1)),
-                )
-                for name, curve in values["curves"].items()
-            },
+            curves={name: LatencyCurve.from_dict(curve) for name, curve in values["curves"].items()},
             groups=dict(values["groups"]),
             machine=dict(values.get("machine", {})),
             noise=float(values.get("noise", 0.0)),

@@ -50,9 +50,14 @@ class Work:
     folder: Path
     report: Report
 
+    @property
+    def whole(self) -> Any:
+        """The model of the structure with nothing gone; shapes are what counts, so it may have learned already."""
+        return self.teacher if self.loaded.model is self.loaded.dense else self.loaded.model
+
     def measure(self, mask: Mask) -> Measurement:
         """Dense, and dense shrunk to a mask, interleaved in this process."""
-        shrunk = shrink(copy.deepcopy(self.teacher), self.loaded.structure, mask)
+        shrunk = shrink(copy.deepcopy(self.whole), self.loaded.structure, mask)
         models = {"dense": self.teacher, "pruned": shrunk}
         return compare(models, self.loaded.environment, seed=self.loaded.recipe.seed, seconds=MEASURE_SECONDS)
 
@@ -68,7 +73,7 @@ def deliver(work: Work, target: Target, seconds: dict[str, float]) -> None:
     loaded = work.loaded
     place = work.job.folder / target.folder
     clock = Laps()
-    cost = ParameterCost.of(work.teacher, loaded.structure)
+    cost = ParameterCost.of(work.whole, loaded.structure, work.teacher)
     attempt = _settle(work, target, cost, place)
     clock.lap("search")
     model, mask = work.build(attempt.mask, target)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from rich.table import Table
 
 from secateurs.cost import ParameterCost
+from secateurs.factorize import rank_groups
 from secateurs.families import discover
+from secateurs.modeling_pruned import is_factored
 from secateurs.shrink import edits_of
 from secateurs.structure import Structure
 from secateurs.timings import load_model
@@ -20,11 +23,19 @@ def tables(model: str, *, trust_remote_code: bool = False) -> Iterator[Table]:
     """One table of the groups; and one of the numbers a pruned model carries."""
     loaded = load_model(model, trust_remote_code)
     before = (edits_of(loaded) or {}).get("groups", {})
-    structure = discover(loaded, hidden="hidden" in before)
+    structure = _everything(loaded, hidden="hidden" in before)
     yield _groups(loaded, structure, model)
     block = edits_of(loaded)
     if block and block.get("measured"):
         yield _measured(block["measured"])
+
+
+def _everything(model: Any, *, hidden: bool) -> Structure:
+    """Heads, neurons and, where matrices are pairs of factors, ranks."""
+    structure = discover(model, hidden=hidden)
+    if not any(is_factored(module) and module.rank for module in model.modules()):
+        return structure
+    return replace(structure, groups=(*structure.groups, *rank_groups(model)))
 
 
 def _groups(model: Any, structure: Structure, name: str) -> Table:
@@ -44,7 +55,9 @@ def _groups(model: Any, structure: Structure, name: str) -> Table:
         original = before.get(group, {}).get("size", size)
         unit = total - int(cost({**structure.sizes, group: size - 1})) if size else 0
         share = f"{100 * unit * size / total:.1f} %" if size else "removed"
-        table.add_row(group, str(size), str(original), f"{unit:,}" if size else "", share)
+        if not size and before[group]["kept"]:  # a rank above break-even
+            size, share = before[group]["kept"], "one matrix"
+        table.add_row(group, str(size), str(original), f"{unit:,}" if unit else "", share)
     return table
 
 

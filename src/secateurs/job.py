@@ -57,7 +57,8 @@ class Job:
     """Everything a method may look at, and the model it works on.
 
     Args:
-        model: the dense model, in evaluation mode, on ``device``. A pruner rewrites its tensors in place.
+        model: the dense model as the method has ``rebuilt`` it, in evaluation mode, on ``device``. A pruner rewrites its
+            tensors in place.
         structure: what can be removed from it.
         batches: calibration batches (CPU tensors); labels only where the data has them.
         task: how outputs are compared (a ``secateurs.tasks.Task``).
@@ -68,6 +69,7 @@ class Job:
         train: rows to train on, or ``None``.
         collate: rows -> batch.
         train_batch_size: sequences a training step.
+        teacher: the dense model itself, which nobody touches; ``None`` = ask ``model`` before it is rewritten.
     """
 
     model: nn.Module
@@ -81,6 +83,7 @@ class Job:
     train: Any | None = None
     collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]] | None = None
     train_batch_size: int = 32
+    teacher: nn.Module | None = None
 
 
 class Pruner(Protocol):
@@ -128,8 +131,12 @@ class Method(Protocol):
         """How what was shrunk is trained, where the recipe does not say."""
         ...
 
+    def rebuilt(self, model: nn.Module) -> nn.Module:
+        """The dense model, or a copy that computes the same with other modules (pairs of factors)."""
+        ...
+
     def structure(self, model: nn.Module) -> Structure:
-        """What this method may remove from the model."""
+        """What this method may remove from the model that it has ``rebuilt``."""
         ...
 
     def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:

@@ -33,7 +33,8 @@ class Loaded:
         recipe: the recipe.
         task: found by its name, and bound to the model.
         method: with its hyper-parameters.
-        model: the dense model, float32, in evaluation mode.
+        dense: the dense model, float32, in evaluation mode.
+        model: the same, as the method has rebuilt it: what it prunes.
         tokenizer: of the model.
         data: calibration, evaluation and training data.
         held_out: batches that no stage sees: the reported divergence is taken on them.
@@ -45,6 +46,7 @@ class Loaded:
     recipe: Recipe
     task: Any
     method: Any
+    dense: Any
     model: Any
     tokenizer: Any
     data: TaskData
@@ -69,15 +71,16 @@ def load(recipe: Recipe) -> Loaded:
     check(environment)
     timer(environment)
     runtime(environment.runtime)
-    model, tokenizer = task.load(
+    dense, tokenizer = task.load(
         recipe.model, dtype=torch.float32, device=recipe.device, trust_remote_code=recipe.trust_remote_code
     )
-    check(environment, model)
+    check(environment, dense)
+    model = method.rebuilt(dense)
     structure = method.structure(model)
     extra = max(1, round(recipe.calibration_samples * HELD_OUT))
     data = task.read(
         recipe.data,
-        model,
+        dense,
         tokenizer,
         columns=Columns(**recipe.columns.model_dump()),
         batch_size=recipe.batch_size,
@@ -94,7 +97,7 @@ def load(recipe: Recipe) -> Loaded:
         )
     batches, held_out = _split(data.calibration, HELD_OUT / (1 + HELD_OUT))
     data = replace(data, calibration=batches)
-    return Loaded(recipe, task, method, model, tokenizer, data, held_out, structure, environment, recovering)
+    return Loaded(recipe, task, method, dense, model, tokenizer, data, held_out, structure, environment, recovering)
 
 
 def _recovering(recipe: Recipe, method: Method) -> Recovering:

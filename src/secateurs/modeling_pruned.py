@@ -9,6 +9,7 @@ The block holds ``edits``, with paths relative to the base model:
     ``shapes``      parameter -> its new shape (0 rows or columns where a sub-block is gone; null: as it was built)
     ``attributes``  module field -> its new value
     ``emptied``     readers (output projections) without inputs: they emit their bias, whatever comes in
+    ``factored``    linear module -> its rank: two small linear modules in its place, ``first`` and ``second``
     ``skipped``     modules that hand their input on: ``"tensor"``, or ``"tuple"`` when ``(tensor, None)`` is expected
     ``optional``    the same for what only some heads build inside the base model: a pooler
     ``heads``       only where the hidden size was cut: class name -> the shapes of its own parameters outside the base
@@ -39,11 +40,8 @@ class SkippedTensor:
     """A removed sub-block: its input goes on, through the emptied reader if that lies inside."""
 
     def forward(self: Any, hidden_states, *args, **kwargs):
-        for module in self.modules():
-            if isinstance(module, Emptied):
-                emptied: Any = module
-                return emptied(hidden_states)
-        return hidden_states
+        reader = emptied_reader(self)
+        return hidden_states if reader is None else reader(hidden_states)
 
 
 class SkippedTuple(SkippedTensor):
@@ -54,6 +52,102 @@ class SkippedTuple(SkippedTensor):
 
 
 SKIPPED = {"tensor": SkippedTensor, "tuple": SkippedTuple}
+
+
+def fresh_linear(inputs: int, outputs: int, bias: bool, **where) -> nn.Linear:
+    """Of any size, 0 too, of which the stock constructor warns."""
+    linear = nn.Linear(1, 1, bias=bias, **where)
+    linear.weight = nn.Parameter(torch.empty(outputs, inputs, **where).normal_(std=0.02))
+    if bias:
+        linear.bias = nn.Parameter(torch.zeros(outputs, **where))
+    sync_sizes(linear)
+    return linear
+
+
+class Factored(nn.Module):
+    """A linear map of low rank, as two: ``first`` (rank x inputs, without bias), then ``second`` (outputs x rank).
+
+    It says of its sizes and its bias what the one matrix would say. Of rank 0, it emits its bias.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rank: int, bias: bool, transposed: bool = False, **where):
+        super().__init__()
+        self.first = fresh_linear(inputs, rank, False, **where)
+        self.second = fresh_linear(rank, outputs, bias, **where)
+        self.transposed = transposed  # what it stands for was a Conv1D
+
+    def forward(self, hidden_states):
+        if self.first.weight.shape[0] == 0 and is_emptied(self.second):
+            return self.second(hidden_states)
+        return self.second(self.first(hidden_states))
+
+    @property
+    def weight(self):
+        """The product, in the layout of what it stands for; stock code asks for its dtype, or initialises it (in vain)."""
+        product = self.second.weight @ self.first.weight
+        return product.T if self.transposed else product
+
+    @property
+    def bias(self):
+        return self.second.bias
+
+    @property
+    def in_features(self) -> int:
+        return self.first.in_features
+
+    @property
+    def out_features(self) -> int:
+        return self.second.out_features
+
+    nx, nf = in_features, out_features  # Conv1D's names for them
+
+    @property
+    def rank(self) -> int:
+        return self.first.out_features
+
+
+def is_factored(module: Any) -> bool:
+    """By name: another copy of this file counts."""
+    return Factored.__name__ in (base.__name__ for base in type(module).__mro__)
+
+
+def is_emptied(module: Any) -> bool:
+    """The same."""
+    return Emptied.__name__ in (base.__name__ for base in type(module).__mro__)
+
+
+def emptied_reader(block: nn.Module) -> Any:
+    """The reader without inputs inside a removed block, if it lies there.
+
+    Of a pair, it is the first factor that has no inputs. One whose *second* has none is a matrix of rank 0, and no reader.
+    """
+    for child in block.children():
+        module: Any = child
+        if is_factored(module):
+            found = module if is_emptied(module.first) else None
+        else:
+            found = module if is_emptied(module) else emptied_reader(module)
+        if found is not None:
+            return found
+    return None
+
+
+def factor(root: nn.Module, path: str, rank: int) -> Any:
+    """Put a pair of factors in the place of one linear module; the bias stays, the factors have no values yet."""
+    parent, _, name = path.rpartition(".")
+    old: Any = root.get_submodule(path)
+    if is_factored(old):
+        return old
+    transposed = hasattr(old, "nf")
+    outputs, inputs = reversed(old.weight.shape) if transposed else old.weight.shape
+    where = {"device": old.weight.device, "dtype": old.weight.dtype}
+    pair = Factored(inputs, outputs, rank, old.bias is not None, transposed, **where)
+    if old.bias is not None:
+        pair.second.bias = old.bias
+    for part in (pair.first, pair.second):
+        part.weight.requires_grad_(old.weight.requires_grad)
+    setattr(root.get_submodule(parent), name, pair.train(old.training))
+    return pair
 
 
 def become(module: nn.Module, behaviour: type) -> None:
@@ -98,7 +192,9 @@ def check_edits(root: nn.Module, edits: dict) -> None:
     """
     import transformers
 
-    for path in (path for kind in ("shapes", "attributes", "emptied", "skipped") for path in edits.get(kind, ())):
+    for path in (
+        path for kind in ("factored", "shapes", "attributes", "emptied", "skipped") for path in edits.get(kind, ())
+    ):
         try:
             module = root.get_submodule(path.rpartition(".")[0])
             getattr(module, path.rpartition(".")[2])
@@ -120,6 +216,10 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
         ValueError: a path does not exist in this version of transformers, or a shape does not fit.
     """
     root = base_of(model)
+    factored = edits.get("factored", {})
+    check_edits(root, {"transformers": edits.get("transformers"), "factored": factored, "shapes": {}})
+    for path, rank in factored.items():
+        factor(root, path, rank)
     check_edits(root, edits)
     resize_all(root, edits["shapes"])
     present = dict(root.named_parameters())

@@ -77,8 +77,11 @@ def run(
         if isinstance(target, Speedup):
             target.budget(table)  # unreachable targets are refused before the work starts
     stages = folder / "stages"
+    todo = [target for target in recipe.targets if not record(stages, target).is_file()]
     dense = _dense_score(loaded, stages)
     clock.lap("evaluate dense")
+    # A pruner rewrites tensors of the live model: the teacher is the dense model itself, or a real copy of it.
+    teacher = loaded.dense if loaded.dense is not loaded.model else copy.deepcopy(loaded.model) if todo else None
     job = Job(
         loaded.model,
         loaded.structure,
@@ -91,13 +94,11 @@ def run(
         loaded.data.train,
         loaded.data.collate,
         recipe.train_batch_size,
+        teacher,
     )
-    todo = [target for target in recipe.targets if not record(stages, target).is_file()]
     done: list[ModelResult] = []
     report = _describe(loaded, table, dense, command)
     if todo:
-        # The pruner rewrites tensors of the live model: the teacher is a real copy.
-        teacher = copy.deepcopy(loaded.model)
         pruner = loaded.method.prepare(job)
         clock.lap("prepare")
         work = Work(loaded, table, dense, job, pruner, teacher, folder, report)
@@ -118,7 +119,15 @@ def _latency(loaded: Loaded, folder: Path, track: Track) -> LatencyTable:
     elif loaded.recipe.latency_table:
         table = LatencyTable.load(Path(loaded.recipe.latency_table))
     else:
-        table = measure_table(loaded.model, loaded.structure, loaded.environment, seed=loaded.recipe.seed, track=track)
+        rebuilt = loaded.model is not loaded.dense
+        table = measure_table(
+            loaded.model,
+            loaded.structure,
+            loaded.environment,
+            dense=loaded.dense if rebuilt else None,
+            seed=loaded.recipe.seed,
+            track=track,
+        )
     table.check_groups(group.name for group in loaded.structure)
     if not path.is_file():
         write(path, table.save)
@@ -132,7 +141,7 @@ def _dense_score(loaded: Loaded, stages: Path) -> Score | None:
     path = stages / "dense.json"
     if path.is_file():
         return Score(**read_json(path))
-    score = loaded.task.evaluate(loaded.model, evaluation(loaded, loaded.model), loaded.recipe.device)
+    score = loaded.task.evaluate(loaded.dense, evaluation(loaded, loaded.dense), loaded.recipe.device)
     write_json(path, asdict(score))
     return score
 

@@ -82,9 +82,9 @@ def _one_batch(loaded: Loaded) -> tuple[float, float]:
     batch = {name: value.to(loaded.recipe.device) for name, value in loaded.data.calibration[0].items()}
     features = model_inputs(batch)
     with torch.inference_mode():
-        signal = loaded.task.signal(loaded.model(**features), batch)
+        signal = loaded.task.signal(loaded.dense(**features), batch)
         started = time.perf_counter()
-        loaded.model(**features)
+        loaded.dense(**features)
         if loaded.recipe.device != "cpu":
             torch.cuda.synchronize()
     count = len(batch["input_ids"])

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from secateurs.errors import RecipeError
+from secateurs.factorize import is_larger, multiply_back, pairs, record_pairs, still_there
 from secateurs.kept_norm import keep, narrow
 from secateurs.mask import Mask
 from secateurs.modeling_pruned import BLOCK, apply_edits, base_of, sync_sizes
@@ -73,6 +74,7 @@ def shrink(model: Model, structure: Structure, mask: Mask) -> Model:
     """
     _check(structure, mask)
     edits: dict[str, Any] = {"shapes": {}, "attributes": {}, "emptied": [], "skipped": {}}
+    before = set(pairs(model))
     with torch.no_grad():
         for group in structure:
             kept = mask.units(group.name)
@@ -83,6 +85,8 @@ def shrink(model: Model, structure: Structure, mask: Mask) -> Model:
             edits["attributes"] |= {path: per_unit * len(kept) for path, per_unit in group.attributes.items()}
             if len(kept) == 0:
                 edits["emptied"].append(group.reader)
+                if group.kind is Kind.RANK:
+                    continue  # the reader emits its bias; nothing else is computed
                 # In transformers 5 every attention returns (output, weights) and every feed-forward block a tensor.
                 edits["skipped"][group.block] = "tuple" if group.kind is Kind.HEAD else "tensor"
                 edits["skipped"] |= dict.fromkeys(group.norms, "tensor")
@@ -91,6 +95,10 @@ def shrink(model: Model, structure: Structure, mask: Mask) -> Model:
             _shrink_stream(model, stream, mask[stream.name], edits["shapes"])
             optional = [path for path in edits["shapes"] if path.rpartition(".")[0] in stream.optional]
             edits |= {"heads": {}, "optional": {path: edits["shapes"].pop(path) for path in optional}}
+        for group in structure:
+            if group.product and is_larger(model.get_submodule(group.product)):
+                multiply_back(model, group.product)
+    record_pairs(model, before, edits)
     edits["attributes"] |= _cache_slots(model, structure, mask)
     edits = _relative_to_base(model, edits)
     apply_edits(model, edits)
@@ -209,6 +217,7 @@ def _relative_to_base(model: nn.Module, edits: dict[str, Any]) -> dict[str, Any]
         "attributes": {strip(path): value for path, value in edits["attributes"].items()},
         "emptied": [strip(path) for path in edits["emptied"]],
         "skipped": {strip(path): returns for path, returns in edits["skipped"].items()},
+        "factored": {strip(path): rank for path, rank in edits["factored"].items()},
     }
 
 
@@ -222,11 +231,13 @@ def _record(model: Any, structure: Structure, mask: Mask, edits: dict[str, Any])
     earlier = block["edits"]
     merged = {
         "transformers": transformers.__version__,
-        "shapes": _merged(earlier.get("shapes", {}), edits["shapes"]),
+        "shapes": still_there(model, _merged(earlier.get("shapes", {}), edits["shapes"])),
         "attributes": {**earlier.get("attributes", {}), **edits["attributes"]},
         "emptied": sorted({*earlier.get("emptied", ()), *edits["emptied"]}),
         "skipped": {**earlier.get("skipped", {}), **edits["skipped"]},
     }
+    if edits["factored"]:
+        merged["factored"] = edits["factored"]
     if "heads" in edits:  # what is known of other heads is of the earlier size now
         merged |= {"heads": edits["heads"], "optional": edits["optional"]}
     elif "heads" in earlier:

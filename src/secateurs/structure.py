@@ -62,12 +62,15 @@ class Group:
         size: number of units now present (>= 1; an emptied place has no group).
         cuts: every parameter slice that goes with a unit, the reader's own among them.
         reader: path of the module whose input columns are the units (output or down projection).
-        block: path of the module that computes the units; it is skipped when none is left.
+        block: path of the module that computes the units; it is skipped when none is left (a pair of factors is not: it
+            emits its bias).
         layer: path of the transformer layer that holds both; empty where none does (widths of embeddings).
         stream: path of a module whose *input* is the residual stream right after this sub-block was added to it
             (a post-LN block's own norm, or a pre-LN model's next norm).
         norms: paths of norms that only feed this block (pre-LN); skipped with it.
         attributes: module fields to keep true, ``dotted.field -> value per unit kept``.
+        product: path of the module that a pair of factors stands for (ranks): above break-even it becomes one matrix
+            again. Empty where the two cannot be multiplied.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Group:
     stream: str
     norms: tuple[str, ...] = ()
     attributes: Mapping[str, int] = field(default_factory=dict[str, int])
+    product: str = ""
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -114,6 +118,7 @@ class Group:
             stream=prefix + self.stream,
             norms=tuple(prefix + norm for norm in self.norms),
             attributes={prefix + path: value for path, value in self.attributes.items()},
+            product=prefix + self.product if self.product else "",
         )
 
 
@@ -226,6 +231,7 @@ class Structure:
                     stream="",
                     norms=tuple(norm[start:] for norm in group.norms),
                     attributes={path[start:]: value for path, value in group.attributes.items()},
+                    product=group.product[start:],
                 )
                 for group in self.layers[layer]
             )

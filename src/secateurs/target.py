@@ -83,7 +83,7 @@ class Sparsity:
     def budget(self, cost: ParameterCost) -> Budget:
         """The parameters that may be left."""
         own = cost.of_groups()
-        return Budget(own.fixed + (1 - self.value) * float(own.prunable(own.sizes)), own, self.folder)
+        return Budget(own.fixed + (1 - self.value) * own.dense, own, self.folder)
 
 
 Target = Speedup | Sparsity

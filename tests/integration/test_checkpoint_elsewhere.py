@@ -21,6 +21,7 @@ import transformers
 from safetensors.torch import save_file
 
 from secateurs.checkpoint import load, save
+from secateurs.factorize import factorize, matrices, rank_groups
 from secateurs.families import discover, model_types
 from secateurs.mask import Mask
 from secateurs.shrink import edits_of, shrink
@@ -38,6 +39,8 @@ HIDDEN = {
     "qwen3, hidden too": ("qwen3", "AutoModelForCausalLM"),
 }
 """Whose hidden size is cut too: a classifier, and language heads that are tied to the embeddings."""
+RANKS = {f"{model_type}, of low rank": model_type for model_type in ("bert", "distilbert", "gpt2", "llama")}
+"""Whose matrices are pairs of factors, after heads and neurons went."""
 OWN: dict[str, Callable[[Structure], Mask]] = {
     "adaptive, dense": Mask.full,
     "adaptive, narrower": lambda s: Mask(
@@ -63,6 +66,15 @@ def uneven(structure: Structure) -> Mask:
 
 def only_removed(structure: Structure) -> Mask:
     return Mask(dict(Mask.full(structure).kept) | {"layer.1.heads": torch.zeros(4).bool()})
+
+
+def low_rank(model: Any) -> Any:
+    """Rank 0, small ranks, and some that are multiplied back."""
+    shrink(model, discover(model), uneven(discover(model)))
+    factorize(model, matrices(model))
+    groups = rank_groups(model)
+    counts = {g.name: min(g.size, (0, 3, 5, g.size)[index % 4]) for index, g in enumerate(groups)}
+    return shrink(model, groups, Mask.from_units(groups, {name: torch.arange(kept) for name, kept in counts.items()}))
 
 
 def same_width(structure: Structure) -> Mask:
@@ -139,6 +151,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for model_type in TYPES:
         model = tiny_model(model_type)
         describe(root, model_type, shrink(model, discover(model), uneven(discover(model))), auto_of(model_type))
+    for name, model_type in RANKS.items():
+        describe(root, name, low_rank(tiny_model(model_type)), auto_of(model_type))
     for name, (model_type, auto) in HIDDEN.items():
         model = tiny_model(model_type, auto=auto, tie_word_embeddings=True)
         structure = discover(model, hidden=True)
@@ -192,7 +206,7 @@ def answers(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return json.loads((folders / "results.json").read_text())
 
 
-@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *OWN, REMOVED, "gpt_neox"])
+@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *OWN, *RANKS, REMOVED, "gpt_neox"])
 def test_the_folder_brings_its_own_loader(answers: dict[str, Any], name: str) -> None:
     found = answers["models"][name]
     assert max(found["remote"], found["resaved"], found["base"]) < TOLERANCE
@@ -201,7 +215,7 @@ def test_the_folder_brings_its_own_loader(answers: dict[str, Any], name: str) ->
     assert found.get("tokens", True)
 
 
-@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *OWN, REMOVED, "gpt_neox"])
+@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *OWN, *RANKS, REMOVED, "gpt_neox"])
 def test_a_stock_class_refuses_it(answers: dict[str, Any], name: str) -> None:
     found = answers["models"][name]
     if "refused_direct" in found:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,9 @@ from hypothesis import strategies as st
 
 from secateurs.curves import fit_curve, free_multiple, measured_units, plan_curves
 from secateurs.errors import RecipeError
+from secateurs.factorize import factorize, matrices, rank_groups
 from secateurs.families import discover
+from secateurs.latency_curve import LatencyCurve
 from secateurs.mask import Mask
 from secateurs.shrink import shrink
 from secateurs.structure import Cut, Group, Kind, Structure
@@ -106,3 +110,40 @@ def test_the_residual_stream_has_no_curve() -> None:
     group = Group("hidden", Kind.HIDDEN, 32, (cut,), "lm_head", "lm_head", "", "")
     with pytest.raises(RecipeError, match=r"hidden .* use a sparsity target"):
         plan_curves(tiny_model("gpt2"), Structure((group,)), {}, 8, False)
+
+
+def factored(which: str = "all") -> tuple[Any, Structure]:
+    model = tiny_model("bert")
+    factorize(model, matrices(model, which))
+    return model, rank_groups(model, which)
+
+
+def test_ranks_share_a_curve_where_the_matrices_are_alike() -> None:
+    """Query, key, value and output are 32 x 32; up is 20 x 32, down 32 x 20."""
+    model, structure = factored()
+    curves, names = plan_curves(model, structure, {}, 8, probe=False)
+    shapes: dict[str, set[tuple[int, ...]]] = {name: set() for name in curves}
+    for group, name in names.items():
+        shapes[name].add(tuple(model.get_submodule(structure[group].product).weight.shape))
+    assert sorted(shapes.values(), key=str) == [{(20, 32)}, {(32, 20)}, {(32, 32)}]
+    square = next(curve for name, curve in curves.items() if shapes[name] == {(32, 32)})
+    assert (square.pair, square.units) == (16, (1, 8, 16, 32))
+    narrow = next(curve for name, curve in curves.items() if shapes[name] == {(32, 20)})
+    assert (narrow.pair, narrow.units[-2:]) == (12, (12, 20))
+
+
+def test_points_of_ranks_lie_where_there_are_two_factors() -> None:
+    assert measured_units(Kind.RANK, 384, 8, pair=192) == (1, 8, 16, 24, 48, 96, 144, 192, 384)
+    assert measured_units(Kind.RANK, 24, 8) == (1, 8, 16, 24), "a pair that is small already"
+
+
+def test_a_curve_of_ranks_ends_in_the_matrix() -> None:
+    """Two factors that are slower than the matrix count as much as it, and the matrix as it was measured."""
+    curve = fit_curve((1, 8, 16, 32), (1.0, 3.0, 7.0, 5.0), (0.0,) * 4, multiple=8, floor=0.1, pair=16)
+    assert [curve(rank) for rank in (0, 1, 8, 16, 17, 32)] == [0, 1, 3, 5, 5, 5]
+    assert curve.apart(16) == 5 and curve.apart(8) == 3
+    assert curve.apart(32) == pytest.approx(5 + 16 * (5 - 1) / 15)
+    rank = torch.tensor(24.0, requires_grad=True)
+    curve.apart(rank).backward()
+    assert rank.grad is not None and rank.grad > 0
+    assert LatencyCurve.from_dict(curve.to_dict()) == curve

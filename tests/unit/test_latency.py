@@ -13,6 +13,7 @@ from secateurs.clock import Reading
 from secateurs.cost import LatencyTable
 from secateurs.environment import Environment
 from secateurs.errors import RecipeError
+from secateurs.factorize import factorize, matrices, rank_groups
 from secateurs.families import discover, model_types
 from secateurs.mask import Mask
 from secateurs.runtimes import runtime
@@ -22,7 +23,7 @@ from secateurs.stages.predict import prediction_error, random_counts
 from secateurs.structure import Kind
 from secateurs.workload import random_batch
 from tiny_models import tiny_model
-from work_clock import work_clock
+from work_clock import product_clock, work_clock
 
 SMALL = Environment(batch_size=2, sequence_length=6)
 ONCE = {"seconds": 0.0, "rounds": (1, 1)}
@@ -38,10 +39,10 @@ def table(bert) -> LatencyTable:
     return measure_table(bert, discover(bert), SMALL, timer=work_clock, **ONCE)
 
 
-def whole_ms(model, environment: Environment = SMALL) -> float:
+def whole_ms(model, environment: Environment = SMALL, clock=work_clock) -> float:
     batch = random_batch(model, environment, seed=0)
     run = runtime("torch")(model, environment)
-    return work_clock(lambda: run(batch)).ms
+    return clock(lambda: run(batch)).ms
 
 
 @pytest.mark.parametrize("family", model_types())
@@ -53,6 +54,22 @@ def test_work_is_predicted_exactly_in_every_family(family: str) -> None:
     assert result["max_error"] < 1e-9
     assert len({row["measured"] for row in result["configs"]}) > 1
     assert discover(model).sizes == structure.sizes
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_ranks_are_predicted_exactly(family: str) -> None:
+    """Below break-even two factors, above it the matrix, whose work is that of the dense model."""
+    dense = tiny_model(family)
+    model = tiny_model(family).requires_grad_(False)
+    factorize(model, matrices(model))
+    structure = rank_groups(model)
+    table = measure_table(model, structure, SMALL, dense=dense, timer=product_clock, **ONCE)
+    assert table.dense_ms == pytest.approx(whole_ms(dense, clock=product_clock)) == table(structure.sizes)
+    result = prediction_error(model, structure, table, configs=4, timer=product_clock, **ONCE)
+    assert result["max_error"] < 1e-9
+    nothing = dict.fromkeys(structure.sizes, 0)
+    assert table(nothing) == table.overhead_ms < 0.6 * table.dense_ms
+    assert table({**nothing, structure.groups[0].name: structure.groups[0].size}) > table.overhead_ms
 
 
 def test_both_ends_are_anchored_end_to_end(bert, table: LatencyTable) -> None:

@@ -20,8 +20,8 @@ from torch import nn
 
 from secateurs.errors import UnsupportedModelError
 from secateurs.families._residual import Role, Roles, residual_stream
-from secateurs.modeling_pruned import BLOCK, base_of
-from secateurs.structure import Structure
+from secateurs.modeling_pruned import BLOCK, base_of, is_factored
+from secateurs.structure import Cut, Group, Structure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -126,7 +126,8 @@ def discover(model: nn.Module, *, hidden: bool = False, embeddings: bool = False
         )
     base = base_of(model)
     prefix = "" if base is model else f"{getattr(model, 'base_model_prefix', '')}."
-    structure = _FAMILIES[kind](base).prefixed(prefix)
+    groups = tuple(_through_factors(base, group) for group in _FAMILIES[kind](base))
+    structure = Structure(groups).prefixed(prefix)
     if embeddings and kind in _EMBEDDINGS:
         structure = Structure((*_EMBEDDINGS[kind](base).prefixed(prefix), *structure))
     if hidden and kind not in _STREAMS:
@@ -138,11 +139,28 @@ def discover(model: nn.Module, *, hidden: bool = False, embeddings: bool = False
     return structure
 
 
+def _through_factors(base: nn.Module, group: Group) -> Group:
+    """The same cuts where a matrix is a pair of factors: rows, and the bias, are the second's, columns the first's."""
+
+    def through(cut: Cut) -> Cut:
+        path, _, part = cut.parameter.rpartition(".")
+        module: Any = base.get_submodule(path)
+        if not is_factored(module):
+            return cut
+        rows = part == "bias" or (cut.dim == 0) != module.transposed
+        return replace(cut, parameter=f"{path}.second.{part}" if rows else f"{path}.first.weight", dim=0 if rows else 1)
+
+    reader = f"{group.reader}.first" if is_factored(base.get_submodule(group.reader)) else group.reader
+    return replace(group, cuts=tuple(map(through, group.cuts)), reader=reader)
+
+
 def plain_form(model: PreTrainedModel) -> Plain | None:
     """The stock config that means the same as the cuts in this model, or ``None`` where there is none."""
     model_types()
     hidden = (getattr(model.config, BLOCK, None) or {}).get("groups", {}).get("hidden", {"size": 0, "kept": 0})
     if hidden["kept"] < hidden["size"]:
         return None  # a config derives head sizes from the hidden size, and no config has both as they now are
+    if any(map(is_factored, model.modules())):
+        return None
     express = _PLAIN.get(model.config.model_type)
     return express(base_of(model)) if express else None

@@ -187,10 +187,13 @@ class LearnedPruner:
             raise CheckpointError(f"cannot read the learned masks {path}: {error}") from None
 
     def _gates(self, learned: dict[str, Tensor]) -> Gates:
-        hidden = bool(learned["hidden"])
-        gates = Gates(self.job.structure, coarse=self.how.coarse, hidden=hidden).to(self.job.device)
+        gates = self._blank_gates(learned)
         _load(gates, _under(learned, "gates."))
         return gates
+
+    def _blank_gates(self, learned: dict[str, Tensor]) -> Gates:
+        """Of the kind that was learned."""
+        return Gates(self.job.structure, coarse=self.how.coarse, hidden=bool(learned["hidden"])).to(self.job.device)
 
 
 def _groups_by_layer(job: Job) -> list[list[str]]:

@@ -47,21 +47,23 @@ class Pace:
         gates: learning rate of the gates: what a ``log_alpha`` moves in a step, at most.
         multipliers: learning rate of the multipliers.
         ascent: see ``Ascent``.
+        scheduled: their rates follow the schedule of the weights; else they are constant.
     """
 
     ramp: int
     gates: float
     multipliers: float
     ascent: Ascent
+    scheduled: bool = False
 
     def of_gates(self) -> dict[str, Any]:
         """Settings of their optimiser. Under a stiff penalty its momentum is a dead time, so it is short."""
-        settings = {"lr": self.gates, OWN_RATE: True}
+        settings = {"lr": self.gates, OWN_RATE: not self.scheduled}
         return settings if self.ascent == "adam" else settings | {"betas": (0.5, 0.99)}
 
     def of_multipliers(self) -> dict[str, Any]:
         """Settings of theirs: upwards; without Adam's normalisation, if only the gradient counts."""
-        settings = {"lr": self.multipliers, OWN_RATE: True, "maximize": True}
+        settings = {"lr": self.multipliers, OWN_RATE: not self.scheduled, "maximize": True}
         # Beside an eps of this size nothing is left of what Adam divides by: the rate is scaled to make up for it.
         plain = {"lr": self.multipliers * PLAIN, "eps": PLAIN, "betas": (0.0, 0.0)}
         return settings if self.ascent == "adam" else settings | plain
@@ -84,6 +86,9 @@ class Removal:
         self.dense = float(self.cost(sizes))
         self.range = self.dense - self.cost.fixed
         self.target = (self.dense - budget.limit) / self.range
+        everything = dict.fromkeys(sizes, 1)
+        self.start = (self.dense - float(self.cost.expected(everything, sizes))) / self.range
+        """With every gate open: 0, or less where pairs of factors are larger than the dense matrices."""
 
     def __call__(self, counts: dict[str, int]) -> float:
         """Of a choice."""
@@ -108,9 +113,10 @@ class MaskLearner(nn.Module):
         layers: Sequence[Sequence[str]],
         *,
         stiffness: float = 0.0,
+        beta: float = 1.0,
     ) -> None:
         super().__init__()
-        self.gated, self.lagrangian, self.matching = gated, Lagrangian(stiffness), matching
+        self.gated, self.lagrangian, self.matching = gated, Lagrangian(stiffness, beta), matching
         self.removal, self.layers = removal, layers
 
     def forward(
@@ -168,7 +174,7 @@ class MaskLearning(Objective):
 
     def target(self, step: int) -> float:
         """The part that has to be gone by this step."""
-        return warmed(step, self.pace.ramp, self.own.removal.target)
+        return warmed(step, self.pace.ramp, self.own.removal.target, self.own.removal.start)
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Weights by the schedule; gates and multipliers at their own rate, the multipliers upwards."""

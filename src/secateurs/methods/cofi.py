@@ -114,6 +114,10 @@ class CoFi:
         """The final fine-tuning."""
         return Recovering(self.finetuning, self.finetuning_steps, self.finetuning_rate)
 
+    def rebuilt(self, model: nn.Module) -> nn.Module:
+        """As it is."""
+        return model
+
     def structure(self, model: nn.Module) -> Structure:
         """Heads, feed-forward neurons and, if they are to be pruned, hidden dimensions."""
         return discover(model, hidden=self.hidden)

@@ -23,17 +23,19 @@ class Lagrangian(nn.Module):
 
     Args:
         stiffness: where the quadratic multiplier starts.
+        beta: weight of the quadratic term (a constant of FLOP's code).
     """
 
-    def __init__(self, stiffness: float = 0.0) -> None:
+    def __init__(self, stiffness: float = 0.0, beta: float = 1.0) -> None:
         super().__init__()
+        self.beta = beta
         self.linear = nn.Parameter(torch.zeros(()))
         self.quadratic = nn.Parameter(torch.tensor(float(stiffness)))
 
     def forward(self, value: Float[Tensor, ""], target: float) -> Float[Tensor, ""]:
-        """``lambda_1 (value - target) + lambda_2 (value - target)^2``."""
+        """``lambda_1 (value - target) + beta lambda_2 (value - target)^2``."""
         gap = value - target
-        return self.linear * gap + self.quadratic * gap.square()
+        return self.linear * gap + self.beta * self.quadratic * gap.square()
 
 
 def warmed(step: int, steps: int, target: float, start: float = 0.0) -> float:

@@ -27,12 +27,15 @@ from torch.func import functional_call
 from secateurs.kept_norm import keep, release
 from secateurs.mask import Mask
 from secateurs.numerics.hard_concrete import HardConcrete
-from secateurs.structure import Stream, Structure
+from secateurs.structure import Group, Kind, Stream, Structure
 
 __all__ = ["Gated", "Gates", "Opening", "fold"]
 
 REACH = 4.605170185988092
 """``ln 100``: ``log_alpha`` stays within plus and minus this, so that no gate gets out of reach of the gradient."""
+
+SLIM = 0.8
+"""Where at most this part of the components of a pair is open, the others are left out of its products."""
 
 SPREAD = 0.01
 """Standard deviation of ``log_alpha`` at the start: no two units alike."""
@@ -68,6 +71,8 @@ class Gates(nn.Module):
         start: ``log_alpha`` of all of them at the start.
         reach: how far from 0 they may go.
         seed: of the spread at the start.
+        distribution: of every gate; CoFi's if ``None``.
+        rather: of those that are rather open than shut as many stay as meet a budget; else of those expected to be open.
     """
 
     def __init__(
@@ -79,11 +84,14 @@ class Gates(nn.Module):
         start: float = REACH,
         reach: float = REACH,
         seed: int = 0,
+        distribution: HardConcrete | None = None,
+        rather: bool = True,
     ) -> None:
         super().__init__()
+        self.rather = rather
         self.names = tuple(group.name for group in structure)
         self.sizes = [group.size for group in structure]
-        self.distribution, self.reach = HardConcrete(), reach
+        self.distribution, self.reach = distribution or HardConcrete(), reach
         generator = torch.Generator().manual_seed(seed)
         self.stream = structure.stream
         parts = [sum(self.sizes), len(self.sizes), self.stream.size if self.stream else 0]
@@ -180,8 +188,14 @@ class Gates(nn.Module):
         )
 
 
-def fold(model: nn.Module, structure: Structure, opening: Opening) -> dict[str, Tensor]:
+def fold(model: nn.Module, structure: Structure, opening: Opening, *, slim: bool = False) -> dict[str, Tensor]:
     """The weights into which the gates have been multiplied; differentiable in both.
+
+    Args:
+        model: of the structure.
+        structure: its groups have gates.
+        opening: how far they are open.
+        slim: leave closed components out of pairs of factors, where they are many: the same sums over fewer terms.
 
     Returns:
         Parameter name -> value, for the output and down projections and their biases, and for all that is written to
@@ -192,6 +206,9 @@ def fold(model: nn.Module, structure: Structure, opening: Opening) -> dict[str, 
         cut = group.reader_cut
         weight = model.get_parameter(cut.parameter)
         fine = opening.fine[group.name].repeat_interleave(cut.width) * opening.coarse[group.name]
+        if group.kind is Kind.RANK:
+            folded |= _fold_pair(model, group, fine, slim=slim)
+            continue  # the bias is no part of any component
         folded[cut.parameter] = weight * (fine if cut.dim == 1 else fine[:, None]).to(weight.dtype)
         bias = getattr(model.get_submodule(group.reader), "bias", None)
         if bias is not None:
@@ -200,6 +217,21 @@ def fold(model: nn.Module, structure: Structure, opening: Opening) -> dict[str, 
     if stream and not _all_open(opening.stream[stream.name]):
         _fold_stream(model, stream, opening.stream[stream.name], folded)
     return folded
+
+
+def _fold_pair(model: nn.Module, group: Group, fine: Float[Tensor, " ranks"], *, slim: bool) -> dict[str, Tensor]:
+    """Gates of components go into the reader, the second factor; the others are only sliced."""
+    stays = fine.detach().nonzero().flatten()
+    parameters = {cut: model.get_parameter(cut.parameter) for cut in group.cuts}
+    if slim and len(stays) <= SLIM * len(fine):
+        if not len(stays):
+            stays = torch.zeros(1, dtype=torch.long, device=fine.device)  # one that is closed: products need a term
+        parameters = {cut: parameter.index_select(cut.dim, stays) for cut, parameter in parameters.items()}
+        fine = fine[stays]
+    reader = group.reader_cut
+    weight = parameters[reader]
+    parameters[reader] = weight * (fine if reader.dim == 1 else fine[:, None]).to(weight.dtype)
+    return {cut.parameter: value for cut, value in parameters.items()}
 
 
 def _fold_stream(model: nn.Module, stream: Stream, hidden: Float[Tensor, " hidden"], folded: dict[str, Tensor]) -> None:
@@ -250,7 +282,7 @@ class Gated(nn.Module):
     def opened(self, opening: Opening, **inputs: Any) -> Any:
         """The model's outputs with its gates open so far."""
         self._norms(opening)
-        return functional_call(self.model, fold(self.model, self.structure, opening), (), inputs)
+        return functional_call(self.model, fold(self.model, self.structure, opening, slim=True), (), inputs)
 
     @torch.no_grad()
     def folded(self, opening: Opening) -> nn.Module:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -56,6 +57,7 @@ def measure_table(
     structure: Structure,
     environment: Environment,
     *,
+    dense: Any | None = None,
     seed: int = 0,
     batch: Mapping[str, Any] | None = None,
     seconds: float = 20.0,
@@ -73,6 +75,7 @@ def measure_table(
         model: a transformers model, dense or already pruned.
         structure: what can be removed from it.
         environment: where and how it runs.
+        dense: what speed-ups refer to, if that is another model: one of matrices where this one has pairs of factors.
         seed: of the random tokens and of the order of timing.
         batch: inputs to use in place of random tokens, on the environment's device.
         seconds: wall time after which no further round of timings begins.
@@ -97,19 +100,24 @@ def measure_table(
 
     curves, groups = plan_curves(placed, structure, points or {}, step, probe)
     runs, behind = _candidates(placed, structure, environment, inputs, curves)
+    if dense is not None:
+        original = runtime(environment.runtime)(
+            twin(dense, environment.device, DTYPES[environment.dtype]).eval(), environment
+        )
+        runs["dense"] = lambda: original(inputs)
     samples = interleave(
         runs,
         environment,
         seed=seed,
         seconds=seconds,
         rounds=rounds,
-        repeats={name: REPEATS for name in runs if name != "dense"},
+        repeats={name: REPEATS for name in runs if name not in ("dense", "whole")},
         behind=behind,
         timer=read,
         track=track,
         label="latency",
     )
-    whole = ("dense", *(f"{name} {curve.units[-1]}" for name, curve in curves.items()))
+    whole = ("whole", *(f"{name} {curve.units[-1]}" for name, curve in curves.items()))
     noise = max(samples.noise(name) for name in whole)
     warn_if_noisy(noise, environment)
     return _assemble(samples, curves, groups, structure, environment, noise)
@@ -122,14 +130,13 @@ def _candidates(
     batch: Mapping[str, Any],
     curves: Mapping[str, CurvePlan],
 ) -> tuple[dict[str, Run], dict[str, Run]]:
-    """What is timed: ``dense``, ``emptied``, ``LAYER`` (emptied) and ``CURVE UNITS``; and the whole layer that runs
+    """What is timed: ``whole``, ``emptied``, ``LAYER`` (emptied) and ``CURVE UNITS``; and the whole layer that runs
     before each reading of a part of one."""
     prepare = runtime(environment.runtime)
     captured = _capture(model, batch, {curve.group.layer for curve in curves.values()})
 
-    def whole(mask: Mask | None) -> Run:
-        copy = twin(model)
-        run = prepare(copy if mask is None else shrink(copy, structure, mask), environment)
+    def whole(mask: Mask) -> Run:
+        run = prepare(shrink(twin(model), structure, mask), environment)
         return lambda: run(batch)
 
     def one(layer: str, name: str | None, kept: int | None) -> Run:
@@ -140,7 +147,7 @@ def _candidates(
         return lambda: run(captured[layer])
 
     nothing = {group.name: torch.zeros(group.size, dtype=torch.bool) for group in structure}
-    runs = {"dense": whole(None), "emptied": whole(Mask(nothing))}
+    runs = {"whole": whole(Mask.full(structure)), "emptied": whole(Mask(nothing))}
     behind: dict[str, Run] = {}
     for name, curve in curves.items():
         layer = curve.group.layer
@@ -181,8 +188,9 @@ def _assemble(
     noise: float,
 ) -> LatencyTable:
     """Medians -> differences -> monotone curves -> scaled so that both anchors hold."""
-    dense, emptied = samples.median("dense"), samples.median("emptied")
-    floor = 1e-3 * dense / len(structure)
+    whole, emptied = samples.median("whole"), samples.median("emptied")
+    dense = samples.median("dense") if "dense" in samples.ms else whole
+    floor = 1e-3 * whole / len(structure)
     fitted: dict[str, LatencyCurve] = {}
     for name, curve in curves.items():
         base = samples.median(curve.group.layer)
@@ -198,32 +206,28 @@ def _assemble(
             [samples.spread(key) for key in keys],
             multiple=multiple,
             floor=floor,
+            pair=curve.pair,
         )
     raw = sum(float(fitted[groups[group.name]](group.size)) for group in structure)
     overhead = emptied
-    if dense - emptied < NOISY * dense:
-        overhead = (1 - NOISY) * dense
+    if whole - emptied < NOISY * whole:
+        overhead = (1 - NOISY) * whole
         logger.warning(
             "the dense model (%.3f ms) is hardly slower than with everything removed (%.3f ms) on %s: no speed-up can "
             "be had from cutting it there, or the timings are noise; the table assumes that %.0f %% can be removed",
-            dense,
+            whole,
             emptied,
             environment,
             100 * NOISY,
         )
-    scale = (dense - overhead) / raw
+    scale = (whole - overhead) / raw
     if abs(scale - 1) > 2 * NOISY:
         logger.warning(
             "the layers on their own take %.3f ms but %.3f ms of the whole model on %s; the curves are scaled by %.2f",
             raw,
-            dense - overhead,
+            whole - overhead,
             environment,
             scale,
         )
-    scaled = {
-        name: LatencyCurve(
-            curve.units, tuple(scale * ms for ms in curve.ms), curve.raw_ms, curve.spread, curve.multiple
-        )
-        for name, curve in fitted.items()
-    }
+    scaled = {name: replace(curve, ms=tuple(scale * ms for ms in curve.ms)) for name, curve in fitted.items()}
     return LatencyTable(environment, dense, overhead, scaled, dict(groups), machine(), noise)

@@ -6,6 +6,7 @@ up a killed run are the Trainer's.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -13,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from secateurs.errors import CheckpointError, RecipeError, SecateursError
 from secateurs.objective import OWN_RATE, Objective
 
-__all__ = ["Training", "train"]
+__all__ = ["Training", "noam", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +36,11 @@ class Training:
     Args:
         epochs: passes over the training split.
         steps: so many steps of the optimiser in place of the epochs; 0 = epochs count.
-        learning_rate: peak of AdamW, linear to 0.
+        learning_rate: peak of AdamW.
         batch_size: sequences a step.
         warmup: fraction of the steps.
+        schedule: of the learning rate after the warm-up: ``linear`` to 0, or ``noam``: with the root of the step.
+        clip: norm that the clipped gradients are scaled down to.
         bf16: train in bf16 autocast.
         checkpoint_steps: steps between checkpoints a killed run can be taken up from; 0 = none.
     """
@@ -47,6 +50,8 @@ class Training:
     learning_rate: float = 5e-5
     batch_size: int = 32
     warmup: float = 0.05
+    schedule: Literal["linear", "noam"] = "linear"
+    clip: float = 1.0
     bf16: bool = False
     checkpoint_steps: int = 500
 
@@ -97,6 +102,7 @@ def train(
         weight_decay=0.0,
         lr_scheduler_type="linear",
         bf16=how.bf16,
+        max_grad_norm=how.clip,
         seed=seed,
         data_seed=seed,
         logging_strategy="no",
@@ -119,6 +125,7 @@ def train(
             train_dataset=data,
             data_collator=collate,
             callbacks=[_AfterStep(objective, track)],
+            schedule=how.schedule,
         )
         trainer.remove_callback(PrinterCallback)  # a library does not print
         result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
@@ -148,9 +155,9 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
 class _Minimiser(Trainer):
     """``Trainer`` with an objective in place of the model's own loss; the loop is not ours."""
 
-    def __init__(self, objective: Objective, **options: Any) -> None:
+    def __init__(self, objective: Objective, schedule: str, **options: Any) -> None:
         super().__init__(**options)
-        self.objective = objective
+        self.objective, self.schedule = objective, schedule
         # Without this Trainer rescales the loss by tokens, which only fits losses summed by the model itself.
         self.model_accepts_loss_kwargs = False
 
@@ -168,6 +175,9 @@ class _Minimiser(Trainer):
     ) -> torch.optim.lr_scheduler.LRScheduler:
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         if isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+            if self.schedule == "noam":
+                warmup = self.args.get_warmup_steps(num_training_steps)
+                scheduler.lr_lambdas = [functools.partial(noam, warmup=warmup)] * len(scheduler.lr_lambdas)
             scheduler.lr_lambdas = [
                 _unchanged if group.get(OWN_RATE) else schedule
                 for group, schedule in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True)
@@ -224,6 +234,16 @@ class _AfterStep(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         for _ in self.ticks:
             pass
+
+
+def noam(step: int, warmup: int) -> float:
+    """``min(k^-1/2, k w^-3/2)``, with a peak of 1 after ``w`` steps (Vaswani et al. 2017).
+
+    >>> [round(noam(step, 4), 3) for step in (0, 1, 3, 15)]
+    [0.25, 0.5, 1.0, 0.5]
+    """
+    warmup, step = max(1, warmup), step + 1
+    return min((warmup / step) ** 0.5, step / warmup)
 
 
 def _unchanged(step: int) -> float:

@@ -1,0 +1,156 @@
+"""A pruner whose ranks are learned: the loop of ``_learned``, with FLOP's gates, constants and losses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from secateurs.errors import RecipeError
+from secateurs.factorize import matrices, refit
+from secateurs.job import Job
+from secateurs.mask import Mask
+from secateurs.methods._distillation import Distillation, Taught
+from secateurs.methods._learned import LearnedPruner
+from secateurs.methods._learned_masks import LearnedMasks
+from secateurs.methods._mask_learning import MaskLearner, MaskLearning, Pace, Removal
+from secateurs.numerics.hard_concrete import HardConcrete
+from secateurs.stages.calibrate import calibrate
+from secateurs.stages.gates import Gated, Gates
+from secateurs.stages.train import Training
+from secateurs.structure import Cut, Group, Kind, Structure
+from secateurs.target import Budget
+
+if TYPE_CHECKING:
+    from secateurs.methods.flop import FLOP
+
+__all__ = ["Labels", "RankPruner", "input_moments"]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a student is taught by the labels: the task's own loss. There is no teacher, and no lesson.
+
+    Args:
+        task: whose ``loss`` is taken.
+    """
+
+    task: Any
+
+    def lesson(self, inputs: dict[str, Tensor]) -> None:
+        """None."""
+
+    def loss(self, outputs: Any, lesson: None, inputs: dict[str, Tensor], *_: Any) -> Float[Tensor, ""]:
+        """Of one batch."""
+        return self.task.loss(outputs, inputs)
+
+
+class RankPruner(LearnedPruner):
+    """Learns the gates of components for each target, from the same factors.
+
+    Args:
+        how: the hyper-parameters.
+        job: its model has pairs of factors, its teacher is the dense model.
+    """
+
+    def __init__(self, how: FLOP, job: Job) -> None:
+        assert job.collate is not None and job.teacher is not None
+        if how.teach == "labels" and not job.task.has_loss:
+            raise RecipeError(
+                f"flop: {job.task.name.replace('_', '-')} has no loss of its own; use teach=outputs, which needs no labels"
+            )
+        self.how: Any = how
+        self.job, self.dense = job, job.teacher
+        self.layers, self.stream = [], None
+        if how.init == "aware":
+            refit(job.model, input_moments(job, how.matrices))
+        self.start = {name: value.clone() for name, value in job.model.state_dict().items()}
+        if how.freeze_embeddings:
+            for module in job.model.modules():
+                if isinstance(module, nn.Embedding):
+                    module.requires_grad_(False)
+
+    def recovery(self, teacher: nn.Module, mask: Mask, folder: str) -> Taught:
+        """The same loss without gates."""
+        return Taught("recovery", self._teaching(), None, [])
+
+    def _learn(self, budget: Budget) -> None:
+        """See ``LearnedPruner``."""
+        how, job, place = self.how, self.job, self.job.folder / budget.folder
+        steps, pace = self._schedule()
+        self._reset(self.start)
+        if how.prepruning:
+            objective = Taught("prepruning", self._teaching(), None, [])
+            self._train(objective, self._training(how.prepruning, 0), place / "prepruning")
+        gates = self._new_gates()
+        learner = MaskLearner(
+            Gated(job.model, job.structure, gates, seed=job.seed),
+            Removal(budget, job.structure.sizes),
+            None,
+            [],
+            stiffness=how.stiffness,
+            beta=how.beta,
+        )
+        masks = LearnedMasks(self._learned(budget.folder), learner, budget, job, self.dense)
+        objective = MaskLearning(learner, self._teaching(), pace, masks.examine, how.looks)
+        self._train(objective, self._training(0.0, steps), place / "pruning")
+        masks.finish()
+
+    def _schedule(self) -> tuple[int, Pace]:
+        """Steps, and the pace as it was given: too few steps end with masks that are moved to the target."""
+        how, job = self.how, self.job
+        assert job.train is not None
+        steps = how.steps or math.ceil(how.epochs * len(job.train) / job.train_batch_size)
+        ramp = round(steps * how.ramp / how.epochs)
+        return steps, Pace(ramp, how.gate_rate, how.multiplier_rate, how.ascent, scheduled=how.schedule == "noam")
+
+    def _training(self, epochs: float, steps: int) -> Training:
+        how = self.how
+        return Training(
+            epochs, steps, how.rate, self.job.train_batch_size, how.warmup, schedule=how.schedule, clip=how.clip
+        )
+
+    def _teaching(self) -> Any:
+        how = self.how
+        if how.teach == "labels":
+            return Labels(self.job.task)
+        return Distillation(self.dense, self.job.task, how.temperature, 1.0, 0.0)
+
+    def _new_gates(self) -> Gates:
+        """One a component, with ``beta = 1``, and nowhere held back."""
+        return Gates(
+            self.job.structure,
+            coarse=False,
+            hidden=False,
+            start=math.log((1 - self.how.drop) / self.how.drop),
+            reach=math.inf,
+            distribution=HardConcrete(beta=1.0),
+            rather=self.how.keep == "open",
+            seed=self.job.seed,
+        ).to(self.job.device)
+
+    def _blank_gates(self, learned: dict[str, Tensor]) -> Gates:
+        return self._new_gates()
+
+
+def input_moments(job: Job, which: str) -> dict[str, Float[Tensor, "inputs inputs"]]:
+    """Path of every pair -> mean second moments of what it reads on the calibration texts; equal inputs are watched once."""
+    places: dict[tuple[str, bool], list[str]] = {}
+    for path, group in matrices(job.model, which).items():
+        if f"{path}.first" in dict(job.model.named_modules()):
+            places.setdefault((group.name, group.reader == f"{path}.first"), []).append(path)
+    watched = Structure(tuple(_inputs(job.model, path) for path, *_ in places.values()))
+    moments = calibrate(job.model, watched, job.batches, device=job.device, seed=job.seed, track=job.track)
+    return {path: moments[paths[0]].gram for paths in places.values() for path in paths}
+
+
+def _inputs(model: nn.Module, path: str) -> Group:
+    """What a pair reads, as if its inputs were units."""
+    weight = model.get_parameter(f"{path}.first.weight")
+    cuts = (Cut(f"{path}.first.weight", 1),)
+    return Group(
+        path, Kind.INTERMEDIATE, weight.shape[1], cuts, reader=f"{path}.first", block=path, layer="", stream=""
+    )

@@ -1,0 +1,234 @@
+"""Pairs of factors in every family: exact at full rank, shrunk to any ranks, and cut again afterwards."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from secateurs.cost import ParameterCost
+from secateurs.errors import RecipeError, UnsupportedModelError
+from secateurs.factorize import factorize, matrices, rank_groups
+from secateurs.families import discover, model_types
+from secateurs.mask import Mask
+from secateurs.modeling_pruned import is_factored
+from secateurs.numerics.low_rank import break_even
+from secateurs.shrink import edits_of, shrink, zero_masked
+from secateurs.structure import Kind, Structure
+from tiny_models import batch, tiny_model, without_layer
+
+TYPES = model_types()
+TOLERANCE = 1e-12
+
+
+def factored(model: Any, which: str = "all") -> Structure:
+    factorize(model, matrices(model, which))
+    return rank_groups(model, which)
+
+
+def outputs(model: Any) -> list[Tensor]:
+    with torch.no_grad():
+        found = model(**batch(padding="right"), output_hidden_states=True)
+    return [*found.hidden_states, found.logits]
+
+
+def difference(one: list[Tensor], other: list[Tensor]) -> float:
+    return max((a - b).abs().max().item() for a, b in zip(one, other, strict=True))
+
+
+def even(model: Any, path: str) -> int:
+    pair: Any = model.get_submodule(path)
+    return break_even(pair.in_features, pair.out_features)
+
+
+def mixed(model: Any, structure: Structure, start: int = 0) -> Mask:
+    """Ranks of every sort in turn: none, a few, exactly break-even, one more than that, nearly all, all."""
+    kept = {}
+    for index, group in enumerate(structure):
+        line = even(model, group.product)
+        count = (0, 3, line, line + 1, group.size - 1, group.size)[(index + start) % 6]
+        order = torch.randperm(group.size, generator=torch.Generator().manual_seed(index))
+        kept[group.name] = order[: min(count, group.size)]
+    return Mask.from_units(structure, kept)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_pair_of_full_rank_is_the_matrix(model_type: str) -> None:
+    model = tiny_model(model_type)
+    wanted, dense = outputs(model), copy.deepcopy(model)
+    structure = factored(model)
+    assert difference(outputs(model), wanted) < TOLERANCE
+    assert len(structure) == len(matrices(dense)) >= 12
+    size = sum(parameter.numel() for parameter in dense.parameters())
+    assert sum(parameter.numel() for parameter in model.parameters()) > 1.2 * size, "larger, until ranks go"
+    cost = ParameterCost.of(model, structure)
+    assert cost(structure.sizes) == size
+    shrink(model, structure, Mask.full(structure))
+    assert [(name, p.shape) for name, p in sorted(model.named_parameters())] == [
+        (name, p.shape) for name, p in sorted(dense.named_parameters())
+    ], "all of them are multiplied back"
+    assert difference(outputs(model), wanted) < TOLERANCE
+
+
+@pytest.mark.parametrize("start", range(6))
+@pytest.mark.parametrize("model_type", TYPES)
+def test_shrinking_ranks_changes_nothing(model_type: str, start: int) -> None:
+    model = tiny_model(model_type)
+    structure = factored(model)
+    cost, mask, whole = ParameterCost.of(model, structure), mixed(model, structure, start), outputs(model)
+    zero_masked(model, structure, mask)
+    masked = outputs(model)
+    shrink(model, structure, mask)
+    assert difference(masked, outputs(model)) < TOLERANCE
+    assert difference(whole, masked) > 1e-3
+    assert cost(mask.counts) == sum(parameter.numel() for parameter in model.parameters())
+    for group in structure:
+        kept = mask.counts[group.name]
+        module: Any = model.get_submodule(group.product)
+        assert is_factored(module) == (kept <= even_of(module))
+        if is_factored(module):
+            assert module.rank == kept
+
+
+def even_of(module: Any) -> int:
+    inputs, outputs_ = (module.nx, module.nf) if hasattr(module, "nf") else (module.in_features, module.out_features)
+    return break_even(inputs, outputs_)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_shrinking_twice_is_shrinking_once(model_type: str) -> None:
+    """The ranks that are left of a pair are found again."""
+    once, twice = tiny_model(model_type), tiny_model(model_type)
+    structure = factored(once)
+    factored(twice)
+    counts = {group.name: min(group.size, 9 - 3 * (index % 4)) for index, group in enumerate(structure)}  # 9, 6, 3, 0
+    first = Mask.from_units(structure, {name: torch.arange(count) for name, count in counts.items()})
+    rest = rank_groups(shrink(twice, structure, first))
+    assert rest.sizes == {name: count for name, count in counts.items() if count}
+    second = Mask({group.name: torch.arange(group.size) % 3 > 0 for group in rest})
+    both = {
+        name: torch.cat([second[name], torch.zeros(len(kept) - len(second[name])).bool()])
+        if name in second.kept
+        else kept
+        for name, kept in first.kept.items()
+    }
+    shrink(twice, rest, second)
+    shrink(once, structure, Mask(both))
+    assert edits_of(once) == edits_of(twice)
+    assert all(torch.equal(value, twice.state_dict()[name]) for name, value in once.state_dict().items())
+    assert difference(outputs(once), outputs(twice)) == 0.0
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_pruned_model_is_factorised(model_type: str) -> None:
+    """Uneven heads and neurons, an emptied attention and an emptied feed-forward block."""
+    model = tiny_model(model_type)
+    groups = discover(model)
+    kept = {group.name: torch.arange(group.size) % 3 != 1 for group in groups}
+    kept["layer.0.heads"][:] = False
+    kept["layer.1.intermediate"][:] = False
+    shrink(model, groups, Mask(kept))
+    wanted = outputs(model)
+    structure = factored(model)
+    assert not any(name.startswith("layer.0") and "att" in name for name in structure.sizes)
+    assert difference(outputs(model), wanted) < TOLERANCE
+    mask = mixed(model, structure, 1)
+    cost = ParameterCost.of(model, structure)
+    zero_masked(model, structure, mask)
+    masked = outputs(model)
+    shrink(model, structure, mask)
+    assert difference(masked, outputs(model)) < TOLERANCE
+    assert cost(mask.counts) == sum(parameter.numel() for parameter in model.parameters())
+    assert len(edits_of(model)["groups"]) == len(groups) + len(structure)
+
+
+@pytest.mark.parametrize("gone", ["nothing", "attention", "feed-forward"])
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_factorised_model_is_pruned(model_type: str, gone: str) -> None:
+    """Heads and neurons are rows of second factors and columns of first ones; whole blocks go too."""
+    model = tiny_model(model_type)
+    ranks = factored(model)
+    shrink(model, ranks, mixed(model, ranks, 3))
+    groups = discover(model)
+    assert groups.sizes == discover(tiny_model(model_type)).sizes
+    kind = {"attention": Kind.HEAD, "feed-forward": Kind.INTERMEDIATE}.get(gone)
+    kept = {group.name: (torch.arange(group.size) % 3 != 1) & (group.kind is not kind) for group in groups}
+    cost = ParameterCost.of(model, groups)
+    zero_masked(model, groups, Mask(kept))
+    masked = outputs(model)
+    shrink(model, groups, Mask(kept))
+    assert difference(masked, outputs(model)) < TOLERANCE
+    assert cost(Mask(kept).counts) == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_layer_that_is_gone_has_no_matrices(index: int) -> None:
+    found = matrices(without_layer("bert", index))
+    assert len(found) == 12 and not any(f"layer.{index}." in path for path in found)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2"])
+def test_some_matrices_only(model_type: str) -> None:
+    model = tiny_model(model_type)
+    attention, forward = matrices(model, "attention"), matrices(model, "feed-forward")
+    assert {*attention, *forward} == {*matrices(model)} and not {*attention} & {*forward}
+    name = next(iter(attention))
+    assert list(matrices(model, f" {name} ")) == [name]
+    assert set(matrices(model, "*.1.*")) == {path for path in matrices(model) if ".1." in path}
+    structure = factored(model, name)
+    assert [group.product for group in structure] == [name]
+    assert set(matrices(model)) == {*attention, *forward}, "pairs are matrices too"
+
+
+def test_what_cannot_be_factorised_is_named() -> None:
+    model = tiny_model("gpt2")
+    assert model.lm_head.weight is model.transformer.wte.weight
+    for path in ("lm_head", "transformer.wte"):
+        with pytest.raises(
+            RecipeError, match=rf"^{path} cannot be factorised: it is an embedding table, or tied to one"
+        ):
+            matrices(model, path)
+    with pytest.raises(RecipeError, match=r"no matrix is called 'encoder\.\*'; give all, attention"):
+        matrices(model, "encoder.*")
+    with pytest.raises(
+        RecipeError, match=r"a rank of 40 does not fit transformer\.h\.0\.attn\.c_attn, a matrix of 96 x 32"
+    ):
+        factorize(model, matrices(model), rank=40)
+    with pytest.raises(UnsupportedModelError, match="no matrix of this GPT2LMHeadModel is a pair"):
+        rank_groups(model)
+    structure = discover(model)
+    nothing = {group.name: torch.zeros(group.size).bool() for group in structure}
+    with pytest.raises(UnsupportedModelError, match="nothing is left to prune"):
+        matrices(shrink(model, structure, Mask(nothing)))
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2"])
+def test_factors_from_scratch_have_as_many_entries(model_type: str) -> None:
+    model, dense = tiny_model(model_type), tiny_model(model_type)
+    paths = list(matrices(model))
+    factorize(model, paths, init="scratch", seed=1)
+    for path in paths:
+        pair: Any = model.get_submodule(path)
+        assert pair.rank == even_of(pair)
+        assert torch.equal(pair.bias, dense.get_submodule(path).bias)
+    cost = ParameterCost.of(model, rank_groups(model), dense)
+    lost = 1 - sum(p.numel() for p in model.parameters()) / sum(p.numel() for p in dense.parameters())
+    assert 0 <= lost < 0.05
+    assert cost.sparsity(cost.sizes) == pytest.approx(1 - cost.prunable(cost.sizes) / cost.dense)
+    assert cost.fixed + cost.dense == sum(p.numel() for p in dense.parameters())
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_gradients_reach_both_factors(model_type: str) -> None:
+    model = tiny_model(model_type)
+    structure = factored(model)
+    mask = mixed(model, structure, 1)
+    shrink(model, structure, mask).train()
+    model(**batch()).logits.square().mean().backward()
+    for group in structure:
+        pair: Any = model.get_submodule(group.product)
+        if is_factored(pair) and pair.rank:
+            assert pair.first.weight.grad is not None and torch.isfinite(pair.first.weight.grad).all()
