@@ -10,6 +10,7 @@ Which matrices there are is read off the family's structure: what feeds and what
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,11 +20,13 @@ from torch import Tensor, nn
 
 from secateurs.errors import RecipeError, UnsupportedModelError
 from secateurs.families import discover
+from secateurs.mask import Mask
 from secateurs.modeling_pruned import base_of, factor, is_factored, sync_sizes
 from secateurs.numerics.low_rank import break_even, factors
 from secateurs.structure import Cut, Group, Kind, Structure
 
 __all__ = [
+    "alternatives",
     "factorize",
     "is_larger",
     "matrices",
@@ -32,6 +35,7 @@ __all__ = [
     "rank_groups",
     "record_pairs",
     "refit",
+    "split",
     "still_there",
 ]
 
@@ -146,28 +150,66 @@ def rank_groups(model: nn.Module, which: str = "all") -> Structure:
     for path, group in matrices(model, which).items():
         pair: Any = model.get_submodule(path)
         if is_factored(pair) and pair.rank:
-            place = group.name.rpartition(".")[0]
-            groups.append(
-                Group(
-                    f"{place}.{path.removeprefix(group.layer + '.')}.rank",
-                    Kind.RANK,
-                    pair.rank,
-                    cuts=(Cut(f"{path}.first.weight", 0), Cut(f"{path}.second.weight", 1)),
-                    reader=f"{path}.second",
-                    block=path,
-                    layer=group.layer,
-                    stream=group.stream,
-                    product=path,
-                )
-            )
+            groups.append(_ranks(path, group, pair.rank))
     if not groups:
         raise UnsupportedModelError(f"no matrix of this {type(model).__name__} is a pair of factors of a rank above 0")
     return Structure(tuple(groups))
 
 
+def alternatives(model: nn.Module, which: str = "all") -> Structure:
+    """The groups of ``discover``, and the ranks of every matrix that they cut while it is still whole.
+
+    ``split`` makes pairs of those of which not all ranks are kept; the others are not touched.
+    """
+    structure = discover(model)
+    groups = list(structure)
+    for path, group in matrices(model, which).items():
+        module: Any = model.get_submodule(path)
+        if not is_factored(module):
+            groups.append(
+                replace(
+                    _ranks(path, group, min(module.weight.shape)),
+                    instead_of=group.name,
+                )
+            )
+    return Structure(tuple(groups), structure.stream)
+
+
+def split(model: nn.Module, structure: Structure, mask: Mask) -> None:
+    """Make pairs, in place, of the whole matrices of which a mask keeps some ranks only: the strongest come first.
+
+    A matrix that already is a product of so many components becomes exactly these.
+
+    Raises:
+        RecipeError: the group that cuts the matrix otherwise has lost units too.
+    """
+    for group in structure.alternatives:
+        if mask[group.name].all() or is_factored(model.get_submodule(group.product)):
+            continue
+        if not mask[group.instead_of].all():
+            raise RecipeError(f"the mask cuts both {group.instead_of} and {group.name}; one of the two must stay whole")
+        factorize(model, [group.product])
+
+
 def is_larger(pair: Any) -> bool:
     """Have the two factors more entries than their product?"""
     return pair.rank > break_even(pair.in_features, pair.out_features)
+
+
+def _ranks(path: str, group: Group, size: int) -> Group:
+    """The components of one matrix that a group cuts otherwise."""
+    place = group.name.rpartition(".")[0]
+    return Group(
+        f"{place}.{path.removeprefix(group.layer + '.')}.rank",
+        Kind.RANK,
+        size,
+        cuts=(Cut(f"{path}.first.weight", 0), Cut(f"{path}.second.weight", 1)),
+        reader=f"{path}.second",
+        block=path,
+        layer=group.layer,
+        stream=group.stream,
+        product=path,
+    )
 
 
 def multiply_back(model: nn.Module, path: str) -> nn.Module:

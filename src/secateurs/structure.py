@@ -71,6 +71,8 @@ class Group:
         attributes: module fields to keep true, ``dotted.field -> value per unit kept``.
         product: path of the module that a pair of factors stands for (ranks): above break-even it becomes one matrix
             again. Empty where the two cannot be multiplied.
+        instead_of: name of another group (ranks): the matrix is still whole, and may be split only while that group, which
+            cuts it otherwise, keeps all its units. Empty for a pair that is there.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Group:
     norms: tuple[str, ...] = ()
     attributes: Mapping[str, int] = field(default_factory=dict[str, int])
     product: str = ""
+    instead_of: str = ""
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -213,6 +216,15 @@ class Structure:
         for group in self.groups:
             found.setdefault(group.layer, []).append(group)
         return {path: tuple(groups) for path, groups in found.items()}
+
+    @cached_property
+    def alternatives(self) -> tuple[Group, ...]:
+        """Groups of ranks whose matrices are still whole, and are cut by other groups."""
+        return tuple(group for group in self.groups if group.instead_of)
+
+    def without_alternatives(self) -> Structure:
+        """The groups whose units are there."""
+        return Structure(tuple(group for group in self.groups if not group.instead_of), self.stream)
 
     def within(self, layer: str) -> Structure:
         """The groups of one layer, with paths relative to that layer: the structure of the layer as a model.
