@@ -43,6 +43,10 @@ def prune(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A recipe in YAML; options win over it.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Hyper-parameter of the method, name=value.")] = None,
+    allow: Annotated[
+        str | None,
+        typer.Option(help="For ziplm: units (default), or rank: matrices may be split into small pairs instead."),
+    ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column with the text, words or question.")] = None,
     text_pair_column: Annotated[str | None, typer.Option(help="Column with the second text or context.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column with the label, score, tags or answers.")] = None,
@@ -93,7 +97,7 @@ def prune(
         "seed": seed,
         "trust_remote_code": trust_remote_code or None,
         "columns": _named({"text": text_column, "text_pair": text_pair_column, "label": label_column}) or None,
-        "hyperparameters": _assignments(set_ or []) or None,
+        "hyperparameters": _assignments(set_ or []) | _named({"allow": allow}) or None,
     }
     recipe = _recipe(_named(given), config, out if resume else None)
     if dry_run:

@@ -21,7 +21,7 @@ from secateurs.errors import CheckpointError
 from secateurs.latency_curve import Count, LatencyCurve
 from secateurs.structure import Structure
 
-__all__ = ["LatencyCurve", "LatencyTable", "ParameterCost"]
+__all__ = ["LatencyCurve", "LatencyTable", "ParameterCost", "matrix_shape"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class ParameterCost:
         stream: name of the stream, if its dimensions are units too.
         products: ranks -> their pair of factors, which is one matrix where that has fewer entries.
         whole: prunable parameters of the dense model, where it is built otherwise (of one matrix in place of a pair).
+        alternatives: ranks of a matrix that is still whole -> its ``(outputs, inputs)``. Split, it has ``rank (outputs +
+            inputs)`` entries, where that is less.
     """
 
     fixed: int
@@ -48,6 +50,7 @@ class ParameterCost:
     stream: str | None = None
     products: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     whole: int | None = None
+    alternatives: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
     @classmethod
     def of(cls, model: nn.Module, structure: Structure, dense: nn.Module | None = None) -> ParameterCost:
@@ -59,16 +62,18 @@ class ParameterCost:
             dense: what sparsities refer to, if that is another model.
         """
         cuts: dict[str, list[tuple[int, str, int]]] = {}
-        for owner in (*structure, *([structure.stream] if structure.stream else [])):
+        for owner in (*structure.without_alternatives(), *([structure.stream] if structure.stream else [])):
             for cut in owner.cuts:
                 cuts.setdefault(cut.parameter, []).append((cut.dim, owner.name, cut.width))
         named = dict(model.named_parameters())
         shapes = {name: tuple(named[name].shape) for name in cuts if name in named}
         fixed = sum(parameter.numel() for name, parameter in named.items() if name not in shapes)
-        products = {g.name: (f"{g.product}.first.weight", g.reader_cut.parameter) for g in structure if g.product}
+        pairs = [group for group in structure.without_alternatives() if group.product]
+        products = {group.name: (f"{group.product}.first.weight", group.reader_cut.parameter) for group in pairs}
+        alternatives = {group.name: matrix_shape(model, group.product) for group in structure.alternatives}
         whole = None if dense is None else sum(parameter.numel() for parameter in dense.parameters()) - fixed
         return cls(fixed, shapes, {name: tuple(cuts[name]) for name in shapes}, structure.sizes,
-            structure.stream.name if structure.stream else None, products, whole,
+            structure.stream.name if structure.stream else None, products, whole, alternatives,
         )  # fmt: skip
 
     largest_speedup: ClassVar[float] = 1.0
@@ -104,6 +109,8 @@ class ParameterCost:
             total = total + min(apart, pair[0][columns] * pair[1][rows])
         for extent in extents.values():
             total = total + math.prod(extent)
+        for name, (outputs, inputs) in self.alternatives.items():
+            total = total + min(0, counts.get(name, self.sizes[name]) * (outputs + inputs) - outputs * inputs)
         return total
 
     def _extent(self, name: str, counts: Mapping[str, Count]) -> list[Count]:
@@ -147,7 +154,14 @@ class ParameterCost:
         shapes = {name: self.shapes[name] for name in names}
         cuts = {name: self.cuts[name] for name in names}
         whole = None if self.whole is None else self.whole - rest
-        return ParameterCost(self.fixed + rest, shapes, cuts, self.sizes, products=self.products, whole=whole)
+        return replace(self, fixed=self.fixed + rest, shapes=shapes, cuts=cuts, stream=None, whole=whole)
+
+
+def matrix_shape(model: nn.Module, path: str) -> tuple[int, int]:
+    """Outputs and inputs of a linear module."""
+    module: Any = model.get_submodule(path)
+    rows, columns = module.weight.shape
+    return (columns, rows) if hasattr(module, "nf") else (rows, columns)
 
 
 @dataclass(frozen=True)
@@ -162,6 +176,8 @@ class LatencyTable:
         groups: group name -> curve name.
         machine: processor and versions.
         noise: relative spread seen on repeated timings of the dense model.
+        alternatives: groups of ranks whose matrix is in the curve of another group already: of theirs, only what a lower
+            rank saves counts.
     """
 
     environment: Environment
@@ -171,6 +187,7 @@ class LatencyTable:
     groups: Mapping[str, str]
     machine: Mapping[str, Any] = field(default_factory=dict)
     noise: float = 0.0
+    alternatives: tuple[str, ...] = ()
 
     @property
     def fixed(self) -> float:
@@ -195,6 +212,8 @@ class LatencyTable:
         for name, kept in counts.items():
             if name in self.groups:
                 total = total + self.curve(name)(kept)
+            if name in self.alternatives:
+                total = total - self.curve(name).ms[-1]
         return total
 
     def expected(self, present: Mapping[str, Count], counts: Mapping[str, Count]) -> Count:
@@ -243,6 +262,7 @@ class LatencyTable:
             "noise": self.noise,
             "groups": dict(self.groups),
             "curves": {name: curve.to_dict() for name, curve in self.curves.items()},
+            **({"alternatives": list(self.alternatives)} if self.alternatives else {}),
         }
 
     @classmethod
@@ -255,6 +275,7 @@ class LatencyTable:
             groups=dict(values["groups"]),
             machine=dict(values.get("machine", {})),
             noise=float(values.get("noise", 0.0)),
+            alternatives=tuple(values.get("alternatives", ())),
         )
 
     def save(self, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from secateurs.cost import LatencyCurve
+from secateurs.cost import LatencyCurve, matrix_shape
 from secateurs.errors import RecipeError
 from secateurs.numerics.low_rank import break_even
 from secateurs.structure import Cut, Group, Kind, Structure
@@ -153,8 +153,13 @@ def free_multiple(times: Mapping[int, float], tolerance: float = 0.03) -> int:
 def _geometry(model: Any, group: Group) -> Any:
     """Everything that makes two groups cost the same at the same kept count, whatever their present sizes."""
     if group.kind is Kind.RANK:  # wherever the matrix is
-        bias = getattr(model.get_submodule(group.reader), "bias", None) is not None
-        return group.kind, tuple((cut.dim, shape) for cut, shape in _without_units(model, group)), bias
+        bias = getattr(model.get_submodule(group.product or group.reader), "bias", None) is not None
+        return (
+            group.kind,
+            bool(group.instead_of),
+            tuple((cut.dim, shape) for cut, shape in _without_units(model, group)),
+            bias,
+        )
     start = len(group.layer) + 1
     cuts = [(cut.parameter[start:], cut.dim, cut.width, shape) for cut, shape in _without_units(model, group)]
     block = model.get_submodule(group.block)
@@ -174,6 +179,9 @@ def _geometry(model: Any, group: Group) -> Any:
 def _without_units(model: Any, group: Group) -> list[tuple[Cut, tuple[int, ...]]]:
     """Every cut, and the shape its parameter would have if none of the units were left."""
     found = []
+    if group.instead_of:  # there are no factors yet
+        rows, columns = matrix_shape(model, group.product)
+        return list(zip(group.cuts, ((0, columns), (rows, 0)), strict=True))
     for cut in group.cuts:
         shape = list(model.get_parameter(cut.parameter).shape)
         shape[cut.dim] -= sum(

@@ -157,7 +157,11 @@ def _quality(work: Work, model: Any) -> tuple[Metric | None, Divergence]:
 
 
 def _kept(structure: Structure, counts: Mapping[str, int]) -> dict[str, Kept]:
-    kept = {group.name: Kept(group.kind, group.size, counts[group.name]) for group in structure}
+    kept = {
+        group.name: Kept(group.kind, group.size, counts[group.name])
+        for group in structure
+        if not group.instead_of or counts[group.name] < group.size  # a matrix that stayed whole has no ranks
+    }
     if stream := structure.stream:
         kept[stream.name] = Kept(Kind.HIDDEN, stream.size, counts[stream.name])
     return kept

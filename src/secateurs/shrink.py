@@ -19,10 +19,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from secateurs.errors import RecipeError
-from secateurs.factorize import is_larger, multiply_back, pairs, record_pairs, still_there
+from secateurs.factorize import is_larger, multiply_back, pairs, record_pairs, split, still_there
 from secateurs.kept_norm import keep, narrow
 from secateurs.mask import Mask
-from secateurs.modeling_pruned import BLOCK, apply_edits, base_of, sync_sizes
+from secateurs.modeling_pruned import BLOCK, apply_edits, base_of, is_factored, sync_sizes
 from secateurs.stock import stock_class
 from secateurs.structure import Cut, Group, Kind, Stream, Structure
 
@@ -41,8 +41,11 @@ def zero_masked(model: nn.Module, structure: Structure, mask: Mask) -> None:
     Of the stream: zero the dropped dimensions of all that writes to it, and leave them out of its norms.
     """
     _check(structure, mask)
+    split(model, structure, mask)
     with torch.no_grad():
         for group in structure:
+            if mask[group.name].all():
+                continue
             cut = group.reader_cut
             weight = model.get_parameter(cut.parameter)
             dropped = _indices(cut, (~mask[group.name]).nonzero().flatten())
@@ -74,6 +77,7 @@ def shrink(model: Model, structure: Structure, mask: Mask) -> Model:
     """
     _check(structure, mask)
     edits: dict[str, Any] = {"shapes": {}, "attributes": {}, "emptied": [], "skipped": {}}
+    split(model, structure, mask)
     before = set(pairs(model))
     with torch.no_grad():
         for group in structure:
@@ -96,7 +100,8 @@ def shrink(model: Model, structure: Structure, mask: Mask) -> Model:
             optional = [path for path in edits["shapes"] if path.rpartition(".")[0] in stream.optional]
             edits |= {"heads": {}, "optional": {path: edits["shapes"].pop(path) for path in optional}}
         for group in structure:
-            if group.product and is_larger(model.get_submodule(group.product)):
+            pair = model.get_submodule(group.product) if group.product else None
+            if is_factored(pair) and is_larger(pair):
                 multiply_back(model, group.product)
     record_pairs(model, before, edits)
     edits["attributes"] |= _cache_slots(model, structure, mask)
@@ -114,6 +119,11 @@ def edits_of(model: nn.Module) -> dict[str, Any] | None:
 
 def _indices(cut: Cut, units: Int[Tensor, " units"]) -> Int[Tensor, " indices"]:
     return (cut.offset + units[:, None] * cut.width + torch.arange(cut.width)).flatten()
+
+
+def _there(structure: Structure, mask: Mask) -> list[Group]:
+    """The groups whose units are parameters now: a matrix that stays whole has no ranks."""
+    return [group for group in structure if not group.instead_of or not mask[group.name].all()]
 
 
 def _check(structure: Structure, mask: Mask) -> None:
@@ -243,7 +253,7 @@ def _record(model: Any, structure: Structure, mask: Mask, edits: dict[str, Any])
     elif "heads" in earlier:
         merged |= {"heads": earlier["heads"], "optional": earlier["optional"]}
     groups = dict(block["groups"])
-    for group in structure:
+    for group in _there(structure, mask):
         original = groups.get(group.name, {"size": group.size})["size"]
         groups[group.name] = {"kind": str(group.kind), "size": original, "kept": int(mask[group.name].sum())}
     if stream := structure.stream:

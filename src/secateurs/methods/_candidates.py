@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from secateurs.arithmetic import fast
 from secateurs.cost import LatencyTable, ParameterCost
 from secateurs.job import Job
 from secateurs.layers import layer_paths
-from secateurs.stages.levels import LevelDatabase, Projection
+from secateurs.stages.levels import Level, Projection
 from secateurs.stages.replay import Replay
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Group, Kind, Structure
@@ -57,12 +57,20 @@ def _grid(group: Group, ratio: float, multiple: int) -> tuple[int, ...]:
     return tuple(sorted(counts))
 
 
-class Stitched:
-    """The live model at some profile of a level database; only what differs is swapped."""
+class Levels(Protocol):
+    """What there is to choose from."""
 
-    def __init__(self, stitch: Stitch, database: LevelDatabase) -> None:
+    def level(self, name: str, number: int) -> Level:
+        """The level that stands on a menu under this number."""
+        ...
+
+
+class Stitched:
+    """The live model at some profile; only what differs is swapped."""
+
+    def __init__(self, stitch: Stitch, levels: Levels) -> None:
         self.stitch = stitch
-        self.database = database
+        self.levels = levels
         self.invalidate()
 
     def invalidate(self) -> None:
@@ -76,8 +84,8 @@ class Stitched:
             self.profile = self.stitch.structure.sizes
         for name, kept in profile.items():
             if self.profile[name] != kept:
-                level = self.database.level(name, kept)
-                self.stitch.install(name, level.units, level.weight, level.bias)
+                level = self.levels.level(name, kept)
+                self.stitch.install(name, level.units, level.weight, level.bias, level.feeders)
                 self.profile[name] = kept
 
 

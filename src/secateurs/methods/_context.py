@@ -14,14 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from secateurs.job import Job
 from secateurs.numerics.regression import Sums
 from secateurs.stages.head import first_reader
 from secateurs.stages.levels import Level, LevelDatabase, Projection
+from secateurs.stages.rank_levels import lowered
 from secateurs.stages.sequential import in_order
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Group, Structure
@@ -42,6 +45,7 @@ def in_context(
     towards: float,
     correct: float | None,
     padding: bool,
+    ranks: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Level]:
     """Fit a profile, group by group, each behind the groups before it at their new levels.
 
@@ -54,6 +58,7 @@ def in_context(
         towards: ridge that holds ``W*`` to the dense weights.
         correct: ridge that holds ``A`` to the identity, given plenty of tokens; ``None`` leaves the feeders as they are.
         padding: let PAD tokens count.
+        ranks: path of a matrix -> the rank it gets, in groups that keep all their units.
 
     Returns:
         Group name -> the level that is now installed.
@@ -63,6 +68,10 @@ def in_context(
 
     def solve(group: Group, sums: Sums) -> Level:
         dense = database.projections[group.name]
+        if group.reader in ranks:
+            fitted = sums.solve(dense.weight, dense.bias, towards)
+            weight, bias = lowered(*fitted, sums.moments, ranks[group.reader])
+            return Level(torch.arange(group.size), weight, bias, dict(feeders))
         part = LevelDatabase.build(
             Structure((group,)),
             {group.name: Projection(*sums.solve(dense.weight, dense.bias, towards))},
@@ -73,22 +82,33 @@ def in_context(
         return replace(part.level(group.name, profile[group.name]), feeders=dict(feeders))
 
     def undrift(paths: Sequence[str], sums: Sums) -> dict[str, Tensor]:
-        assert correct is not None
         feeders.clear()
         for path in paths:
             weight, bias = stitch.linear(path)
-            same = torch.eye(weight.shape[1], dtype=torch.float64, device=weight.device)
-            ridge = correct * (1 + SCARCE * len(same) / sums.moments.count)
-            guess, shift = sums.solve(same, None if bias is None else same.new_zeros(len(same)), ridge)
-            # An output embedding in float64 would not fit; the product loses nothing that its own type could hold.
-            exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
-            feeders[f"{path}.weight"] = stitch.oriented(path, exact @ guess.to(exact))
-            if bias is not None and shift is not None:
-                feeders[f"{path}.bias"] = (bias + exact @ shift.to(exact)).to(bias)
+            if correct is not None:
+                weight, bias = straightened(weight, bias, sums, correct)
+            if path in ranks:
+                weight, bias = lowered(weight, bias, sums.moments, ranks[path])
+            feeders[f"{path}.weight"] = stitch.oriented(path, weight)
+            if bias is not None:
+                feeders[f"{path}.bias"] = bias
         return feeders
 
     return in_order(
-        stitch, job.batches, solve, undrift if correct is not None else None,
-        head=first_reader(job.model, job.structure, job.batches[0], job.device),
+        stitch, job.batches, solve, undrift if correct is not None or ranks else None,
+        head=first_reader(job.model, job.structure, job.batches[0], job.device) if correct is not None else None,
         device=job.device, padding=padding, track=job.track,
     )  # fmt: skip
+
+
+def straightened(
+    weight: Float[Tensor, "rows columns"], bias: Float[Tensor, " rows"] | None, sums: Sums, correct: float
+) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"] | None]:
+    """``W (A y + a) + b`` as one map, with ``A y + a`` the best guess of the dense input."""
+    same = torch.eye(weight.shape[1], dtype=torch.float64, device=weight.device)
+    ridge = correct * (1 + SCARCE * len(same) / sums.moments.count)
+    guess, shift = sums.solve(same, None if bias is None else same.new_zeros(len(same)), ridge)
+    # An output embedding in float64 would not fit; the product loses nothing that its own type could hold.
+    exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    moved = None if bias is None or shift is None else (bias + exact @ shift.to(exact)).to(bias)
+    return exact @ guess.to(exact), moved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,12 +38,21 @@ class Searches:
     Args:
         how: the hyper-parameters.
         job: model, texts and task.
-        stitched: the live model over its level database.
+        stitched: the live model over its levels.
+        errors: group name -> relative layer error by kept count.
+        offer: makes more of the menus of kept counts, with the same cost.
     """
 
-    def __init__(self, how: ZipLM, job: Job, stitched: Stitched) -> None:
+    def __init__(
+        self,
+        how: ZipLM,
+        job: Job,
+        stitched: Stitched,
+        errors: Mapping[str, torch.Tensor],
+        offer: Callable[[dict[str, Menu], Any], dict[str, Menu]] = lambda menus, cost: menus,
+    ) -> None:
         self.how, self.job, self.stitched = how, job, stitched
-        self.errors = {group.name: stitched.database.errors(group.name) for group in job.structure}
+        self.errors, self.offer = errors, offer
         self.past = Pasts(job.folder / "searches.json")
         self._halves: tuple[Objective, Objective] | None = None
 
@@ -61,8 +70,8 @@ class Searches:
                 cost.largest_speedup,
             )
         past = self.past.exactly(limit)
+        offered = self.offer(menus(self.job.structure, cost, self.errors, self.how.ratio, self.how.snap), cost)
         if past is None:
-            offered = menus(self.job.structure, cost, self.errors, self.how.ratio, self.how.snap)
             past = self._solve(offered, limit, budget.limit) or self._search(offered, limit, budget.limit)
             self.past.add(past)
         return past.profile

@@ -9,7 +9,7 @@ layer error as prior, and the random coefficient search on the task loss. The de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -17,6 +17,7 @@ from torch import nn
 from secateurs.allocation import Profile
 from secateurs.artefact import write
 from secateurs.errors import RecipeError
+from secateurs.factorize import alternatives
 from secateurs.families import discover
 from secateurs.job import Job
 from secateurs.mask import Mask
@@ -24,6 +25,7 @@ from secateurs.methods._candidates import Stitched, projections
 from secateurs.methods._context import in_context
 from secateurs.methods._one_shot import OneShot, OneShotPruner
 from secateurs.methods._searches import Searches
+from secateurs.methods._splitting import MixedLevels
 from secateurs.stages.calibrate import calibrate
 from secateurs.stages.levels import LevelDatabase
 from secateurs.stages.stitch import Stitch
@@ -38,6 +40,8 @@ class ZipLM(OneShot):
     """One-shot structured pruning to a time budget.
 
     Args:
+        allow: what may be done to a sub-block: ``units``, heads or neurons go; ``rank``, or its matrices are split into
+            factors of low rank, whichever costs less quality for its time.
         inputs: ``dense`` fits every projection to what the dense model feeds it (the paper); ``sequential`` fits them
             again for the chosen profile, in order, to what the already pruned layers produce.
         damping: fraction of the mean diagonal added to each Hessian.
@@ -62,6 +66,7 @@ class ZipLM(OneShot):
 
     name: ClassVar[str] = "ziplm"
 
+    allow: Literal["units", "rank"] = "units"
     inputs: Literal["dense", "sequential"] = "sequential"
     damping: float = 1e-2
     refit_damping: float = 1e-1
@@ -90,8 +95,9 @@ class ZipLM(OneShot):
                 raise RecipeError(f"ziplm: {field} must be at least {least}, not {value}")
 
     def structure(self, model: nn.Module) -> Structure:
-        """Heads and feed-forward neurons; hidden size stays, so the teacher's layers match one to one."""
-        return discover(model)
+        """Heads and feed-forward neurons, and the ranks of their matrices if those are allowed; hidden size stays, so the
+        teacher's layers match one to one."""
+        return alternatives(model) if self.allow == "rank" else discover(model)
 
     def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
         """Work in forward passes of one sequence: ``prepare`` once, ``target`` for each target."""
@@ -116,10 +122,16 @@ class ZipLMPruner(OneShotPruner):
     """The level database of one model, and the searches over it."""
 
     def __init__(self, how: ZipLM, job: Job) -> None:
-        self.how, self.job = how, job
+        self.how, self.whole = how, job.structure
+        self.job = job = replace(job, structure=job.structure.without_alternatives())
         self.stitch = Stitch(job.model, job.structure)
         self.database = self._database()
-        self.searches = Searches(how, job, Stitched(self.stitch, self.database))
+        errors = {group.name: self.database.errors(group.name) for group in job.structure}
+        self.mixed = MixedLevels(self.database, self.stitch, self.whole, job, padding=how.padding)
+        if how.allow == "rank":
+            self.searches = Searches(how, job, Stitched(self.stitch, self.mixed), errors, self.mixed.offer)
+        else:
+            self.searches = Searches(how, job, Stitched(self.stitch, self.database), errors)
 
     def choose(self, budget: Budget) -> Mask:
         """See ``secateurs.job.Pruner``. A budget that was searched before, in this run or the one it resumes, is not
@@ -127,13 +139,17 @@ class ZipLMPruner(OneShotPruner):
         return self.mask(self.searches.find(budget))
 
     def mask(self, profile: Profile) -> Mask:
-        """The units of a profile."""
-        units = {name: self.database.level(name, kept).units for name, kept in profile.items()}
-        return Mask.from_units(self.job.structure, units)
+        """The units of a profile, and the ranks of what it splits."""
+        return self.mixed.mask(profile)
 
     def install(self, mask: Mask, folder: str) -> Mask:
         """Put the final weights into the model at full size, zeros in the removed columns."""
-        how, job, profile = self.how, self.job, mask.counts
+        how, job = self.how, self.job
+        counts = mask.counts
+        profile = {group.name: counts[group.name] for group in job.structure}
+        ranks = {
+            group.product: counts[group.name] for group in self.whole.alternatives if counts[group.name] < group.size
+        }
         self.stitch.reset_all()
         if how.inputs == "sequential":
             levels = in_context(
@@ -145,13 +161,15 @@ class ZipLMPruner(OneShotPruner):
                 towards=how.refit_damping,
                 correct=how.drift_damping,
                 padding=how.padding,
+                ranks=ranks,
             )
         else:
-            levels = {name: self.database.level(name, kept) for name, kept in profile.items()}
+            levels = self.mixed.levels(mask)
         for name, level in levels.items():
             self.stitch.mask(name, level.units, level.weight, level.bias, level.feeders)
         self.searches.stitched.invalidate()
-        return Mask.from_units(job.structure, {name: level.units for name, level in levels.items()})
+        kept = {name: level.units for name, level in levels.items()}
+        return Mask.from_units(self.whole, kept | {name: mask.units(name) for name in mask if name not in profile})
 
     def _database(self) -> LevelDatabase:
         job, how = self.job, self.how

@@ -5,7 +5,8 @@ with one of its groups cut to ``k`` units and all others emptied; the same layer
 subtracted. Each reading comes right behind an untimed run of the whole layer, as in a model: a layer that only ever
 follows itself finds its own weights and buffers in the caches, and narrow ones looked up to 15 % too cheap. The whole
 dense model, and the whole model with everything emptied, are timed in the same session: they anchor both ends of the
-table, ``dense = overhead + sum of curves`` and ``overhead = everything emptied``.
+table, ``dense = overhead + sum of curves`` and ``overhead = everything emptied``. Where a matrix may be split instead, its
+ranks are timed in a layer that is otherwise whole, against rank 0.
 
 Differs from ZipLM (2302.04089), which adds up the isolated curves and calls the rest overhead: here the curves are
 scaled by the one factor that makes both anchors exact, which is within a few per cent of 1 on a quiet machine.
@@ -141,19 +142,29 @@ def _candidates(
 
     def one(layer: str, name: str | None, kept: int | None) -> Run:
         inside = structure.within(layer)
-        counts = {group.name: group.size if kept is None else kept if group.name == name else 0 for group in inside}
+        # A matrix is split only where nothing else is cut, and is whole where something is.
+        beside = any(group.name == name for group in inside.alternatives) or kept is None
+        counts = {
+            group.name: kept
+            if group.name == name and kept is not None
+            else group.size
+            if beside or group.instead_of
+            else 0
+            for group in inside
+        }
         mask = Mask.from_units(inside, {group: torch.arange(count) for group, count in counts.items()})
         run = prepare(Replay(shrink(twin(model.get_submodule(layer)), inside, mask)), environment)
         return lambda: run(captured[layer])
 
-    nothing = {group.name: torch.zeros(group.size, dtype=torch.bool) for group in structure}
+    nothing = {group.name: torch.full((group.size,), bool(group.instead_of)) for group in structure}
     runs = {"whole": whole(Mask.full(structure)), "emptied": whole(Mask(nothing))}
     behind: dict[str, Run] = {}
     for name, curve in curves.items():
         layer = curve.group.layer
         if layer not in runs:
             runs[layer], behind[layer] = one(layer, None, 0), one(layer, None, None)
-        for units in dict.fromkeys((*curve.units, *curve.probe)):
+        without = (0,) if curve.group.instead_of else ()
+        for units in dict.fromkeys((*without, *curve.units, *curve.probe)):
             runs[f"{name} {units}"] = one(layer, curve.group.name, units)
             behind[f"{name} {units}"] = behind[layer]
     return runs, behind
@@ -193,7 +204,7 @@ def _assemble(
     floor = 1e-3 * whole / len(structure)
     fitted: dict[str, LatencyCurve] = {}
     for name, curve in curves.items():
-        base = samples.median(curve.group.layer)
+        base = samples.median(f"{name} 0" if curve.group.instead_of else curve.group.layer)
         keys = [f"{name} {units}" for units in curve.units]
         multiple = curve.multiple
         if curve.probe:
@@ -208,7 +219,7 @@ def _assemble(
             floor=floor,
             pair=curve.pair,
         )
-    raw = sum(float(fitted[groups[group.name]](group.size)) for group in structure)
+    raw = sum(float(fitted[groups[group.name]](group.size)) for group in structure.without_alternatives())
     overhead = emptied
     if whole - emptied < NOISY * whole:
         overhead = (1 - NOISY) * whole
@@ -230,4 +241,5 @@ def _assemble(
             scale,
         )
     scaled = {name: replace(curve, ms=tuple(scale * ms for ms in curve.ms)) for name, curve in fitted.items()}
-    return LatencyTable(environment, dense, overhead, scaled, dict(groups), machine(), noise)
+    instead = tuple(group.name for group in structure.alternatives)
+    return LatencyTable(environment, dense, overhead, scaled, dict(groups), machine(), noise, instead)
