@@ -18,10 +18,10 @@ from secateurs.cost import LatencyCurve, LatencyTable, matrix_shape
 from secateurs.errors import CheckpointError
 from secateurs.factorize import alternatives
 from secateurs.mask import Mask
+from secateurs.methods._rank_levels import Splitting
 from secateurs.methods._splitting import mixed_menu
 from secateurs.numerics.hessian import Moments
-from secateurs.numerics.low_rank import break_even
-from secateurs.stages.rank_levels import Splitting, lowered
+from secateurs.numerics.low_rank import break_even, lowered
 from secateurs.structure import Kind
 
 

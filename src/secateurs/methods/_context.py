@@ -21,10 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secateurs.job import Job
+from secateurs.numerics.low_rank import lowered
 from secateurs.numerics.regression import Sums
 from secateurs.stages.head import first_reader
 from secateurs.stages.levels import Level, LevelDatabase, Projection
-from secateurs.stages.rank_levels import lowered
 from secateurs.stages.sequential import in_order
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Group, Structure

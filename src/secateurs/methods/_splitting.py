@@ -19,9 +19,9 @@ from secateurs.cost import LatencyTable
 from secateurs.errors import CheckpointError
 from secateurs.job import Job
 from secateurs.mask import Mask
+from secateurs.methods._rank_levels import RankLevels, Splitting, input_moments
 from secateurs.numerics.hessian import Moments
 from secateurs.stages.levels import Level, LevelDatabase
-from secateurs.stages.rank_levels import RankLevels, Splitting, input_moments
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Structure
 

@@ -16,7 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["break_even", "factors"]
+from secateurs.numerics.hessian import Moments
+
+__all__ = ["break_even", "factors", "lowered"]
 
 
 def break_even(inputs: int, outputs: int) -> int:
@@ -64,3 +66,22 @@ def factors(
     balance = (second.norm(dim=0) / first.norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)).sqrt()
     balance = torch.where(balance > 0, balance, torch.ones_like(balance))
     return first * balance[:, None], second / balance
+
+
+def lowered(
+    weight: Float[Tensor, "rows columns"],
+    bias: Float[Tensor, " rows"] | None,
+    moments: Moments,
+    rank: int,
+) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"] | None]:
+    """The matrix of a rank nearest to another on inputs with these moments, multiplied out, and the bias that goes with it.
+
+    ``b' = b + (W - W') mean`` takes up what the components that are gone contributed on average, as for levels.
+    """
+    gram = moments.gram if bias is None else moments.centred()
+    first, second = (part.cpu() for part in factors(weight.cpu(), rank, gram=gram.cpu() / moments.count))
+    product = second @ first
+    if bias is None:
+        return product.to(weight), None
+    gone = (weight.cpu().double() - product) @ (moments.total / moments.count).cpu()
+    return product.to(weight), bias + gone.to(bias)

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from secateurs.cost import LatencyTable
 from secateurs.layers import layer_paths
 from secateurs.numerics.hessian import Moments
-from secateurs.numerics.low_rank import factors
+from secateurs.numerics.low_rank import factors, lowered
 from secateurs.stages.calibrate import calibrate, token_mask
 from secateurs.stages.levels import Level, Projection
 from secateurs.stages.replay import Replay
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Cut, Group, Kind, Structure
 
-__all__ = ["RankLevels", "Splitting", "input_moments", "lowered"]
+__all__ = ["RankLevels", "Splitting", "input_moments"]
 
 Batch = dict[str, Tensor]
 
@@ -49,25 +49,6 @@ class Splitting:
     ranks: Mapping[str, int]
     ms: float
     error: float
-
-
-def lowered(
-    weight: Float[Tensor, "rows columns"],
-    bias: Float[Tensor, " rows"] | None,
-    moments: Moments,
-    rank: int,
-) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"] | None]:
-    """The matrix of a rank nearest to another on inputs with these moments, multiplied out, and the bias that goes with it.
-
-    ``b' = b + (W - W') mean`` takes up what the components that are gone contributed on average, as for levels.
-    """
-    gram = moments.gram if bias is None else moments.centred()
-    first, second = (part.cpu() for part in factors(weight.cpu(), rank, gram=gram.cpu() / moments.count))
-    product = second @ first
-    if bias is None:
-        return product.to(weight), None
-    gone = (weight.cpu().double() - product) @ (moments.total / moments.count).cpu()
-    return product.to(weight), bias + gone.to(bias)
 
 
 def input_moments(
