@@ -9,6 +9,7 @@ import copy
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ class Work:
     def whole(self) -> Any:
         """The model of the structure with nothing gone; shapes are what counts, so it may have learned already."""
         return self.teacher if self.loaded.model is self.loaded.dense else self.loaded.model
+
+    @cached_property
+    def wanted(self) -> Any:
+        """What the dense model says of the held-out texts."""
+        return signals(self.teacher, self.loaded.task, self.loaded.held_out, self.loaded.recipe.device)
+
+    @cached_property
+    def judged(self) -> Any:
+        """The labelled data, with what the dense model says of them where the metric needs that."""
+        return evaluation(self.loaded, self.teacher)
 
     def measure(self, mask: Mask) -> Measurement:
         """Dense, and dense shrunk to a mask, interleaved in this process."""
@@ -149,10 +160,9 @@ def _quality(work: Work, model: Any) -> tuple[Metric | None, Divergence]:
     loaded, device = work.loaded, work.loaded.recipe.device
     metric = None
     if work.dense is not None:
-        score = loaded.task.evaluate(model, evaluation(loaded, work.teacher), device)
+        score = loaded.task.evaluate(model, work.judged, device)
         metric = Metric(score.name, score.value, work.dense.value)
-    wanted = signals(work.teacher, loaded.task, loaded.held_out, device)
-    apart = divergence(model, loaded.task, loaded.held_out, wanted, device)
+    apart = divergence(model, loaded.task, loaded.held_out, work.wanted, device)
     return metric, Divergence(loaded.task.divergence_name, apart)
 
 
