@@ -63,7 +63,8 @@ def ziplm_start(job: Job, budget: Budget) -> ZipLMStart:
     Raises:
         TargetUnreachable: no choice of levels fits.
     """
-    own = replace(job, model=copy.deepcopy(job.model))  # ZipLM swaps tensors of its model
+    model = copy.deepcopy(job.model)  # ZipLM swaps tensors of its model
+    own = replace(job, model=model, structure=ZipLM().structure(model))  # and leaves the hidden size as it is
     pruner = ZipLM().prepare(own)
     mask = pruner.install(pruner.choose(budget), budget.folder)
     database = pruner.database
