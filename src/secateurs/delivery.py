@@ -19,6 +19,7 @@ from secateurs.cost import LatencyTable, ParameterCost
 from secateurs.environment import Environment, machine
 from secateurs.job import Job
 from secateurs.laps import Laps
+from secateurs.layers import layer_size
 from secateurs.loading import Loaded
 from secateurs.mask import Mask
 from secateurs.report import Divergence, Interval, Kept, Metric, ModelResult, Report, card
@@ -96,6 +97,8 @@ def deliver(work: Work, target: Target, seconds: dict[str, float]) -> None:
         kept=_kept(loaded.structure, counts),
         met=sparsity >= target.value - 1e-9 if isinstance(target, Sparsity) else attempt.met,
         attempts=attempt.number,
+        sparsity_with_norms=1 - layer_size(model, loaded.structure) / layer_size(work.teacher, loaded.structure),
+        expected_sparsity=work.pruner.expected(target.folder),
     )
     _save(work, model, mask, result)
     write_json(record(work.job.folder, target), asdict(result))  # last: without it the target is not done

@@ -113,6 +113,13 @@ class Pruner(Protocol):
         """What a model that was shrunk to ``mask`` for the target of ``folder`` is trained on."""
         ...
 
+    def expected(self, folder: str) -> float | None:
+        """The sparsity that was expected of the gates learned for the target of ``folder``; ``None`` without gates.
+
+        A gate has a probability to be open, a unit is there or not: the mask removes another fraction than this one.
+        """
+        return None
+
 
 class Method(Protocol):
     """A frozen set of hyper-parameters that knows how to prune. One file each in ``secateurs.methods``."""

@@ -50,6 +50,9 @@ def test_the_sparsity_is_the_one_asked_for(finished: tuple[Path, Recipe, Report]
     assert model.met
     assert model.target == 0.5
     assert 0.5 <= model.sparsity <= 0.56  # one head of this model is 5 %
+    assert model.expected_sparsity == pytest.approx(0.5, abs=0.005)
+    assert model.sparsity_with_norms is not None
+    assert 0.9 * model.sparsity < model.sparsity_with_norms < model.sparsity  # no norm has gone
     assert (out / "sparsity-0.50" / "model.safetensors").is_file()
     assert {"search", "fit", "recover"} <= model.seconds.keys()
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from secateurs.arithmetic import fast, native_bfloat16
 from secateurs.artefact import write
-from secateurs.cost import LatencyTable
+from secateurs.cost import LatencyTable, ParameterCost
 from secateurs.errors import CheckpointError, RecipeError
-from secateurs.job import Job
+from secateurs.job import Job, Pruner
 from secateurs.kept_norm import release
 from secateurs.layers import layer_paths
 from secateurs.mask import Mask
@@ -46,7 +46,7 @@ EXAMINED = 512
 """Texts on which masks are compared with the teacher, at most."""
 
 
-class LearnedPruner:
+class LearnedPruner(Pruner):
     """Learns gates for each target from the dense model.
 
     Args:
@@ -98,6 +98,12 @@ class LearnedPruner:
             _load(matching, learned)
         kept = [any(bool(mask[name].any()) for name in names) for names in self.layers]
         return Taught("recovery", self._distillation(teacher), matching, kept)
+
+    @torch.no_grad()
+    def expected(self, folder: str) -> float:
+        """See ``secateurs.job.Pruner``."""
+        cost = ParameterCost.of(self.dense, self.job.structure)
+        return float(cost.expected_sparsity(*self._gates(self._read(folder)).expected()))
 
     def _learn(self, budget: Budget) -> None:
         """Train, and leave the best masks within the target, with their weights, on disk."""
