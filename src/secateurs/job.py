@@ -139,6 +139,14 @@ class Method(Protocol):
         """What this method may remove from the model."""
         ...
 
+    def check(self, job: Job) -> None:
+        """Refuse what cannot end well with this model and data; called before any work, the folder is not there yet.
+
+        Raises:
+            SecateursError: in one line, what does not fit.
+        """
+        ...
+
     def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
         """Work in forward passes of one sequence: ``prepare`` once, ``target`` for each target; for the dry run.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from secateurs.clock import timer
 from secateurs.environment import Environment
 from secateurs.errors import RecipeError
-from secateurs.job import Method, Recovering
+from secateurs.job import Job, Method, Recovering, Track, silent
 from secateurs.methods import method as find_method
 from secateurs.recipe import Recipe
 from secateurs.runtimes import runtime
@@ -53,6 +54,27 @@ class Loaded:
     environment: Environment
     recovering: Recovering
 
+    def job(self, folder: Path, track: Track = silent) -> Job:
+        """What the method is given.
+
+        Args:
+            folder: for its artefacts.
+            track: shows progress.
+        """
+        return Job(
+            self.model,
+            self.structure,
+            self.data.calibration,
+            self.task,
+            folder,
+            self.recipe.seed,
+            torch.device(self.recipe.device),
+            track,
+            self.data.train,
+            self.data.collate,
+            self.recipe.train_batch_size,
+        )
+
 
 def load(recipe: Recipe) -> Loaded:
     """Read model and data, and refuse what cannot work.
@@ -94,7 +116,9 @@ def load(recipe: Recipe) -> Loaded:
         )
     batches, held_out = _split(data.calibration, HELD_OUT / (1 + HELD_OUT))
     data = replace(data, calibration=batches)
-    return Loaded(recipe, task, method, model, tokenizer, data, held_out, structure, environment, recovering)
+    loaded = Loaded(recipe, task, method, model, tokenizer, data, held_out, structure, environment, recovering)
+    method.check(loaded.job(Path()))
+    return loaded
 
 
 def _recovering(recipe: Recipe, method: Method) -> Recovering:

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from pydantic import TypeAdapter
 
 from secateurs.artefact import read_json, write, write_json
 from secateurs.cost import LatencyTable
 from secateurs.delivery import Work, deliver, evaluation, measured_here, record
 from secateurs.environment import machine
-from secateurs.job import Job, silent
+from secateurs.job import Track, silent
 from secateurs.laps import Laps
 from secateurs.loading import Loaded, load
 from secateurs.provenance import commit, versions
@@ -35,8 +32,6 @@ from secateurs.tasks import Score
 __all__ = ["run"]
 
 logger = logging.getLogger(__name__)
-
-Track = Callable[..., Iterable[Any]]
 
 NOISY = 0.05
 """Relative scatter of timings above which the report says so."""
@@ -79,19 +74,7 @@ def run(
     stages = folder / "stages"
     dense = _dense_score(loaded, stages)
     clock.lap("evaluate dense")
-    job = Job(
-        loaded.model,
-        loaded.structure,
-        loaded.data.calibration,
-        loaded.task,
-        stages,
-        recipe.seed,
-        torch.device(recipe.device),
-        track,
-        loaded.data.train,
-        loaded.data.collate,
-        recipe.train_batch_size,
-    )
+    job = loaded.job(stages, track)
     todo = [target for target in recipe.targets if not record(stages, target).is_file()]
     done: list[ModelResult] = []
     report = _describe(loaded, table, dense, command)

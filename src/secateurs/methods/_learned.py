@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from secateurs.arithmetic import fast, native_bfloat16
 from secateurs.artefact import write
 from secateurs.cost import LatencyTable, ParameterCost
-from secateurs.errors import CheckpointError, RecipeError
+from secateurs.errors import CheckpointError
 from secateurs.job import Job, Pruner
 from secateurs.kept_norm import release
 from secateurs.layers import layer_paths
@@ -23,6 +23,7 @@ from secateurs.mask import Mask
 from secateurs.methods._distillation import Distillation, Taught
 from secateurs.methods._mask_learning import MaskLearner, MaskLearning, Removal
 from secateurs.methods._open_counts import open_counts
+from secateurs.methods._schedule import steps_and_rate
 from secateurs.stages.evaluate import divergence, signals
 from secateurs.stages.gates import Gated, Gates, Opening
 from secateurs.stages.layer_matching import LayerMatching
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["LearnedPruner"]
 
 logger = logging.getLogger(__name__)
-
-TRAVEL = 6.5
-"""From wide open to more closed than not, a ``log_alpha`` goes this far, at most one learning rate a step."""
 
 BAND = 0.005
 """Masks whose expected removal is this close to the target may be taken."""
@@ -61,11 +59,6 @@ class LearnedPruner(Pruner):
         self.layers = _groups_by_layer(job)
         self.stream = job.structure.stream.name if job.structure.stream else None
         self.width = _width(job)
-        if self.stream and job.task.keeps_hidden_size:
-            raise RecipeError(
-                f"the outputs of {job.task.name.replace('_', '-')} are hidden states, whose size must stay; "
-                "use --set hidden=false"
-            )
         if how.freeze_embeddings:
             for module in job.model.modules():
                 if isinstance(module, nn.Embedding):
@@ -122,25 +115,15 @@ class LearnedPruner(Pruner):
         best.finish()
 
     def _schedule(self) -> tuple[int, int, float]:
-        """Steps, those of the ramp among them, and a rate with which gates can close within what is left."""
+        """Steps, those of the ramp among them, and the rate of the gates."""
         how, job = self.how, self.job
         assert job.train is not None
-        steps = how.steps or math.ceil(how.epochs * len(job.train) / job.train_batch_size)
-        ramp = round(steps * how.ramp / how.epochs)
-        least = math.ceil(TRAVEL / how.gate_rate)
-        if steps >= 1.5 * least:
-            return steps, ramp, how.gate_rate
-        rate = 1.5 * TRAVEL / steps
-        if rate > 0.1:
-            raise RecipeError(
-                f"cofi: {steps} steps are too few to learn masks; give at least {math.ceil(15 * TRAVEL)} "
-                f"(--set steps=N, or more epochs of {len(job.train)} rows)"
+        steps, rate = steps_and_rate(how, len(job.train), job.train_batch_size)
+        if rate > how.gate_rate:
+            logger.warning(
+                "%d steps are too few to close gates at a rate of %g; using %.3g", steps, how.gate_rate, rate
             )
-        logger.warning(
-            "%d steps are too few to close gates at a rate of %g (that takes %d); using %.3g", steps, how.gate_rate,
-            math.ceil(1.5 * least), rate,
-        )  # fmt: skip
-        return steps, ramp, rate
+        return steps, round(steps * how.ramp / how.epochs), rate
 
     def _start_elsewhere(self, place: Path) -> None:
         """Another student than the teacher: its weights, and distillation before it is pruned."""

@@ -19,6 +19,7 @@ from secateurs.errors import RecipeError
 from secateurs.families import discover
 from secateurs.job import Job, Recovering
 from secateurs.methods._learned import LearnedPruner
+from secateurs.methods._schedule import steps_and_rate
 from secateurs.stages.layer_matching import Matching
 from secateurs.structure import Structure
 
@@ -99,6 +100,18 @@ class CoFi:
     def structure(self, model: nn.Module) -> Structure:
         """Heads, feed-forward neurons and, if they are to be pruned, hidden dimensions."""
         return discover(model, hidden=self.hidden)
+
+    def check(self, job: Job) -> None:
+        """See ``secateurs.job.Method``: enough steps, a hidden size that may go, a start that fits."""
+        assert job.train is not None
+        steps_and_rate(self, len(job.train), job.train_batch_size)
+        if self.hidden and job.task.keeps_hidden_size:
+            raise RecipeError(
+                f"the outputs of {job.task.name.replace('_', '-')} are hidden states, whose size must stay; "
+                "use --set hidden=false"
+            )
+        if self.start:
+            job.task.body(job.model, self.start)
 
     def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
         """See ``secateurs.job.Method``; a step is a pass of the teacher and three of the student, and some for gates."""

@@ -11,11 +11,13 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
@@ -26,6 +28,9 @@ from secateurs.objective import OWN_RATE, Objective
 __all__ = ["Training", "train"]
 
 logger = logging.getLogger(__name__)
+
+FULL = 1 << 20
+"""Bytes; a disk with less to spare has none for a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +127,23 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)  # a library does not print
         result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
-    except OSError as error:
-        raise CheckpointError(
-            f"{objective.name} could not write a checkpoint under {folder}: {error.strerror or error}"
-        ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
         learner.eval()
     return {"steps": float(result.global_step), "loss": float(result.training_loss)}
+
+
+@contextmanager
+def _writing(folder: Path, what: str) -> Iterator[None]:
+    """A checkpoint that cannot be written is the user's to know of, whatever the libraries that write it raise."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch says of a full disk that a position is wrong
+        full = shutil.disk_usage(folder).free < FULL if folder.is_dir() else False
+        reason = "no space is left" if full else getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{what} could not write a checkpoint under {folder}: {reason}; free some space, then use --resume"
+        ) from error
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
@@ -176,6 +190,11 @@ class _Minimiser(Trainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         return self.accelerator.clip_grad_norm_(self.objective.clipped(model), self.args.max_grad_norm)
+
+    def _save_checkpoint(self, *given: Any, **named: Any) -> None:
+        assert self.args.output_dir is not None
+        with _writing(Path(self.args.output_dir), self.objective.name):
+            super()._save_checkpoint(*given, **named)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not isinstance(self.model, PreTrainedModel):
