@@ -60,6 +60,11 @@ def prune(
     learning_rate: Annotated[
         float | None, typer.Option(help="Of recovery. Default: the method's; ziplm: 5e-5.")
     ] = None,
+    train_batch_size: Annotated[int | None, typer.Option(help="Rows a process trains on at once. Default 32.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Batches to one step of training. Default 1.")] = None,
+    tracker: Annotated[
+        list[str] | None, typer.Option(help="Follows the training: tensorboard, wandb, mlflow, ...; several times.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Default 0.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that lies beside the weights.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would be done, how long and how much memory.")] = False,
@@ -89,6 +94,9 @@ def prune(
         "evaluation_samples": evaluation_samples,
         "recover_epochs": recover_epochs,
         "learning_rate": learning_rate,
+        "train_batch_size": train_batch_size,
+        "accumulate": accumulate,
+        "trackers": tracker or None,
         "seed": seed,
         "trust_remote_code": trust_remote_code or None,
         "columns": _named({"text": text_column, "text_pair": text_pair_column, "label": label_column}) or None,

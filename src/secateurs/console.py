@@ -16,7 +16,7 @@ __all__ = ["console", "errors", "logs", "tracking"]
 
 T = TypeVar("T")
 
-WIDTH = None if sys.stdout.isatty() else 140
+WIDTH = None if sys.stdout.isatty() else 160
 """Of text that goes to a file: wide enough for the table of results."""
 
 console = Console(width=WIDTH)

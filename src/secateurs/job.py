@@ -67,7 +67,9 @@ class Job:
         track: progress.
         train: rows to train on, or ``None``.
         collate: rows -> batch.
-        train_batch_size: sequences a training step.
+        train_batch_size: rows that a process trains on at once.
+        accumulate: so many batches to one step of the optimiser.
+        trackers: names of those that follow the training.
     """
 
     model: nn.Module
@@ -81,6 +83,17 @@ class Job:
     train: Any | None = None
     collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]] | None = None
     train_batch_size: int = 32
+    accumulate: int = 1
+    trackers: tuple[str, ...] = ()
+
+    @property
+    def rows_a_step(self) -> int:
+        """Rows that one step of the optimiser is taken on."""
+        return self.train_batch_size * self.accumulate
+
+    def logs(self, place: Path) -> Path:
+        """Where trackers leave their files of a training that has its checkpoints in ``place``; they are to stay."""
+        return self.folder.parent / "trackers" / place.relative_to(self.folder)
 
 
 class Pruner(Protocol):

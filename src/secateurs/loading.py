@@ -18,6 +18,7 @@ from secateurs.runtimes import runtime
 from secateurs.structure import Structure
 from secateurs.tasks import Batch, Columns, TaskData
 from secateurs.tasks import task as find_task
+from secateurs.trackers import check_trackers
 from secateurs.workload import check
 
 __all__ = ["Loaded", "load"]
@@ -73,6 +74,8 @@ class Loaded:
             self.data.train,
             self.data.collate,
             self.recipe.train_batch_size,
+            self.recipe.accumulate,
+            self.recipe.trackers,
         )
 
 
@@ -87,6 +90,12 @@ def load(recipe: Recipe) -> Loaded:
     if recipe.sparsity and not method.by_parameters:
         raise RecipeError(f"{recipe.method} prunes to a time: give it a speed-up, not a sparsity")
     recovering = _recovering(recipe, method)
+    if recipe.trackers:
+        if not (recovering or method.trains):
+            raise RecipeError(
+                "trackers follow a training, and this run has none; add --recover-epochs, or leave them out"
+            )
+        check_trackers(recipe.trackers)
     environment = recipe.environment
     check(environment)
     timer(environment)

@@ -135,6 +135,9 @@ BAD: dict[str, tuple[str, str]] = {
     "a start that is wider": ("--config {learned} --set start={wide}", "shape .*48.* the teacher .*32"),
     "a start for other labels": ("--config {learned} --set start={three}", "3 labels, the teacher for 2"),
     "a start of another kind": ("--config {learned} --set start={other}", "a distilbert, the teacher a bert"),
+    "no such tracker": ("--config {learned} --tracker logbook", "no tracker 'logbook'.*tensorboard"),
+    "a tracker and no training": ("--config {recipe} --tracker wandb", "this run has none.*--recover-epochs"),
+    "no rows at once": ("--config {recipe} --accumulate 0", "accumulate.*given: 0"),
     "a hidden size that must stay": ("--config {learned} --task embedding --set hidden=true", "whose size must stay"),
 }
 """All of them are found before the model is timed or evaluated."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import TrainerCallback
+from transformers.integrations import integration_utils
 
-from secateurs.errors import CheckpointError, SecateursError
+from secateurs.errors import CheckpointError, RecipeError, SecateursError
 from secateurs.objective import Objective
 from secateurs.stages import train as loop
 from secateurs.stages.train import Training, train
+from secateurs.trackers import check_trackers
 
 
 class Line(nn.Module):
@@ -122,3 +126,55 @@ def test_a_disk_that_is_full_for_the_weights_or_for_the_optimiser(small_disk: Pa
         fit(Fit(), small_disk / "run", size, checkpoint_steps=2)
     found = loop._last_whole_checkpoint(small_disk / "run")
     assert found == (str(small_disk / "run" / "checkpoint-2") if size == 10_000 else None)
+
+
+def test_two_half_batches_to_a_step_are_one_batch(tmp_path: Path) -> None:
+    whole, halves = Fit(), Fit()
+    one = fit(whole, tmp_path / "whole", batch_size=4)
+    other = fit(halves, tmp_path / "halves", batch_size=2, accumulate=2)
+    torch.testing.assert_close(one.weight, other.weight)
+    assert abs(one.weight.item()) > 0.1
+    assert whole.steps == list(range(8))
+    assert halves.steps == [
+        step for step in range(8) for _ in range(2)
+    ]  # what depends on the step is one thing in both
+
+
+class Listener(TrainerCallback):
+    """A tracker that remembers what it is told, and where it was told to write."""
+
+    heard: ClassVar[list[tuple[str, dict[str, float]]]] = []
+
+    def __init__(self) -> None:
+        self.place = os.environ["TENSORBOARD_LOGGING_DIR"]
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **given: Any) -> None:
+        self.heard.append((self.place, logs))
+
+
+class Talkative(Fit):
+    def figures(self) -> dict[str, float]:
+        return {"seen": len(self.steps)}
+
+
+def test_trackers_are_told_the_loss_and_what_the_objective_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: True)
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "tensorboard", Listener)
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    check_trackers(["tensorboard"])
+    fit(Talkative(), tmp_path, epochs=5.0, trackers=("tensorboard",), logs=tmp_path / "logs")
+    place, logs = Listener.heard[0]
+    assert place == str(tmp_path / "logs")
+    assert {"loss", "learning_rate", "seen"} <= logs.keys()
+    assert logs["seen"] == 10
+    assert "TENSORBOARD_LOGGING_DIR" not in os.environ
+
+
+def test_a_tracker_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integration_utils, "is_wandb_available", lambda: False)
+    with pytest.raises(RecipeError, match="the tracker wandb is not installed"):
+        check_trackers(["wandb"])
+    with pytest.raises(RecipeError, match=r"no tracker 'logbook'.*tensorboard"):
+        check_trackers(["logbook"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ class LearnedPruner(Pruner):
         """Steps, those of the ramp among them, and the rate of the gates."""
         how, job = self.how, self.job
         assert job.train is not None
-        steps, rate = steps_and_rate(how, len(job.train), job.train_batch_size)
+        steps, rate = steps_and_rate(how, len(job.train), job.rows_a_step)
         if rate > how.gate_rate:
             logger.warning(
                 "%d steps are too few to close gates at a rate of %g; using %.3g", steps, how.gate_rate, rate
@@ -139,7 +140,8 @@ class LearnedPruner(Pruner):
     def _train(self, objective: Any, how: Training, place: Path) -> None:
         job = self.job
         assert job.collate is not None
-        how = Training(**{**vars(how), "bf16": native_bfloat16(job.device)})
+        bf16 = native_bfloat16(job.device)
+        how = replace(how, bf16=bf16, accumulate=job.accumulate, trackers=job.trackers, logs=job.logs(place))
         train(
             job.model, objective, job.train, job.collate, how, place, seed=job.seed, device=job.device, track=job.track
         )

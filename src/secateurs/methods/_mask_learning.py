@@ -140,3 +140,7 @@ class MaskLearning(Objective):
         left, every = steps - step, max(1, (steps - self.ramp) // max(1, self.looks))
         if step >= self.ramp and left % every == 0:
             self.examine(step)
+
+    def figures(self) -> dict[str, float]:
+        """The part that the gates are expected to remove."""
+        return {"expected_removal": self.own.expected().item()}

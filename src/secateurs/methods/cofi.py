@@ -104,7 +104,7 @@ class CoFi:
     def check(self, job: Job) -> None:
         """See ``secateurs.job.Method``: enough steps, a hidden size that may go, a start that fits."""
         assert job.train is not None
-        steps_and_rate(self, len(job.train), job.train_batch_size)
+        steps_and_rate(self, len(job.train), job.rows_a_step)
         if self.hidden and job.task.keeps_hidden_size:
             raise RecipeError(
                 f"the outputs of {job.task.name.replace('_', '-')} are hidden states, whose size must stay; "

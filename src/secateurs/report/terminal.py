@@ -26,7 +26,7 @@ def table(report: Facts) -> Table:
         drawn.add_column(Text(figures.words(metric.name)), justify="right", no_wrap=True)
     if divergence is not None:
         drawn.add_column(Text(figures.words(divergence.name)), justify="right", no_wrap=True)
-    drawn.add_column("target")
+    drawn.add_column("target", no_wrap=True)
     drawn.add_column("folder", overflow="fold")
     for result in models:
         measured = result.measured_speedup

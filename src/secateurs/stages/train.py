@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from secateurs.errors import CheckpointError, RecipeError, SecateursError
 from secateurs.objective import OWN_RATE, Objective
+from secateurs.trackers import EVERY, logging_to
 
 __all__ = ["Training", "train"]
 
@@ -41,19 +42,25 @@ class Training:
         epochs: passes over the training split.
         steps: so many steps of the optimiser in place of the epochs; 0 = epochs count.
         learning_rate: peak of AdamW, linear to 0.
-        batch_size: sequences a step.
+        batch_size: rows at once, in each process.
+        accumulate: so many batches to a step.
         warmup: fraction of the steps.
         bf16: train in bf16 autocast.
         checkpoint_steps: steps between checkpoints a killed run can be taken up from; 0 = none.
+        trackers: names of transformers' integrations that are told loss and rates.
+        logs: where trackers that write files put them; ``None`` = beside the checkpoints.
     """
 
     epochs: float
     steps: int = 0
     learning_rate: float = 5e-5
     batch_size: int = 32
+    accumulate: int = 1
     warmup: float = 0.05
     bf16: bool = False
     checkpoint_steps: int = 500
+    trackers: tuple[str, ...] = ()
+    logs: Path | None = None
 
 
 def train(
@@ -97,6 +104,7 @@ def train(
         max_steps=how.steps or -1,
         learning_rate=how.learning_rate,
         per_device_train_batch_size=how.batch_size,
+        gradient_accumulation_steps=how.accumulate,
         train_sampling_strategy="group_by_length",  # short texts do not wait for long ones
         warmup_steps=how.warmup,
         weight_decay=0.0,
@@ -104,11 +112,13 @@ def train(
         bf16=how.bf16,
         seed=seed,
         data_seed=seed,
-        logging_strategy="no",
+        logging_strategy="steps" if how.trackers else "no",
+        logging_steps=EVERY,
         save_strategy="steps" if how.checkpoint_steps else "no",
         save_steps=how.checkpoint_steps or 500,
         save_total_limit=1,
-        report_to=[],
+        report_to=list(how.trackers),
+        run_name=f"{folder.parent.name} {objective.name}",
         remove_unused_columns=False,
         disable_tqdm=True,
         use_cpu=torch.device(device).type == "cpu",
@@ -117,14 +127,15 @@ def train(
     )
     learner = objective.learner(model).train()
     try:
-        trainer = _Minimiser(
-            objective,
-            model=learner,
-            args=arguments,
-            train_dataset=data,
-            data_collator=collate,
-            callbacks=[_AfterStep(objective, track)],
-        )
+        with logging_to(how.logs):
+            trainer = _Minimiser(
+                objective,
+                model=learner,
+                args=arguments,
+                train_dataset=data,
+                data_collator=collate,
+                callbacks=[_AfterStep(objective, track)],
+            )
         trainer.remove_callback(PrinterCallback)  # a library does not print
         result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     finally:
@@ -207,6 +218,9 @@ class _Minimiser(Trainer):
                 if not (value.data_ptr() in seen or seen.add(value.data_ptr())) or value.numel() == 0
             }
         super()._save(output_dir, state_dict)
+
+    def log(self, logs: dict[str, float], *given: Any, **named: Any) -> None:
+        super().log({**logs, **self.objective.figures()}, *given, **named)
 
     def compute_loss(
         self,
