@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from secateurs.errors import RecipeError, SecateursError
+from secateurs.errors import FailedElsewhere, RecipeError, SecateursError
 
 __all__ = ["main"]
 
@@ -238,6 +238,8 @@ def main() -> None:
     """Run the command line: a deliberate error is one line on standard error, and status 2."""
     try:
         app()
+    except FailedElsewhere:
+        sys.exit(2)
     except SecateursError as error:
         from secateurs.console import errors
 

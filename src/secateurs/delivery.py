@@ -22,6 +22,7 @@ from secateurs.laps import Laps
 from secateurs.layers import layer_size
 from secateurs.loading import Loaded
 from secateurs.mask import Mask
+from secateurs.processes import first
 from secateurs.report import Divergence, Interval, Kept, Metric, ModelResult, Report, card
 from secateurs.shrink import shrink
 from secateurs.stages.evaluate import divergence, signals
@@ -52,7 +53,10 @@ class Work:
     report: Report
 
     def measure(self, mask: Mask) -> Measurement:
-        """Dense, and dense shrunk to a mask, interleaved in this process."""
+        """Dense, and dense shrunk to a mask, interleaved in one process: the first."""
+        return first(lambda: self._measure(mask))
+
+    def _measure(self, mask: Mask) -> Measurement:
         shrunk = shrink(copy.deepcopy(self.teacher), self.loaded.structure, mask)
         models = {"dense": self.teacher, "pruned": shrunk}
         return compare(models, self.loaded.environment, seed=self.loaded.recipe.seed, seconds=MEASURE_SECONDS)
@@ -77,9 +81,18 @@ def deliver(work: Work, target: Target, seconds: dict[str, float]) -> None:
     if loaded.recovering:
         _recover(work, model, mask, target, place)
         clock.lap("recover")
+    first(lambda: _hand_over(work, target, attempt, model, mask, {**seconds, **clock.laps}))
+
+
+def _hand_over(
+    work: Work, target: Target, attempt: contract.Attempt, model: Any, mask: Mask, seconds: dict[str, float]
+) -> None:
+    """Evaluate, save, write down."""
+    loaded, counts = work.loaded, attempt.mask.counts
+    clock = Laps()
     metric, apart = _quality(work, model)
     clock.lap("evaluate")
-    counts = attempt.mask.counts
+    cost = ParameterCost.of(work.teacher, loaded.structure)
     sparsity = float(cost.sparsity(counts))
     result = ModelResult(
         target=target.value,
@@ -102,7 +115,7 @@ def deliver(work: Work, target: Target, seconds: dict[str, float]) -> None:
     )
     _save(work, model, mask, result)
     write_json(record(work.job.folder, target), asdict(result))  # last: without it the target is not done
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(work.job.folder / target.folder, ignore_errors=True)
 
 
 def _settle(work: Work, target: Target, cost: ParameterCost, place: Path) -> contract.Attempt:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from secateurs.mask import Mask
 from secateurs.objective import Objective
+from secateurs.processes import count
 from secateurs.structure import Structure
 from secateurs.target import Budget
 
@@ -88,8 +89,8 @@ class Job:
 
     @property
     def rows_a_step(self) -> int:
-        """Rows that one step of the optimiser is taken on."""
-        return self.train_batch_size * self.accumulate
+        """Rows that one step of the optimiser is taken on, in all processes together."""
+        return self.train_batch_size * self.accumulate * count()
 
     def logs(self, place: Path) -> Path:
         """Where trackers leave their files of a training that has its checkpoints in ``place``; they are to stay."""

@@ -21,6 +21,8 @@ from secateurs.environment import machine
 from secateurs.job import Track, silent
 from secateurs.laps import Laps
 from secateurs.loading import Loaded, load
+from secateurs.methods._led import Led
+from secateurs.processes import first, is_first, join, together
 from secateurs.provenance import commit, versions
 from secateurs.recipe import Recipe
 from secateurs.report import ModelResult, Report
@@ -61,33 +63,39 @@ def run(
         SecateursError: one line that says what to do.
     """
     folder = Path(folder)
-    check_folder(folder, recipe, resume=resume)
+    join(recipe.device)
+    track = track if is_first() else silent
+    first(lambda: check_folder(folder, recipe, resume=resume))
     clock = Laps()
-    loaded = load(recipe)
-    claim_folder(folder, recipe)
+    loaded = together(lambda: load(recipe))
+    first(lambda: claim_folder(folder, recipe))
     clock.lap("load")
-    table = _latency(loaded, folder, track)
+    table = first(lambda: _latency(loaded, folder, track))
     clock.lap("latency")
     for target in recipe.targets:
         if isinstance(target, Speedup):
             target.budget(table)  # unreachable targets are refused before the work starts
     stages = folder / "stages"
-    dense = _dense_score(loaded, stages)
+    dense = first(lambda: _dense_score(loaded, stages))
     clock.lap("evaluate dense")
     job = loaded.job(stages, track)
-    todo = [target for target in recipe.targets if not record(stages, target).is_file()]
-    done: list[ModelResult] = []
+    todo = first(lambda: [target for target in recipe.targets if not record(stages, target).is_file()])
     report = _describe(loaded, table, dense, command)
     if todo:
         # The pruner rewrites tensors of the live model: the teacher is a real copy.
         teacher = copy.deepcopy(loaded.model)
-        pruner = loaded.method.prepare(job)
+        pruner = loaded.method.prepare(job) if loaded.method.trains else Led(loaded.method, job)
         clock.lap("prepare")
         work = Work(loaded, table, dense, job, pruner, teacher, folder, report)
         for target in todo:
             deliver(work, target, dict(clock.laps))
-    for target in recipe.targets:
-        done.append(TypeAdapter(ModelResult).validate_python(read_json(record(stages, target))))
+    return first(lambda: _finish(report, recipe, folder))
+
+
+def _finish(report: Report, recipe: Recipe, folder: Path) -> Report:
+    """The report with all models, written."""
+    results = TypeAdapter(ModelResult)
+    done = [results.validate_python(read_json(record(folder / "stages", target))) for target in recipe.targets]
     report = replace(report, models=done)
     report.save(folder)
     return report

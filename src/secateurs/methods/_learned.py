@@ -25,6 +25,7 @@ from secateurs.methods._distillation import Distillation, Taught
 from secateurs.methods._mask_learning import MaskLearner, MaskLearning, Removal
 from secateurs.methods._open_counts import open_counts
 from secateurs.methods._schedule import steps_and_rate
+from secateurs.processes import first
 from secateurs.stages.evaluate import divergence, signals
 from secateurs.stages.gates import Gated, Gates, Opening
 from secateurs.stages.layer_matching import LayerMatching
@@ -113,7 +114,7 @@ class LearnedPruner(Pruner):
         best = _Best(self, learner, budget)
         objective = MaskLearning(learner, self._distillation(self.dense), ramp, rate, best.examine, how.looks)
         self._train(objective, Training(0.0, steps, how.rate, job.train_batch_size), place / "pruning")
-        best.finish()
+        first(best.finish)
 
     def _schedule(self) -> tuple[int, int, float]:
         """Steps, those of the ramp among them, and the rate of the gates."""
@@ -189,6 +190,9 @@ class _Best:
 
     def examine(self, step: int) -> None:
         """Keep the masks as they are now, if they meet the target and none before them was closer."""
+        first(lambda: self._examine(step))
+
+    def _examine(self, step: int) -> None:
         expected = self.learner.expected().item()
         off = expected - self.learner.removal.target
         apart = self._apart()

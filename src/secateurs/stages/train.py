@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from secateurs.errors import CheckpointError, RecipeError, SecateursError
 from secateurs.objective import OWN_RATE, Objective
+from secateurs.processes import first
 from secateurs.trackers import EVERY, logging_to
 
 __all__ = ["Training", "train"]
@@ -137,7 +138,7 @@ def train(
                 callbacks=[_AfterStep(objective, track)],
             )
         trainer.remove_callback(PrinterCallback)  # a library does not print
-        result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+        result = trainer.train(resume_from_checkpoint=first(lambda: _last_whole_checkpoint(folder)))
     finally:
         transformers_logging.set_verbosity(verbosity)
         learner.eval()
