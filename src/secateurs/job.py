@@ -161,13 +161,14 @@ class Method(Protocol):
         """
         ...
 
-    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
+    def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """Work in forward passes of one sequence: ``prepare`` once, ``target`` for each target; for the dry run.
 
         Args:
             structure: of the model.
             samples: calibration texts.
             rows: of the training split.
+            batch: of those, in one step of the optimiser.
         """
         ...
 

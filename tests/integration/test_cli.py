@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import tiny_run
 from secateurs import cli, pipeline
+from secateurs.methods.cofi import CoFi
+from secateurs.structure import Structure
 from tiny import write_rows
 
 Run = Callable[..., tuple[int, str, str]]
@@ -204,6 +206,23 @@ def test_a_dry_run_writes_nothing(run: Run, place: Path, tmp_path: Path) -> None
     assert "prune to 1.50x" in text
     assert "GB" in text
     assert not out.exists()
+
+
+def test_a_dry_run_counts_the_rows_of_a_step(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, dict[str, float]]] = []
+    reckon = CoFi.forwards
+
+    def spy(self: CoFi, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
+        seen.append((batch, reckon(self, structure, samples, rows, batch)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(CoFi, "forwards", spy)
+    for more in (("--train-batch-size", "4"), ("--accumulate", "3")):
+        status, _, err = run("prune", "--config", place / "learned.yaml", "--dry-run", "--set", "steps=100", *more)
+        assert status == 0, err
+    (four, few), (many, more_work) = seen
+    assert (four, many) == (4, 24)
+    assert more_work["target"] - few["target"] == pytest.approx(4.5 * 100 * 20)
 
 
 def test_a_table_measured_here_is_written(run: Run, place: Path, tmp_path: Path) -> None:

@@ -113,9 +113,9 @@ class CoFi:
         if self.start:
             job.task.body(job.model, self.start)
 
-    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
+    def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """See ``secateurs.job.Method``; a step is a pass of the teacher and three of the student, and some for gates."""
-        read = self.steps * 32 if self.steps else self.epochs * rows
+        read = self.steps * batch if self.steps else self.epochs * rows
         return {"prepare": 0.0, "target": 4.5 * (read + self.prepruning * rows) + self.looks * samples}
 
     def prepare(self, job: Job) -> LearnedPruner:
