@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
@@ -203,6 +204,9 @@ class _Minimiser(Trainer):
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         return self.accelerator.clip_grad_norm_(self.objective.clipped(model), self.args.max_grad_norm)
 
+    def _get_train_sampler(self, *given: Any, **named: Any) -> Sampler[int]:
+        return _Order(super()._get_train_sampler(*given, **named), self)
+
     def _save_checkpoint(self, *given: Any, **named: Any) -> None:
         assert self.args.output_dir is not None
         with _writing(Path(self.args.output_dir), self.objective.name):
@@ -237,6 +241,21 @@ class _Minimiser(Trainer):
                 "lower --learning-rate, or train in float32"
             )
         return (loss, None) if return_outputs else loss
+
+
+class _Order(Sampler[int]):
+    """The order of an epoch follows from the seed and the epoch alone, so that a run taken up within one goes on in it."""
+
+    def __init__(self, lengths: Any, trainer: Trainer) -> None:
+        self.lengths, self.trainer = lengths, trainer
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = int((self.trainer.state.epoch or 0) + 1e-6)  # counted in steps: 2.5 in the middle of the third
+        self.lengths.generator = torch.Generator().manual_seed(self.trainer.args.seed * 1_000_003 + epoch)
+        return iter(self.lengths)
 
 
 class _AfterStep(TrainerCallback):

@@ -81,11 +81,11 @@ def body(model: Any, source: str) -> dict[str, torch.Tensor]:
                 f"{source} has {name} of shape {tuple(value.shape)}, the teacher {tuple(ours[name].shape)}; "
                 "a student starts from a model of the teacher's size"
             )
-    labels = other.config.num_labels
-    if type(model).__name__ in (other.config.architectures or ()) and labels != model.config.num_labels:
+    config: Any = other.config
+    if type(model).__name__ in (config.architectures or ()) and config.num_labels != model.config.num_labels:
         raise UnsupportedModelError(
-            f"{source} was trained for {labels} labels, the teacher for {model.config.num_labels}; start from a model "
-            "of the teacher's task, or from the pretrained one"
+            f"{source} was trained for {config.num_labels} labels, the teacher for {model.config.num_labels}; "
+            "start from a model of the teacher's task, or from the pretrained one"
         )
     return found
 
