@@ -28,7 +28,7 @@ from secateurs.environment import machine
 from secateurs.families import discover
 from secateurs.layers import layer_paths
 from secateurs.methods._distillation import Distillation, Taught
-from secateurs.methods._mask_learning import MaskLearner, MaskLearning, Removal
+from secateurs.methods._mask_learning import MaskLearner, MaskLearning, Pace, Removal
 from secateurs.objective import Objective
 from secateurs.provenance import commit, versions
 from secateurs.stages.gates import Gated, Gates
@@ -88,7 +88,7 @@ def gated(config: BertConfig, how: Distillation, batch: dict[str, Tensor]) -> Ca
         LayerMatching(config.hidden_size, config.hidden_size),
         layers,
     )
-    return stepper(model, MaskLearning(learner, how, 100, 0.01, lambda step: None, 1), batch)
+    return stepper(model, MaskLearning(learner, how, Pace(100, 0.01, 0.01, "adam"), lambda step: None, 1), batch)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -60,6 +60,21 @@ class ParameterCost:
         return cls(fixed, shapes, {name: tuple(cuts[name]) for name in shapes}, structure.sizes,
             structure.stream.name if structure.stream else None,
         )  # fmt: skip
+
+    largest_speedup: ClassVar[float] = 1.0
+    """Fewer parameters promise no time."""
+
+    def multiple(self, name: str) -> int:
+        """Every unit counts."""
+        return 1
+
+    def group_cost(self, name: str, kept: int) -> float:
+        """Parameters that one group cuts, at ``kept`` units, all others as they are. Groups of one model share none."""
+        own = [parameter for parameter, cuts in self.cuts.items() if any(owner == name for _, owner, _ in cuts)]
+        part = ParameterCost(
+            0, {key: self.shapes[key] for key in own}, {key: self.cuts[key] for key in own}, self.sizes
+        )
+        return float(part.prunable({**self.sizes, name: kept}))
 
     def __call__(self, counts: Mapping[str, Count]) -> Count:
         """Parameters left when ``counts`` units are kept."""
@@ -173,6 +188,10 @@ class LatencyTable:
 
     def curve(self, group: str) -> LatencyCurve:
         return self.curves[self.groups[group]]
+
+    def multiple(self, name: str) -> int:
+        """What widths of one group are best rounded to."""
+        return self.curve(name).multiple
 
     def group_cost(self, name: str, kept: int) -> float:
         """Milliseconds of one group at ``kept`` units."""

@@ -11,7 +11,7 @@ from secateurs.cost import ParameterCost
 from secateurs.families import discover, model_types
 from secateurs.kept_norm import release
 from secateurs.shrink import shrink
-from secateurs.stages.gates import HIGHEST, Gated, Gates, Opening
+from secateurs.stages.gates import REACH, Gated, Gates, Opening
 from secateurs.structure import Kind
 from tiny_models import batch, tiny_model
 
@@ -64,7 +64,7 @@ def test_closed_groups_and_layers_equal_the_shrunk_model(model_type: str, kind: 
             if group.layer == layers[1] and kind in (group.kind, None):
                 masked.gates.coarse[index] = -4.0  # by the coarse gate
             if group.layer == layers[2] and kind is group.kind:
-                masked.gates.fine.split(masked.gates.sizes)[index].fill_(-HIGHEST * 2)  # by every fine gate
+                masked.gates.fine.split(masked.gates.sizes)[index].fill_(-REACH * 2)  # by every fine gate
     small = shrunk(masked)
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in masked.model.parameters())
     torch.testing.assert_close(logits(small), logits(masked), atol=1e-12, rtol=0)

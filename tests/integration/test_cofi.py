@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 import tiny_run
 from secateurs import pipeline
-from secateurs.errors import UnsupportedModelError
+from secateurs.errors import RecipeError, UnsupportedModelError
 from secateurs.recipe import Recipe
 from secateurs.report import Report
 
@@ -63,6 +66,70 @@ def test_the_sparsity_is_the_one_asked_for(finished: tuple[Path, Recipe, Report]
     assert 0.9 * model.sparsity < model.sparsity_with_norms < model.sparsity  # no norm has gone
     assert (out / "sparsity-0.50" / "model.safetensors").is_file()
     assert {"search", "fit", "recover"} <= model.seconds.keys()
+
+
+def test_the_best_and_the_last_masks_stay(finished: tuple[Path, Recipe, Report]) -> None:
+    out, _, _ = finished
+    learned = out / "stages" / "learned" / "sparsity-0.50"
+    assert sorted(path.name for path in learned.iterdir()) == ["best.safetensors", "last.safetensors", "masks.json"]
+    told = json.loads((learned / "masks.json").read_text())
+    assert told["target"] == pytest.approx(0.5)
+    assert abs(told["best"]["expected"] - 0.5) <= 0.005
+    assert 0 <= told["best"]["realised"] - 0.5 <= 0.06
+    assert told["last"]["step"] == 48
+    best, last = (load_file(learned / f"{name}.safetensors") for name in ("best", "last"))
+    assert best.keys() == last.keys()
+    assert {"gates.fine", "gates.coarse", "matching.transform.weight", "model.classifier.weight"} <= best.keys()
+
+
+@pytest.mark.parametrize("target", [{"sparsity": (0.5,)}, {"sparsity": (), "speedup": (1.8,)}])
+def test_masks_may_start_where_ziplm_ends(
+    tmp_path: Path, target: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    recipe = cofi(tmp_path, hyperparameters={"masks": "ziplm", "steps": 100, "rate": 1e-3, "gate_rate": 0.1}, **target)
+    (model,) = pipeline.run(recipe, tmp_path / "out").models
+    assert (tmp_path / "out" / "stages" / "levels.safetensors").is_file()
+    removed = [float(text.split()[6]) for text in caplog.messages if "removes" in text]
+    wanted = json.loads(next((tmp_path / "out" / "stages" / "learned").glob("*/masks.json")).read_text())["target"]
+    assert len(removed) == 3  # looks from the first steps on: there is no ramp
+    assert all(abs(value - 100 * wanted) <= 3 for value in removed)
+    assert 0 <= model.sparsity - 0.5 <= 0.06 or model.predicted_speedup >= 1.8
+
+
+def test_the_start_is_ziplms_own_mask(tmp_path: Path) -> None:
+    from secateurs.cost import ParameterCost
+    from secateurs.job import Job
+    from secateurs.loading import load
+    from secateurs.methods._ziplm_start import ziplm_start
+    from secateurs.stages.gates import Gates
+    from secateurs.target import Sparsity
+
+    loaded = load(cofi(tmp_path))
+    job = Job(loaded.model, loaded.structure, loaded.data.calibration, loaded.task, tmp_path)
+    dense = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    cost = ParameterCost.of(loaded.model, loaded.structure)
+    budget = Sparsity(0.6).budget(cost)
+    start = ziplm_start(job, budget)
+    assert 0.6 <= float(cost.sparsity(start.mask.counts)) <= 0.66
+    assert all(torch.equal(value, dense[name]) for name, value in loaded.model.state_dict().items())
+    gates = Gates(loaded.structure, reach=7.0)
+    start.set(gates)
+    assert gates.opened(start.mask.counts).mask() == start.mask
+    for (
+        group
+    ) in loaded.structure:  # the columns of what is gone are empty: a gate that opens again changes nothing at once
+        weight = start.weights[group.reader_cut.parameter]
+        columns = weight if group.reader_cut.dim == 1 else weight.T
+        gone = ~start.mask[group.name].repeat_interleave(group.width)
+        assert not columns[:, gone].any()
+
+
+def test_a_start_that_is_two_starts(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="masks=ziplm starts from ZipLM's weights"):
+        pipeline.run(cofi(tmp_path, hyperparameters={"masks": "ziplm", "prepruning": 1.0}), tmp_path / "out")
+    with pytest.raises(RecipeError, match=r"gate_start \(9\) lies beyond reach \(7\)"):
+        pipeline.run(cofi(tmp_path, hyperparameters={"gate_start": 9}), tmp_path / "out")
 
 
 class Killed(BaseException):
@@ -184,7 +251,8 @@ def test_the_multipliers_climb_and_the_gates_stay_where_they_can_move(tmp_path: 
 
         mask = pruner.choose(Sparsity(0.7).budget(ParameterCost.of(loaded.model, loaded.structure)))
     assert len(seen) == 48
-    assert all(high <= gates_module.HIGHEST + 1e-6 and low >= -gates_module.HIGHEST - 1e-6 for high, low in seen)
+    reach = loaded.method.reach + 1e-6
+    assert all(high <= reach and low >= -reach for high, low in seen)
     assert min(low for _, low in seen) < 0
     assert sum(mask.counts.values()) < sum(loaded.structure.sizes.values())
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}

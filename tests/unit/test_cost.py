@@ -11,6 +11,7 @@ from secateurs.environment import Environment
 from secateurs.families import discover
 from secateurs.layers import layer_size
 from secateurs.stages.gates import Gates
+from tiny_models import tiny_model
 
 TABLE = LatencyTable(
     Environment(),
@@ -34,6 +35,17 @@ def test_expected_latency_has_no_step_for_what_is_gone() -> None:
     counts = {"a": 1, "b": 8}
     assert TABLE.expected({"a": 0.0, "b": 0.0}, counts) == TABLE.overhead_ms
     assert TABLE.expected({"a": 0.5, "b": 0.25}, counts) == pytest.approx(4.0 + 0.5 * 2.0 + 0.25 * 3.0)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_groups_cost_adds_up(hidden: bool) -> None:
+    """So a knapsack over groups can keep to a number of parameters."""
+    model = tiny_model("bert")
+    structure = discover(model, hidden=hidden)
+    cost = ParameterCost.of(model, structure).of_groups()
+    counts = {group.name: group.size // 2 for group in structure}
+    total = cost.fixed + sum(cost.group_cost(name, kept) for name, kept in counts.items())
+    assert total == cost({**cost.sizes, **structure.sizes, **counts})
 
 
 def test_the_sparsity_of_bert_base_is_counted_as_published() -> None:

@@ -77,6 +77,20 @@ def test_closed_blocks_are_reopened_only_where_too_much_is_gone() -> None:
     assert all(kept[name] == 0 for name in names[3:])
 
 
+def test_gates_that_are_all_but_shut_take_no_room() -> None:
+    """By their expectation, a group's 80 shut gates would be worth 4 open ones, at weights of all but 0."""
+    learned = gates(3)
+    with torch.no_grad():
+        learned.coarse.fill_(4.6)
+        for index, own in enumerate(learned.fine.split(learned.sizes)):
+            own.fill_(-4.6)
+            own[: (4, 16)[index % 2]] = 4.6
+    wanted = {name: (4, 16)[index % 2] for index, name in enumerate(learned.names)}
+    limit = float(COST({**COST.sizes, **wanted}))
+    counts = open_counts(learned, Budget(limit, COST), STRUCTURE)
+    assert {name: counts[name] for name in wanted} == wanted
+
+
 def test_a_budget_below_the_overhead_is_refused() -> None:
     with pytest.raises(TargetUnreachable):
         open_counts(gates(0), Budget(0.5, table()), STRUCTURE)

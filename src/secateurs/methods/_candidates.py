@@ -11,23 +11,16 @@ from torch import Tensor
 
 from secateurs.allocation import Menu
 from secateurs.arithmetic import fast
-from secateurs.cost import LatencyTable
+from secateurs.cost import LatencyTable, ParameterCost
 from secateurs.job import Job
 from secateurs.layers import layer_paths
 from secateurs.stages.levels import LevelDatabase, Projection
 from secateurs.stages.replay import Replay
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Group, Kind, Structure
-from secateurs.target import Budget
 from secateurs.tasks import model_inputs
 
-__all__ = ["Objective", "Stitched", "menus", "projections", "table_of"]
-
-
-def table_of(budget: Budget) -> LatencyTable:
-    """The latency table of a time budget."""
-    assert isinstance(budget.cost, LatencyTable), "this method meets time budgets only"
-    return budget.cost
+__all__ = ["Objective", "Stitched", "menus", "projections"]
 
 
 def projections(stitch: Stitch) -> dict[str, Projection]:
@@ -40,16 +33,16 @@ def projections(stitch: Stitch) -> dict[str, Projection]:
 
 
 def menus(
-    structure: Structure, table: LatencyTable, errors: Mapping[str, Tensor], ratio: float, snap: bool
+    structure: Structure, cost: LatencyTable | ParameterCost, errors: Mapping[str, Tensor], ratio: float, snap: bool
 ) -> dict[str, Menu]:
-    """The levels on offer: every head count; widths shrinking by ``ratio`` a step, snapped to the table's multiple."""
+    """The levels on offer: every head count; widths shrinking by ``ratio`` a step, snapped to the cost's multiple."""
     offered = {}
     for group in structure:
-        multiple = table.curve(group.name).multiple if snap else 1
+        multiple = cost.multiple(group.name) if snap else 1
         kept = _grid(group, ratio, multiple)
         error = errors[group.name].tolist()
         offered[group.name] = Menu(
-            kept, tuple(table.group_cost(group.name, count) for count in kept), tuple(error[count] for count in kept)
+            kept, tuple(cost.group_cost(group.name, count) for count in kept), tuple(error[count] for count in kept)
         )
     return offered
 

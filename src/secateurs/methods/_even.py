@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from secateurs.cost import LatencyTable
 from secateurs.errors import TargetUnreachable
-from secateurs.methods._candidates import table_of
 from secateurs.structure import Group, Kind, Structure
 from secateurs.target import Budget
 
@@ -19,7 +18,8 @@ def even_counts(structure: Structure, budget: Budget) -> dict[str, int]:
     Raises:
         TargetUnreachable: nothing left is still too slow.
     """
-    table = table_of(budget)
+    table = budget.cost
+    assert isinstance(table, LatencyTable), "this method meets time budgets only"
     low, high = 0.0, 1.0
     if table(_counts(structure, table, 0.0)) > budget.limit:
         raise TargetUnreachable(

@@ -9,8 +9,10 @@ own, no schedule and no clipping.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -24,7 +26,49 @@ from secateurs.stages.layer_matching import LayerMatching
 from secateurs.target import Budget
 from secateurs.tasks import model_inputs
 
-__all__ = ["MaskLearner", "MaskLearning", "Removal"]
+__all__ = ["Ascent", "MaskLearner", "MaskLearning", "Pace", "Removal"]
+
+logger = logging.getLogger(__name__)
+
+TOLD_EVERY = 100
+"""Steps between two lines of the log."""
+
+Ascent = Literal["gradient", "adam"]
+"""How multipliers climb. ``gradient``: by their rate times the gap, so they stand still where the target is met. ``adam``
+(the authors): by about one rate a step however small the gap is, so they have to come all the way back."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast gates and multipliers move.
+
+    Args:
+        ramp: steps in which the target rises.
+        gates: learning rate of the gates: what a ``log_alpha`` moves in a step, at most.
+        multipliers: learning rate of the multipliers.
+        ascent: see ``Ascent``.
+    """
+
+    ramp: int
+    gates: float
+    multipliers: float
+    ascent: Ascent
+
+    def of_gates(self) -> dict[str, Any]:
+        """Settings of their optimiser. Under a stiff penalty its momentum is a dead time, so it is short."""
+        settings = {"lr": self.gates, OWN_RATE: True}
+        return settings if self.ascent == "adam" else settings | {"betas": (0.5, 0.99)}
+
+    def of_multipliers(self) -> dict[str, Any]:
+        """Settings of theirs: upwards; without Adam's normalisation, if only the gradient counts."""
+        settings = {"lr": self.multipliers, OWN_RATE: True, "maximize": True}
+        # Beside an eps of this size nothing is left of what Adam divides by: the rate is scaled to make up for it.
+        plain = {"lr": self.multipliers * PLAIN, "eps": PLAIN, "betas": (0.0, 0.0)}
+        return settings if self.ascent == "adam" else settings | plain
+
+
+PLAIN = 1e4
+"""An ``eps`` against which no gap (at most 1) counts."""
 
 
 class Removal:
@@ -57,10 +101,16 @@ class MaskLearner(nn.Module):
     """What is trained: the student, its gates, the multipliers, and the map that layers are compared through."""
 
     def __init__(
-        self, gated: Gated, removal: Removal, matching: LayerMatching | None, layers: Sequence[Sequence[str]]
+        self,
+        gated: Gated,
+        removal: Removal,
+        matching: LayerMatching | None,
+        layers: Sequence[Sequence[str]],
+        *,
+        stiffness: float = 0.0,
     ) -> None:
         super().__init__()
-        self.gated, self.lagrangian, self.matching = gated, Lagrangian(), matching
+        self.gated, self.lagrangian, self.matching = gated, Lagrangian(stiffness), matching
         self.removal, self.layers = removal, layers
 
     def forward(
@@ -89,8 +139,7 @@ class MaskLearning(Objective):
     Args:
         learner: see there; made by the caller, who needs it afterwards.
         how: what the student is taught.
-        ramp: steps in which the target rises.
-        rate: learning rate of gates and multipliers.
+        pace: of gates and multipliers.
         examine: called at ``looks`` steps, evenly spread over the time after the ramp, and after the last.
         looks: how often.
     """
@@ -101,12 +150,11 @@ class MaskLearning(Objective):
         self,
         learner: MaskLearner,
         how: Distillation,
-        ramp: int,
-        rate: float,
+        pace: Pace,
         examine: Callable[[int], None],
         looks: int,
     ) -> None:
-        self.own, self.how, self.ramp, self.rate = learner, how, ramp, rate
+        self.own, self.how, self.pace = learner, how, pace
         self.examine, self.looks = examine, looks
 
     def learner(self, model: nn.Module) -> MaskLearner:
@@ -115,17 +163,20 @@ class MaskLearning(Objective):
 
     def loss(self, model: nn.Module, inputs: dict[str, Tensor], step: int) -> Float[Tensor, ""]:
         """See ``Objective.loss``."""
-        target = warmed(step, self.ramp, self.own.removal.target)
+        target = self.target(step)
         return model(inputs, self.how.lesson(inputs), self.how, target, step)
+
+    def target(self, step: int) -> float:
+        """The part that has to be gone by this step."""
+        return warmed(step, self.pace.ramp, self.own.removal.target)
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Weights by the schedule; gates and multipliers at their own rate, the multipliers upwards."""
-        own = {"lr": self.rate, OWN_RATE: True}
         gates = [parameter for parameter in self.own.gated.gates.parameters() if parameter.requires_grad]
         return [
             {"params": list(self.clipped(model))},
-            {"params": gates, **own},
-            {"params": list(self.own.lagrangian.parameters()), "maximize": True, **own},
+            {"params": gates, **self.pace.of_gates()},
+            {"params": list(self.own.lagrangian.parameters()), **self.pace.of_multipliers()},
         ]
 
     def clipped(self, model: nn.Module) -> Iterable[nn.Parameter]:
@@ -137,10 +188,19 @@ class MaskLearning(Objective):
     def stepped(self, model: nn.Module, step: int, steps: int) -> None:
         """Gates stay where they can still move."""
         self.own.gated.gates.clamp()
-        left, every = steps - step, max(1, (steps - self.ramp) // max(1, self.looks))
-        if step >= self.ramp and left % every == 0:
+        if step % TOLD_EVERY == 0:
+            self._tell(step)
+        left, every = steps - step, max(1, (steps - self.pace.ramp) // max(1, self.looks))
+        if step >= self.pace.ramp and left % every == 0:
             self.examine(step)
 
     def figures(self) -> dict[str, float]:
         """The part that the gates are expected to remove."""
         return {"expected_removal": self.own.expected().item()}
+
+    def _tell(self, step: int) -> None:
+        penalty = self.own.lagrangian
+        logger.info(
+            "step %d: expected to remove %.1f %%, to be removed by now %.1f %%; multipliers %.2f and %.1f", step,
+            100 * self.own.expected().item(), 100 * self.target(step), penalty.linear.item(), penalty.quadratic.item(),
+        )  # fmt: skip

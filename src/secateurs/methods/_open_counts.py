@@ -15,7 +15,7 @@ FAR = 40.0
 
 
 def open_counts(gates: Gates, budget: Budget, structure: Structure) -> dict[str, int]:
-    """As many as the gates expect, moved by one common shift to where the cost just meets the limit.
+    """Those that are rather open than shut, by one common shift of all gates with which the cost just meets the limit.
 
     Blocks that their coarse gate closes stay closed, unless all that is left is far below the limit: then the fewest
     of them, the most open first, stay open. Widths are rounded to the free multiple of a latency table.
@@ -31,7 +31,7 @@ def open_counts(gates: Gates, budget: Budget, structure: Structure) -> dict[str,
     }
 
     def counts(shift: float, reopened: int) -> dict[str, int]:
-        found = gates.counts(shift, reopened)
+        found = gates.counts(shift, reopened, rather=True)
         snapped = {
             name: min(structure[name].size, round(found[name] / multiple) * multiple)
             for name, multiple in multiples.items()

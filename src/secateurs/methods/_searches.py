@@ -15,7 +15,7 @@ from secateurs.allocation import Found, Menu, Profile, cheapest, nearby
 from secateurs.artefact import read_json, write_json
 from secateurs.errors import TargetUnreachable
 from secateurs.job import Job
-from secateurs.methods._candidates import Objective, Stitched, menus, table_of, task_loss
+from secateurs.methods._candidates import Objective, Stitched, menus, task_loss
 from secateurs.methods._past import Past, Pasts
 from secateurs.stages.coefficients import coefficient_search
 from secateurs.stages.search import refine, sensitivities
@@ -53,15 +53,16 @@ class Searches:
         Raises:
             TargetUnreachable: no choice of levels fits.
         """
-        table = table_of(budget)
-        limit = budget.limit - table.fixed
+        cost = budget.cost
+        limit = budget.limit - cost.fixed
         if limit <= 0:
             raise TargetUnreachable(
-                f"{budget.limit:.2f} ms is less than the {table.fixed:.2f} ms no cut can remove", table.largest_speedup
+                f"the budget of {budget.limit:.2f} is less than the {cost.fixed:.2f} that no cut can remove",
+                cost.largest_speedup,
             )
         past = self.past.exactly(limit)
         if past is None:
-            offered = menus(self.job.structure, table, self.errors, self.how.ratio, self.how.snap)
+            offered = menus(self.job.structure, cost, self.errors, self.how.ratio, self.how.snap)
             past = self._solve(offered, limit, budget.limit) or self._search(offered, limit, budget.limit)
             self.past.add(past)
         return past.profile

@@ -11,7 +11,7 @@ place of the expected parameters. ``docs/methods/cofi.md`` lists where this diff
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
@@ -19,7 +19,9 @@ from secateurs.errors import RecipeError
 from secateurs.families import discover
 from secateurs.job import Job, Recovering
 from secateurs.methods._learned import LearnedPruner
+from secateurs.methods._mask_learning import Ascent
 from secateurs.methods._schedule import steps_and_rate
+from secateurs.stages.gates import REACH
 from secateurs.stages.layer_matching import Matching
 from secateurs.structure import Structure
 
@@ -38,8 +40,13 @@ class CoFi:
         start: folder or hub id of the model that the student starts from, such as the pretrained one the teacher was
             fine-tuned from; empty = it starts as the teacher.
         rate: learning rate of the weights, linear to 0.
-        gate_rate: learning rate of gates and multipliers, constant; raised where there are too few steps to close a
-            gate with it.
+        gate_rate: learning rate of the gates, constant; raised where there are too few steps to close a gate with it.
+        masks: where they start: all ``open``, and the target rises; or ``ziplm``: its masks and weights for the same target.
+        gate_start: ``log_alpha`` of all gates at the start: 4.6 is wide open, at -1.6 a gate is shut half of the time.
+        reach: ``log_alpha`` stays between plus and minus this. At -4.6 a gate is still open 5 times in 100.
+        multiplier_rate: learning rate of the multipliers, constant.
+        ascent: multipliers climb by the ``gradient``, or with ``adam``.
+        stiffness: where the quadratic multiplier starts.
         temperature: softens the outputs that are compared.
         output_weight: weight of their divergence.
         layer_weight: weight of the layer-wise distillation; 0 = none.
@@ -64,7 +71,13 @@ class CoFi:
     prepruning: float = 0.0
     start: str = ""
     rate: float = 2e-5
-    gate_rate: float = 0.01
+    gate_rate: float = 0.05
+    masks: Literal["open", "ziplm"] = "open"
+    gate_start: float = 3.0
+    reach: float = 7.0
+    multiplier_rate: float = 10.0
+    ascent: Ascent = "gradient"
+    stiffness: float = 500.0
     temperature: float = 2.0
     output_weight: float = 0.1
     layer_weight: float = 0.9
@@ -78,15 +91,20 @@ class CoFi:
     looks: int = 8
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "rate", "gate_rate", "temperature", "finetuning_rate")
+        positive = ("epochs", "rate", "gate_rate", "reach", "multiplier_rate", "temperature", "finetuning_rate")
         for field in positive:
             if not (value := getattr(self, field)) > 0:
                 raise RecipeError(f"cofi: {field} must be above 0, not {value:g}")
-        for field in ("ramp", "steps", "prepruning", "output_weight", "layer_weight", "finetuning", "finetuning_steps"):
+        counted = ("ramp", "steps", "prepruning", "stiffness", "output_weight", "layer_weight", "finetuning")
+        for field in (*counted, "finetuning_steps"):
             if (value := getattr(self, field)) < 0:
                 raise RecipeError(f"cofi: {field} must not be negative, not {value:g}")
         if self.ramp >= self.epochs:
             raise RecipeError(f"cofi: ramp ({self.ramp:g} epochs) must be shorter than epochs ({self.epochs:g})")
+        if abs(self.gate_start) > self.reach:
+            raise RecipeError(f"cofi: gate_start ({self.gate_start:g}) lies beyond reach ({self.reach:g})")
+        if self.masks == "ziplm" and (self.start or self.prepruning):
+            raise RecipeError("cofi: masks=ziplm starts from ZipLM's weights; leave start and prepruning out")
         if self.looks < 1:
             raise RecipeError(f"cofi: looks must be at least 1, not {self.looks}")
         if self.output_weight == self.layer_weight == 0:
@@ -125,8 +143,18 @@ class CoFi:
 
 METHOD = CoFi
 
-_SMALL: dict[str, Any] = {"epochs": 100.0, "ramp": 20.0, "prepruning": 4.0, "matching": "any", "hidden": True}
-_LARGE: dict[str, Any] = {"epochs": 20.0, "ramp": 2.0, "prepruning": 1.0, "matching": "any", "hidden": True}
+_PAPER: dict[str, Any] = {
+    "gate_rate": 0.01,
+    "gate_start": REACH,
+    "reach": REACH,
+    "multiplier_rate": 0.01,
+    "ascent": "adam",
+    "stiffness": 0.0,
+    "matching": "any",
+    "hidden": True,
+}
+_SMALL: dict[str, Any] = {**_PAPER, "epochs": 100.0, "ramp": 20.0, "prepruning": 4.0}
+_LARGE: dict[str, Any] = {**_PAPER, "epochs": 20.0, "ramp": 2.0, "prepruning": 1.0}
 
 PRESETS: dict[str, dict[str, Any]] = {
     # CoLA, STS-B, MRPC, RTE in the paper: a few thousand rows.
@@ -136,12 +164,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper-squad": {**_LARGE, "rate": 3e-5, "finetuning": 20.0, "finetuning_rate": 3e-5},
     # Half an hour for a small encoder on two cores.
     "quick": {
-        "steps": 900,
-        "epochs": 9.0,
-        "ramp": 4.0,
+        "steps": 1200,
+        "epochs": 3.0,
+        "ramp": 1.0,
         "rate": 1e-4,
-        "gate_rate": 0.02,
-        "finetuning_steps": 500,
+        "finetuning_steps": 1200,
         "finetuning_rate": 1e-4,
         "looks": 3,
     },

@@ -16,16 +16,19 @@ __all__ = ["Lagrangian", "warmed"]
 
 
 class Lagrangian(nn.Module):
-    """The penalty and its two multipliers, which start at 0.
+    """The penalty and its two multipliers; the linear one starts at 0.
 
     The multipliers are parameters to be *maximised*: give them an optimiser of their own with ``maximize=True``, and no
     weight decay.
+
+    Args:
+        stiffness: where the quadratic multiplier starts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stiffness: float = 0.0) -> None:
         super().__init__()
         self.linear = nn.Parameter(torch.zeros(()))
-        self.quadratic = nn.Parameter(torch.zeros(()))
+        self.quadratic = nn.Parameter(torch.tensor(float(stiffness)))
 
     def forward(self, value: Float[Tensor, ""], target: float) -> Float[Tensor, ""]:
         """``lambda_1 (value - target) + lambda_2 (value - target)^2``."""

@@ -31,7 +31,7 @@ from secateurs.structure import Stream, Structure
 
 __all__ = ["Gated", "Gates", "Opening", "fold"]
 
-HIGHEST = 4.605170185988092
+REACH = 4.605170185988092
 """``ln 100``: ``log_alpha`` stays within plus and minus this, so that no gate gets out of reach of the gradient."""
 
 SPREAD = 0.01
@@ -65,19 +65,30 @@ class Gates(nn.Module):
         structure: its groups get gates, and its stream, if it has one.
         coarse: let whole groups be closed; else their coarse gates stay at 1.
         hidden: let dimensions of the stream be closed; else they stay at 1.
+        start: ``log_alpha`` of all of them at the start.
+        reach: how far from 0 they may go.
         seed: of the spread at the start.
     """
 
-    def __init__(self, structure: Structure, *, coarse: bool = True, hidden: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self,
+        structure: Structure,
+        *,
+        coarse: bool = True,
+        hidden: bool = True,
+        start: float = REACH,
+        reach: float = REACH,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.names = tuple(group.name for group in structure)
         self.sizes = [group.size for group in structure]
-        self.distribution = HardConcrete()
+        self.distribution, self.reach = HardConcrete(), reach
         generator = torch.Generator().manual_seed(seed)
         self.stream = structure.stream
         parts = [sum(self.sizes), len(self.sizes), self.stream.size if self.stream else 0]
-        start = HIGHEST - SPREAD * torch.randn(sum(parts), generator=generator).abs()
-        units, groups, dimensions = start.split(parts)
+        log_alpha = start - SPREAD * torch.randn(sum(parts), generator=generator).abs()
+        units, groups, dimensions = log_alpha.split(parts)
         self.fine = nn.Parameter(units.clone())
         self.coarse = nn.Parameter(groups.clone(), requires_grad=coarse)
         self.hidden = nn.Parameter(dimensions.clone(), requires_grad=hidden and self.stream is not None)
@@ -96,7 +107,7 @@ class Gates(nn.Module):
 
     def deterministic(self) -> Opening:
         """As many open as are expected to be, each at its own value; the others exactly 0."""
-        return self.opened(self.counts(0.0))
+        return self.opened(self.counts())
 
     def opened(self, counts: Mapping[str, int]) -> Opening:
         """The given number of units of each group, those with the highest ``log_alpha``; 0 closes the group."""
@@ -111,14 +122,17 @@ class Gates(nn.Module):
             hidden = self.distribution.deterministic(self.hidden, counts[self.stream.name])
         return self._opening(torch.cat(fine), coarse * stays, hidden)
 
-    def counts(self, shift: float, reopened: int = 0) -> dict[str, int]:
+    def counts(self, shift: float = 0.0, reopened: int = 0, *, rather: bool = False) -> dict[str, int]:
         """Units expected to be open if every fine ``log_alpha`` were higher by ``shift``; 0 where the group closes.
 
         Args:
             shift: added to each fine ``log_alpha``.
             reopened: so many of the groups that close stay open nevertheless, the most open first.
+            rather: count the units that are rather open than shut, in place of the expectation. A thousand gates that
+                are all but shut still expect dozens to be open, and those would have weights of all but 0.
         """
-        fine = self.distribution.open_probability(self.fine.detach().double() + shift).split(self.sizes)
+        fine = self.distribution.open_probability(self.fine.detach().double() + shift)
+        fine = ((fine > 0.5).double() if rather else fine).split(self.sizes)
         closed = set(self.closed()[reopened:])
         counts = {
             name: 0 if name in closed else round(float(group.sum()))
@@ -153,9 +167,8 @@ class Gates(nn.Module):
     @torch.no_grad()
     def clamp(self) -> None:
         """Keep every ``log_alpha`` where its gate can still move; to be called after every step of the optimiser."""
-        self.fine.clamp_(-HIGHEST, HIGHEST)
-        self.coarse.clamp_(-HIGHEST, HIGHEST)
-        self.hidden.clamp_(-HIGHEST, HIGHEST)
+        for log_alpha in self.parameters():
+            log_alpha.clamp_(-self.reach, self.reach)
 
     def _opening(
         self, fine: Float[Tensor, " units"], coarse: Float[Tensor, " groups"], hidden: Float[Tensor, " hidden"]
