@@ -22,7 +22,7 @@ __all__ = ["model_folder", "recipe", "rows", "table"]
 def model_folder(path: Path, model_type: str = "bert", **changes: Any) -> Path:
     """A random two-class model (or a decoder) with its tokenizer."""
     auto = None if model_type in DECODERS else "AutoModelForSequenceClassification"
-    model = tiny_model(model_type, auto=auto, num_labels=2, pad_token_id=0, **changes).float()
+    model = tiny_model(model_type, auto=auto, **{"num_labels": 2, "pad_token_id": 0, **changes}).float()
     model.save_pretrained(path)
     tiny_tokenizer().save_pretrained(path)
     return path

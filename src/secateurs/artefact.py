@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import CheckpointError
+from secateurs.processes import is_first
 
 __all__ = ["read_json", "write", "write_json"]
 
 
 def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """Let ``save`` write a sibling file, then give it its name.
+    """Let ``save`` write a sibling file, then give it its name. Of several processes, the first alone does so.
 
     Raises:
         CheckpointError: the file cannot be written (a full disk, no permission); what was there before stays.
     """
+    if not is_first():
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from secateurs.errors import RecipeError, SecateursError
+from secateurs.errors import FailedElsewhere, RecipeError, SecateursError
 
 __all__ = ["main"]
 
@@ -65,6 +65,11 @@ def prune(
     learning_rate: Annotated[
         float | None, typer.Option(help="Of recovery. Default: the method's; ziplm: 5e-5.")
     ] = None,
+    train_batch_size: Annotated[int | None, typer.Option(help="Rows a process trains on at once. Default 32.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Batches to one step of training. Default 1.")] = None,
+    tracker: Annotated[
+        list[str] | None, typer.Option(help="Follows the training: tensorboard, wandb, mlflow, ...; several times.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Default 0.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that lies beside the weights.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would be done, how long and how much memory.")] = False,
@@ -94,6 +99,9 @@ def prune(
         "evaluation_samples": evaluation_samples,
         "recover_epochs": recover_epochs,
         "learning_rate": learning_rate,
+        "train_batch_size": train_batch_size,
+        "accumulate": accumulate,
+        "trackers": tracker or None,
         "seed": seed,
         "trust_remote_code": trust_remote_code or None,
         "columns": _named({"text": text_column, "text_pair": text_pair_column, "label": label_column}) or None,
@@ -235,6 +243,8 @@ def main() -> None:
     """Run the command line: a deliberate error is one line on standard error, and status 2."""
     try:
         app()
+    except FailedElsewhere:
+        sys.exit(2)
     except SecateursError as error:
         from secateurs.console import errors
 

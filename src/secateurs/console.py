@@ -5,21 +5,23 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from secateurs.processes import is_first
+
 __all__ = ["console", "errors", "logs", "tracking"]
 
 T = TypeVar("T")
 
-WIDTH = None if sys.stdout.isatty() else 140
+WIDTH = None if sys.stdout.isatty() else 160
 """Of text that goes to a file: wide enough for the table of results."""
 
-console = Console(width=WIDTH)
+console = Console(width=WIDTH, quiet=not is_first())
 errors = Console(stderr=True)
 
 
@@ -28,7 +30,7 @@ def logs(verbose: bool) -> None:
     handler = RichHandler(console=errors, show_path=False, show_time=verbose, markup=False)
     root = logging.getLogger("secateurs")
     root.handlers = [handler]
-    root.setLevel(logging.INFO if verbose else logging.WARNING)
+    root.setLevel(logging.ERROR if not is_first() else logging.INFO if verbose else logging.WARNING)
     for noisy in ("transformers", "datasets", "httpx", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     from datasets.utils.logging import disable_progress_bar
@@ -58,5 +60,5 @@ def tracking() -> Iterator[Any]:
         finally:  # work that knows enough may end early: it is done then
             progress.update(bar, total=next(task.completed for task in progress.tasks if task.id == bar))
 
-    with progress:
+    with progress if is_first() else nullcontext():
         yield track

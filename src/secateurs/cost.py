@@ -141,6 +141,11 @@ class ParameterCost:
         own = self.of_groups()
         return 1 - own.prunable(counts) / own.dense
 
+    def expected_sparsity(self, present: Mapping[str, Count], counts: Mapping[str, Count]) -> Count:
+        """The same of gates, by their probabilities: see ``expected``."""
+        own = self.of_groups()
+        return 1 - (own.expected(present, counts) - own.fixed) / own.prunable(own.sizes)
+
     def of_groups(self) -> ParameterCost:
         """The same with embeddings, norms and heads at their full size, though the stream cuts them too.
 

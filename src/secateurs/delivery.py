@@ -20,8 +20,10 @@ from secateurs.cost import LatencyTable, ParameterCost
 from secateurs.environment import Environment, machine
 from secateurs.job import Job
 from secateurs.laps import Laps
+from secateurs.layers import layer_size
 from secateurs.loading import Loaded
 from secateurs.mask import Mask
+from secateurs.processes import first
 from secateurs.report import Divergence, Interval, Kept, Metric, ModelResult, Report, card
 from secateurs.shrink import shrink
 from secateurs.stages.evaluate import divergence, signals
@@ -67,7 +69,10 @@ class Work:
         return evaluation(self.loaded, self.teacher)
 
     def measure(self, mask: Mask) -> Measurement:
-        """Dense, and dense shrunk to a mask, interleaved in this process."""
+        """Dense, and dense shrunk to a mask, interleaved in one process: the first."""
+        return first(lambda: self._measure(mask))
+
+    def _measure(self, mask: Mask) -> Measurement:
         shrunk = shrink(copy.deepcopy(self.whole), self.loaded.structure, mask)
         models = {"dense": self.teacher, "pruned": shrunk}
         return compare(models, self.loaded.environment, seed=self.loaded.recipe.seed, seconds=MEASURE_SECONDS)
@@ -92,9 +97,18 @@ def deliver(work: Work, target: Target, seconds: dict[str, float]) -> None:
     if loaded.recovering:
         _recover(work, model, mask, target, place)
         clock.lap("recover")
+    first(lambda: _hand_over(work, target, attempt, model, mask, {**seconds, **clock.laps}))
+
+
+def _hand_over(
+    work: Work, target: Target, attempt: contract.Attempt, model: Any, mask: Mask, seconds: dict[str, float]
+) -> None:
+    """Evaluate, save, write down."""
+    loaded, counts = work.loaded, attempt.mask.counts
+    clock = Laps()
     metric, apart = _quality(work, model)
     clock.lap("evaluate")
-    counts = attempt.mask.counts
+    cost = ParameterCost.of(work.teacher, loaded.structure)
     sparsity = float(cost.sparsity(counts))
     result = ModelResult(
         target=target.value,
@@ -112,10 +126,12 @@ def deliver(work: Work, target: Target, seconds: dict[str, float]) -> None:
         kept=_kept(loaded.structure, counts),
         met=sparsity >= target.value - 1e-9 if isinstance(target, Sparsity) else attempt.met,
         attempts=attempt.number,
+        sparsity_with_norms=1 - layer_size(model, loaded.structure) / layer_size(work.teacher, loaded.structure),
+        expected_sparsity=work.pruner.expected(target.folder),
     )
     _save(work, model, mask, result)
     write_json(record(work.job.folder, target), asdict(result))  # last: without it the target is not done
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(work.job.folder / target.folder, ignore_errors=True)
 
 
 def _settle(work: Work, target: Target, cost: ParameterCost, place: Path) -> contract.Attempt:
@@ -146,7 +162,10 @@ def _recover(work: Work, model: Any, mask: Mask, target: Target, place: Path) ->
             loaded.recovering.steps,
             loaded.recovering.learning_rate,
             batch_size=recipe.train_batch_size,
+            accumulate=recipe.accumulate,
             bf16=native_bfloat16(recipe.device),
+            trackers=recipe.trackers,
+            logs=work.job.logs(place / "recovery"),
         ),
         place / "recovery",
         seed=recipe.seed,

@@ -6,7 +6,8 @@
     ├── RecipeError             the run as described makes no sense
     ├── CalibrationError        the activations cannot be used (none, NaN, not positive definite)
     ├── TargetUnreachable       no set of cuts reaches the target; carries the largest reachable one
-    └── CheckpointError         a folder on disk cannot be read or written
+    ├── CheckpointError         a folder on disk cannot be read or written
+    └── FailedElsewhere         another process of the same run failed, and says why
 
 A message says what failed, what was given, what is allowed and what to do, in one line. The command line prints
 that line and exits with status 2. Anything else that surfaces is a defect of Secateurs.
@@ -18,6 +19,7 @@ __all__ = [
     "CalibrationError",
     "CheckpointError",
     "DataError",
+    "FailedElsewhere",
     "RecipeError",
     "SecateursError",
     "TargetUnreachable",
@@ -59,3 +61,10 @@ class TargetUnreachable(SecateursError):
 
 class CheckpointError(SecateursError):
     """A folder on disk cannot be read or written."""
+
+
+class FailedElsewhere(SecateursError):
+    """Another process of the same run failed, and says why."""
+
+    def __init__(self) -> None:
+        super().__init__("another process of this run failed; its message says why")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from secateurs.mask import Mask
 from secateurs.objective import Objective
+from secateurs.processes import count
 from secateurs.structure import Structure
 from secateurs.target import Budget
 
@@ -68,7 +69,9 @@ class Job:
         track: progress.
         train: rows to train on, or ``None``.
         collate: rows -> batch.
-        train_batch_size: sequences a training step.
+        train_batch_size: rows that a process trains on at once.
+        accumulate: so many batches to one step of the optimiser.
+        trackers: names of those that follow the training.
         teacher: the dense model itself, which nobody touches; ``None`` = ask ``model`` before it is rewritten.
     """
 
@@ -83,7 +86,18 @@ class Job:
     train: Any | None = None
     collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]] | None = None
     train_batch_size: int = 32
+    accumulate: int = 1
+    trackers: tuple[str, ...] = ()
     teacher: nn.Module | None = None
+
+    @property
+    def rows_a_step(self) -> int:
+        """Rows that one step of the optimiser is taken on, in all processes together."""
+        return self.train_batch_size * self.accumulate * count()
+
+    def logs(self, place: Path) -> Path:
+        """Where trackers leave their files of a training that has its checkpoints in ``place``; they are to stay."""
+        return self.folder.parent / "trackers" / place.relative_to(self.folder)
 
 
 class Pruner(Protocol):
@@ -116,6 +130,13 @@ class Pruner(Protocol):
         """What a model that was shrunk to ``mask`` for the target of ``folder`` is trained on."""
         ...
 
+    def expected(self, folder: str) -> float | None:
+        """The sparsity that was expected of the gates learned for the target of ``folder``; ``None`` without gates.
+
+        A gate has a probability to be open, a unit is there or not: the mask removes another fraction than this one.
+        """
+        return None
+
 
 class Method(Protocol):
     """A frozen set of hyper-parameters that knows how to prune. One file each in ``secateurs.methods``."""
@@ -139,13 +160,22 @@ class Method(Protocol):
         """What this method may remove from the model that it has ``rebuilt``."""
         ...
 
-    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
+    def check(self, job: Job) -> None:
+        """Refuse what cannot end well with this model and data; called before any work, the folder is not there yet.
+
+        Raises:
+            SecateursError: in one line, what does not fit.
+        """
+        ...
+
+    def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """Work in forward passes of one sequence: ``prepare`` once, ``target`` for each target; for the dry run.
 
         Args:
             structure: of the model.
             samples: calibration texts.
             rows: of the training split.
+            batch: of those, in one step of the optimiser.
         """
         ...
 

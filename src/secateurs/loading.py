@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,13 +11,14 @@ import torch
 from secateurs.clock import timer
 from secateurs.environment import Environment
 from secateurs.errors import RecipeError
-from secateurs.job import Method, Recovering
+from secateurs.job import Job, Method, Recovering, Track, silent
 from secateurs.methods import method as find_method
 from secateurs.recipe import Recipe
 from secateurs.runtimes import runtime
 from secateurs.structure import Structure
 from secateurs.tasks import Batch, Columns, TaskData
 from secateurs.tasks import task as find_task
+from secateurs.trackers import check_trackers
 from secateurs.workload import check
 
 __all__ = ["Loaded", "load"]
@@ -55,6 +57,29 @@ class Loaded:
     environment: Environment
     recovering: Recovering
 
+    def job(self, folder: Path, track: Track = silent) -> Job:
+        """What the method is given.
+
+        Args:
+            folder: for its artefacts.
+            track: shows progress.
+        """
+        return Job(
+            self.model,
+            self.structure,
+            self.data.calibration,
+            self.task,
+            folder,
+            self.recipe.seed,
+            torch.device(self.recipe.device),
+            track,
+            self.data.train,
+            self.data.collate,
+            self.recipe.train_batch_size,
+            self.recipe.accumulate,
+            self.recipe.trackers,
+        )
+
 
 def load(recipe: Recipe) -> Loaded:
     """Read model and data, and refuse what cannot work.
@@ -67,6 +92,12 @@ def load(recipe: Recipe) -> Loaded:
     if recipe.sparsity and not method.by_parameters:
         raise RecipeError(f"{recipe.method} prunes to a time: give it a speed-up, not a sparsity")
     recovering = _recovering(recipe, method)
+    if recipe.trackers:
+        if not (recovering or method.trains):
+            raise RecipeError(
+                "trackers follow a training, and this run has none; add --recover-epochs, or leave them out"
+            )
+        check_trackers(recipe.trackers)
     environment = recipe.environment
     check(environment)
     timer(environment)
@@ -97,7 +128,9 @@ def load(recipe: Recipe) -> Loaded:
         )
     batches, held_out = _split(data.calibration, HELD_OUT / (1 + HELD_OUT))
     data = replace(data, calibration=batches)
-    return Loaded(recipe, task, method, dense, model, tokenizer, data, held_out, structure, environment, recovering)
+    loaded = Loaded(recipe, task, method, dense, model, tokenizer, data, held_out, structure, environment, recovering)
+    method.check(loaded.job(Path()))
+    return loaded
 
 
 def _recovering(recipe: Recipe, method: Method) -> Recovering:

@@ -39,3 +39,7 @@ class Objective(ABC):
 
     def stepped(self, model: nn.Module, step: int, steps: int) -> None:  # noqa: B027
         """Called after every step of the optimiser, with the number of steps done and of all steps."""
+
+    def figures(self) -> dict[str, float]:
+        """Numbers of its own for trackers, beside the loss."""
+        return {}

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from pydantic import TypeAdapter
 
 from secateurs.artefact import read_json, write, write_json
 from secateurs.cost import LatencyTable
 from secateurs.delivery import Work, deliver, evaluation, measured_here, record
 from secateurs.environment import machine
-from secateurs.job import Job, silent
+from secateurs.job import Track, silent
 from secateurs.laps import Laps
 from secateurs.loading import Loaded, load
+from secateurs.methods._led import Led
+from secateurs.processes import first, is_first, join, together
 from secateurs.provenance import commit, versions
 from secateurs.recipe import Recipe
 from secateurs.report import ModelResult, Report
@@ -35,8 +34,6 @@ from secateurs.tasks import Score
 __all__ = ["run"]
 
 logger = logging.getLogger(__name__)
-
-Track = Callable[..., Iterable[Any]]
 
 NOISY = 0.05
 """Relative scatter of timings above which the report says so."""
@@ -66,46 +63,39 @@ def run(
         SecateursError: one line that says what to do.
     """
     folder = Path(folder)
-    check_folder(folder, recipe, resume=resume)
+    join(recipe.device)
+    track = track if is_first() else silent
+    first(lambda: check_folder(folder, recipe, resume=resume))
     clock = Laps()
-    loaded = load(recipe)
-    claim_folder(folder, recipe)
+    loaded = together(lambda: load(recipe))
+    first(lambda: claim_folder(folder, recipe))
     clock.lap("load")
-    table = _latency(loaded, folder, track)
+    table = first(lambda: _latency(loaded, folder, track))
     clock.lap("latency")
     for target in recipe.targets:
         if isinstance(target, Speedup):
             target.budget(table)  # unreachable targets are refused before the work starts
     stages = folder / "stages"
-    todo = [target for target in recipe.targets if not record(stages, target).is_file()]
-    dense = _dense_score(loaded, stages)
+    dense = first(lambda: _dense_score(loaded, stages))
     clock.lap("evaluate dense")
+    todo = first(lambda: [target for target in recipe.targets if not record(stages, target).is_file()])
     # A pruner rewrites tensors of the live model: the teacher is the dense model itself, or a real copy of it.
     teacher = loaded.dense if loaded.dense is not loaded.model else copy.deepcopy(loaded.model) if todo else None
-    job = Job(
-        loaded.model,
-        loaded.structure,
-        loaded.data.calibration,
-        loaded.task,
-        stages,
-        recipe.seed,
-        torch.device(recipe.device),
-        track,
-        loaded.data.train,
-        loaded.data.collate,
-        recipe.train_batch_size,
-        teacher,
-    )
-    done: list[ModelResult] = []
+    job = replace(loaded.job(stages, track), teacher=teacher)
     report = _describe(loaded, table, dense, command)
     if todo:
-        pruner = loaded.method.prepare(job)
+        pruner = loaded.method.prepare(job) if loaded.method.trains else Led(loaded.method, job)
         clock.lap("prepare")
         work = Work(loaded, table, dense, job, pruner, teacher, folder, report)
         for target in todo:
             deliver(work, target, dict(clock.laps))
-    for target in recipe.targets:
-        done.append(TypeAdapter(ModelResult).validate_python(read_json(record(stages, target))))
+    return first(lambda: _finish(report, recipe, folder))
+
+
+def _finish(report: Report, recipe: Recipe, folder: Path) -> Report:
+    """The report with all models, written."""
+    results = TypeAdapter(ModelResult)
+    done = [results.validate_python(read_json(record(folder / "stages", target))) for target in recipe.targets]
     report = replace(report, models=done)
     report.save(folder)
     return report

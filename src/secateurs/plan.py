@@ -51,7 +51,8 @@ def plan(recipe: Recipe, folder: Path | None = None, *, resume: bool = False) ->
     second, signal_bytes = _one_batch(loaded)
     samples = sum(len(batch["input_ids"]) for batch in loaded.data.calibration)
     rows_of_training = len(loaded.data.train) if isinstance(loaded.data.train, Sized) else 0
-    forwards = loaded.method.forwards(loaded.structure, samples, rows_of_training)
+    batch = loaded.job(Path()).rows_a_step
+    forwards = loaded.method.forwards(loaded.structure, samples, rows_of_training, batch)
     targets = len(recipe.targets)
     rows = [
         ("latency", f"table for {loaded.environment}", 0.0 if recipe.latency_table else TABLE_SECONDS),
@@ -64,7 +65,7 @@ def plan(recipe: Recipe, folder: Path | None = None, *, resume: bool = False) ->
     for target in recipe.targets:
         rows.append((f"prune to {target}", f"folder {target.folder}", second * forwards["target"] + TABLE_SECONDS))
     if how := loaded.recovering:
-        read = how.steps * recipe.train_batch_size or how.epochs * rows_of_training
+        read = how.steps * batch or how.epochs * rows_of_training
         # forward and backward of the student (3), forward of the teacher (1)
         rows.append(("recover", f"{how}, each target", targets * read * 4 * second))
     total = sum(seconds for *_, seconds in rows)

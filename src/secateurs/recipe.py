@@ -73,7 +73,9 @@ class Recipe(BaseModel):
     learning_rate: float | None = Field(
         None, gt=0, description="peak, linear to 0, for recovery; default: the method's, for ziplm 5e-5"
     )
-    train_batch_size: int = Field(32, ge=1)
+    train_batch_size: int = Field(32, ge=1, description="rows that a process trains on at once")
+    accumulate: int = Field(1, ge=1, description="so many batches to one step of the optimiser")
+    trackers: tuple[str, ...] = Field((), description="that follow the training: tensorboard, wandb, mlflow, ...")
     seed: int = 0
     trust_remote_code: bool = Field(False, description="run code that lies beside the weights of the model")
 
@@ -81,6 +83,11 @@ class Recipe(BaseModel):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, int | float) else value
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _one_tracker(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @field_validator("speedup")
     @classmethod

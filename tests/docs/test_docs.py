@@ -148,9 +148,11 @@ def commands() -> dict[str, Any]:
 
 
 def shell_lines(code: str) -> list[list[str]]:
-    """The commands of a block as words; ``\\`` at the end of a line goes on."""
+    """The commands of a block as words; ``\\`` at the end of a line goes on, and a launcher starts what it names."""
     lines = code.replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+    found = [words for line in lines if (words := shlex.split(line, comments=True))]
+    module = "secateurs.cli"
+    return [["secateurs", *words[words.index(module) + 1 :]] if module in words else words for words in found]
 
 
 def parsed(words: list[str]) -> dict[str, Any]:

@@ -14,7 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_run
-from secateurs import cli
+from secateurs import cli, pipeline
+from secateurs.methods.cofi import CoFi
+from secateurs.structure import Structure
 from tiny import write_rows
 
 Run = Callable[..., tuple[int, str, str]]
@@ -42,6 +44,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, data, a latency table and the recipe that names them."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "recipe.yaml").write_text(tiny_run.recipe(folder).to_yaml())
+    learned = {"method": "cofi", "speedup": (), "hyperparameters": {}, "train_batch_size": 8}
+    (folder / "learned.yaml").write_text(tiny_run.recipe(folder, sparsity=(0.5,), **learned).to_yaml())
     return folder
 
 
@@ -64,6 +68,9 @@ def broken(place: Path) -> dict[str, Path]:
     config = json.loads((made["unsupported"] / "config.json").read_text())
     config |= {"model_type": "albert", "embedding_size": 16}
     (made["unsupported"] / "config.json").write_text(json.dumps(config))
+    made["wide"] = tiny_run.model_folder(place / "broken" / "wide", hidden_size=48)
+    made["three"] = tiny_run.model_folder(place / "broken" / "three", num_labels=3)
+    made["other"] = tiny_run.model_folder(place / "broken" / "other", "distilbert")
     made["empty"] = write_rows(place / "broken" / "empty" / "train.parquet", text=[], label=[]).parent
     made["labels"] = write_rows(
         place / "broken" / "labels" / "train.parquet", text=["a cat"] * 8, label=[0, 7] * 4
@@ -117,13 +124,39 @@ BAD: dict[str, tuple[str, str]] = {
     "recipe inside a file": ("--config {table}/recipe.yaml", "not readable"),
     "table broken": ("--config {recipe} --latency-table {table}", "not a latency table"),
     "nothing given": ("", "model is missing"),
+    "fewer classes than the model": ("--config {recipe} {three}", "2 classes and the model 3"),
+    "a sparsity of nothing": ("--config {learned} --sparsity 0", "sparsity of 0 .*between 0 and 1"),
+    "a sparsity of everything": ("--config {learned} --sparsity 1", "sparsity of 1 .*between 0 and 1"),
+    "a sparsity for a method of time": ("--config {learned} --method ziplm", "ziplm prunes to a time"),
+    "no passes to learn masks in": ("--config {learned} --set epochs=0", "epochs must be above 0"),
+    "no steps to learn masks in": ("--config {learned} --set epochs=0.001 --set ramp=0", "1 steps are too few"),
+    "too few steps to learn masks in": ("--config {learned} --set steps=20", "20 steps are too few.*at least 98"),
+    "too few passes to learn masks in": ("--config {learned} --set epochs=4", "24 steps are too few.*48 rows"),
+    "masks and nothing to learn them on": ("--config {learned} --data {untrainable}", "cofi needs a training split"),
+    "a start that is not there": ("--config {learned} --set start={nowhere}", "nowhere does not exist"),
+    "a start that is wider": ("--config {learned} --set start={wide}", "shape .*48.* the teacher .*32"),
+    "a start for other labels": ("--config {learned} --set start={three}", "3 labels, the teacher for 2"),
+    "a start of another kind": ("--config {learned} --set start={other}", "a distilbert, the teacher a bert"),
+    "no such tracker": ("--config {learned} --tracker logbook", "no tracker 'logbook'.*tensorboard"),
+    "a tracker and no training": ("--config {recipe} --tracker wandb", "this run has none.*--recover-epochs"),
+    "no rows at once": ("--config {recipe} --accumulate 0", "accumulate.*given: 0"),
+    "a hidden size that must stay": ("--config {learned} --task embedding --set hidden=true", "whose size must stay"),
 }
+"""All of them are found before the model is timed or evaluated."""
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_gets_one_line(run: Run, place: Path, broken: dict[str, Path], tmp_path: Path, case: str) -> None:
+def test_bad_input_gets_one_line(
+    run: Run, place: Path, broken: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    def work(*given: object, **named: object) -> None:
+        raise AssertionError("the work has begun")
+
+    for stage in ("measure_table", "_dense_score"):
+        monkeypatch.setattr(pipeline, stage, work)
     line, pattern = BAD[case]
-    names = {**broken, "recipe": place / "recipe.yaml", "nowhere": tmp_path / "nowhere"}
+    recipes = {name: place / f"{name}.yaml" for name in ("recipe", "learned")}
+    names = {**broken, **recipes, "nowhere": tmp_path / "nowhere"}
     arguments = line.format(**names).split()
     status, _, err = run("prune", *arguments, "--out", tmp_path / "out")
     told = [text for text in err.splitlines() if text.startswith("secateurs: ")]
@@ -132,6 +165,14 @@ def test_bad_input_gets_one_line(run: Run, place: Path, broken: dict[str, Path],
     assert "Traceback" not in err
     assert re.search(pattern, told[0]), told[0]
     assert not list((tmp_path / "out").glob("speedup-*")) if (tmp_path / "out").exists() else True
+
+
+def test_a_loss_that_becomes_nan_gets_one_line(run: Run, place: Path, tmp_path: Path) -> None:
+    options = ("--set", "rate=1e30", "--set", "steps=98")
+    status, _, err = run("prune", "--config", place / "learned.yaml", *options, "--out", tmp_path / "out")
+    assert status == 2, err
+    assert "Traceback" not in err
+    assert re.search(r"secateurs: the loss became (nan|inf) at step \d+ of pruning; lower", err), err
 
 
 def test_prune_report_inspect_measure(run: Run, place: Path, tmp_path: Path) -> None:
@@ -165,6 +206,23 @@ def test_a_dry_run_writes_nothing(run: Run, place: Path, tmp_path: Path) -> None
     assert "prune to 1.50x" in text
     assert "GB" in text
     assert not out.exists()
+
+
+def test_a_dry_run_counts_the_rows_of_a_step(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, dict[str, float]]] = []
+    reckon = CoFi.forwards
+
+    def spy(self: CoFi, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
+        seen.append((batch, reckon(self, structure, samples, rows, batch)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(CoFi, "forwards", spy)
+    for more in (("--train-batch-size", "4"), ("--accumulate", "3")):
+        status, _, err = run("prune", "--config", place / "learned.yaml", "--dry-run", "--set", "steps=100", *more)
+        assert status == 0, err
+    (four, few), (many, more_work) = seen
+    assert (four, many) == (4, 24)
+    assert more_work["target"] - few["target"] == pytest.approx(4.5 * 100 * 20)
 
 
 def test_a_table_measured_here_is_written(run: Run, place: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,23 @@ from secateurs.recipe import Recipe
 from secateurs.report import Report
 
 LEARNING: dict[str, Any] = {
-    "steps": 120,
+    "steps": 48,
     "epochs": 4.0,
     "ramp": 2.0,
-    "rate": 1e-3,
-    "gate_rate": 0.1,
+    "rate": 2e-3,
+    "gate_rate": 0.25,
     "looks": 3,
     "finetuning_steps": 10,
 }
+"""Gates that learn fast: what these tests look at needs no more steps than it takes to close one."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hasty() -> Iterator[None]:
+    """How fast these models run says nothing, so it is measured in the blink of an eye."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secateurs.delivery.MEASURE_SECONDS", 0.2)
+        yield
 
 
 def cofi(folder: Path, model_type: str = "bert", task: str = "text-classification", **changes: Any) -> Recipe:
@@ -52,6 +61,9 @@ def test_the_sparsity_is_the_one_asked_for(finished: tuple[Path, Recipe, Report]
     assert model.met
     assert model.target == 0.5
     assert 0.5 <= model.sparsity <= 0.56  # one head of this model is 5 %
+    assert model.expected_sparsity == pytest.approx(0.5, abs=0.005)
+    assert model.sparsity_with_norms is not None
+    assert 0.9 * model.sparsity < model.sparsity_with_norms < model.sparsity  # no norm has gone
     assert (out / "sparsity-0.50" / "model.safetensors").is_file()
     assert {"search", "fit", "recover"} <= model.seconds.keys()
 
@@ -64,7 +76,7 @@ def test_the_best_and_the_last_masks_stay(finished: tuple[Path, Recipe, Report])
     assert told["target"] == pytest.approx(0.5)
     assert abs(told["best"]["expected"] - 0.5) <= 0.005
     assert 0 <= told["best"]["realised"] - 0.5 <= 0.06
-    assert told["last"]["step"] == 120
+    assert told["last"]["step"] == 48
     best, last = (load_file(learned / f"{name}.safetensors") for name in ("best", "last"))
     assert best.keys() == last.keys()
     assert {"gates.fine", "gates.coarse", "matching.transform.weight", "model.classifier.weight"} <= best.keys()
@@ -75,7 +87,7 @@ def test_masks_may_start_where_ziplm_ends(
     tmp_path: Path, target: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    recipe = cofi(tmp_path, hyperparameters={"masks": "ziplm", "steps": 100}, **target)
+    recipe = cofi(tmp_path, hyperparameters={"masks": "ziplm", "steps": 100, "rate": 1e-3, "gate_rate": 0.1}, **target)
     (model,) = pipeline.run(recipe, tmp_path / "out").models
     assert (tmp_path / "out" / "stages" / "levels.safetensors").is_file()
     removed = [float(text.split()[5]) for text in caplog.messages if "removes" in text]
@@ -152,7 +164,7 @@ def test_a_checkpoint_is_taken_up(finished: tuple[Path, Recipe, Report], tmp_pat
     ordinary = train.Training
 
     def often(*args: Any, **given: Any) -> train.Training:
-        return ordinary(*args, **{**given, "checkpoint_steps": 50})
+        return ordinary(*args, **{**given, "checkpoint_steps": 20})
 
     monkeypatch.setattr("secateurs.methods._learned.Training", often)
     begun: list[int] = []
@@ -160,21 +172,20 @@ def test_a_checkpoint_is_taken_up(finished: tuple[Path, Recipe, Report], tmp_pat
     def track(items: Iterable[Any], title: str, total: int | None = None) -> Iterable[Any]:
         begun.extend([total or 0] if title == "pruning" else [])
         for number, item in enumerate(items):
-            if title == "pruning" and number == 70 and len(begun) == 1:
+            if title == "pruning" and number == 30 and len(begun) == 1:
                 raise Killed
             yield item
 
     with pytest.raises(Killed):
         pipeline.run(recipe, tmp_path / "out", track=track)
     pipeline.run(recipe, tmp_path / "out", track=track, resume=True)
-    assert begun[0] == 120
-    assert begun[1] in (70, 20)
-    name = "sparsity-0.50/mask.safetensors"
+    assert begun == [48, 28]
+    name = "sparsity-0.50/model.safetensors"
     assert (tmp_path / "out" / name).read_bytes() == (done / name).read_bytes()
 
 
 def test_hidden_dimensions_go_too_and_targets_do_not_see_each_other(tmp_path: Path) -> None:
-    changes = {"hidden": True, "steps": 100}
+    changes = {"hidden": True}
     both = pipeline.run(cofi(tmp_path, sparsity=(0.5, 0.85), hyperparameters=changes), tmp_path / "both")
     assert 0 < both.models[-1].kept["hidden"].kept < both.models[-1].kept["hidden"].size
     for model in both.models:
@@ -189,7 +200,7 @@ def test_hidden_dimensions_go_too_and_targets_do_not_see_each_other(tmp_path: Pa
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama"])
 def test_a_decoder_to_a_speed_up(tmp_path: Path, model_type: str) -> None:
-    recipe = cofi(tmp_path, model_type, "causal-lm", sparsity=(), speedup=(1.8,), hyperparameters={"steps": 110})
+    recipe = cofi(tmp_path, model_type, "causal-lm", sparsity=(), speedup=(1.8,))
     (model,) = pipeline.run(recipe, tmp_path / "out").models
     assert model.predicted_speedup is not None
     assert 1.8 <= model.predicted_speedup <= 2.1
@@ -205,17 +216,9 @@ def test_what_was_learned_is_better_than_the_lot(finished: tuple[Path, Recipe, R
     assert learned.divergence.value < drawn.divergence.value
 
 
-def test_too_few_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(RecipeError, match=r"20 steps are too few.*at least 98"):
-        pipeline.run(cofi(tmp_path, hyperparameters={"steps": 20}), tmp_path / "few")
-    caplog.set_level(logging.WARNING)
-    pipeline.run(cofi(tmp_path, hyperparameters={"steps": 100, "gate_rate": 0.01}), tmp_path / "some")
-    assert "too few to close gates at a rate of 0.01" in caplog.text
-
-
 def test_another_start(tmp_path: Path) -> None:
     tiny_run.model_folder(tmp_path / "pretrained", initializer_range=0.3)
-    recipe = cofi(tmp_path, hyperparameters={"start": str(tmp_path / "pretrained"), "prepruning": 2.0, "steps": 100})
+    recipe = cofi(tmp_path, hyperparameters={"start": str(tmp_path / "pretrained"), "prepruning": 2.0})
     (model,) = pipeline.run(recipe, tmp_path / "out").models
     assert 0.5 <= model.sparsity <= 0.56
     tiny_run.model_folder(tmp_path / "wide", hidden_size=48)
@@ -232,7 +235,7 @@ def test_the_multipliers_climb_and_the_gates_stay_where_they_can_move(tmp_path: 
     from secateurs.stages import gates as gates_module
     from secateurs.target import Sparsity
 
-    loaded = load(cofi(tmp_path, hyperparameters={"steps": 120}))
+    loaded = load(cofi(tmp_path))
     seen: list[tuple[float, float]] = []
     clamp = gates_module.Gates.clamp
 
@@ -250,8 +253,9 @@ def test_the_multipliers_climb_and_the_gates_stay_where_they_can_move(tmp_path: 
         from secateurs.cost import ParameterCost
 
         mask = pruner.choose(Sparsity(0.7).budget(ParameterCost.of(loaded.model, loaded.structure)))
-    assert len(seen) == 120
-    assert all(high <= gates_module.REACH + 1e-6 and low >= -gates_module.REACH - 1e-6 for high, low in seen)
+    assert len(seen) == 48
+    reach = loaded.method.reach + 1e-6
+    assert all(high <= reach and low >= -reach for high, low in seen)
     assert min(low for _, low in seen) < 0
     assert sum(mask.counts.values()) < sum(loaded.structure.sizes.values())
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}

@@ -9,6 +9,7 @@ import transformers
 from secateurs.cost import LatencyCurve, LatencyTable, ParameterCost
 from secateurs.environment import Environment
 from secateurs.families import discover
+from secateurs.layers import layer_size
 from secateurs.stages.gates import Gates
 from tiny_models import tiny_model
 
@@ -51,9 +52,9 @@ def test_the_sparsity_of_bert_base_is_counted_as_published() -> None:
     """85,054,464 parameters in the layers; without the norms' 36,864 and 18,432 biases that no cut takes: prunable."""
     with torch.device("meta"):
         model = transformers.BertForSequenceClassification(transformers.BertConfig())
-    cost = ParameterCost.of(model, discover(model, hidden=True))
-    layers = sum(parameter.numel() for name, parameter in model.named_parameters() if ".layer." in name)
-    assert layers == 85_054_464
+    structure = discover(model, hidden=True)
+    cost = ParameterCost.of(model, structure)
+    assert layer_size(model, structure) == 85_054_464
     assert cost.of_groups().prunable(cost.sizes) == 85_017_600 - 12 * 2 * 768
     one_head = {**cost.sizes, "layer.3.heads": 11}
     assert cost(cost.sizes) - cost(one_head) == 4 * 64 * 768 + 3 * 64
@@ -75,9 +76,9 @@ def test_parameters_count_as_authors_do() -> None:
             parameter.zero_()
     cost = ParameterCost.of(model, structure).of_groups()
     sparsity = 1 - cost.expected(*gates.expected()) / float(cost(cost.sizes))
-    prunable = 1 - (cost.expected(*gates.expected()) - cost.fixed) / float(cost.prunable(cost.sizes))
+    prunable = cost.expected_sparsity(*gates.expected())
     assert float(prunable.detach()) == pytest.approx(0.424751, abs=1e-3)
     assert float(sparsity.detach()) < float(prunable.detach())
     without = ParameterCost.of(model, discover(model))
-    fine = 1 - (without.expected(*Gates(discover(model)).expected()) - without.fixed) / without.prunable(without.sizes)
+    fine = without.expected_sparsity(*Gates(discover(model)).expected())
     assert float(fine.detach()) == pytest.approx(0.004139, abs=2e-3)

@@ -38,6 +38,8 @@ RESULT_FIELDS = {
     "kept",
     "met",
     "attempts",
+    "sparsity_with_norms",
+    "expected_sparsity",
 }
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -86,6 +88,7 @@ def cases() -> dict[str, list[Report]]:
         "one target": [replace(six, models=six.models[:1])],
         "unlabelled": [reports.unlabelled(six)],
         "sparse": [reports.sparse(six)],
+        "learned": [reports.learned(six)],
         "no model": [replace(six, models=[])],
         "several": [twelve, reports.report(12, method="cofi"), six],
     }
@@ -174,6 +177,7 @@ def test_the_page_says_every_number() -> None:
         assert result.measured_speedup is not None
         assert result.metric is not None
         assert result.divergence is not None
+        assert result.sparsity_with_norms is not None
         for text in (
             f"{result.target:.2f}x",
             f"{result.predicted_speedup:.2f}x",
@@ -181,7 +185,8 @@ def test_the_page_says_every_number() -> None:
             f"{result.measured_speedup.low:.2f}{DASH}{result.measured_speedup.high:.2f}",
             f"{result.latency_ms:.3g} ms",
             f"{result.parameters / 1e6:.1f}M",
-            f"{100 * result.sparsity:.0f} %",
+            f"{100 * result.sparsity:.1f} %",
+            f"{100 * result.sparsity_with_norms:.1f} %",
             f"{result.metric.value:.3f}",
             f"{MINUS}{result.metric.dense - result.metric.value:.3f}",
             f"{result.divergence.value:.3f}",
@@ -255,6 +260,7 @@ def test_the_headline_is_the_fastest_model_that_keeps_its_promises() -> None:
 def test_what_was_not_measured_has_no_column() -> None:
     words = page(reports.sparse(reports.report(6))).words
     assert "measured" not in words
+    assert "expected" not in words
     assert "55 % sparse (43.0M of 66.4M parameters), accuracy 0.885 against 0.892" in words
     assert "accuracy" not in page(reports.unlabelled(reports.report(6))).words
 
@@ -373,6 +379,26 @@ def test_the_card_states_the_numbers_and_parses() -> None:
     assert "Asked for 5.00x: missed." in removed
 
 
+def test_every_way_of_counting_sparsity_is_told_apart() -> None:
+    learned = reports.learned(reports.report(6))
+    first = learned.models[0]
+    drawn, written = page(learned).words, card(learned, first)
+    assert first.sparsity == pytest.approx(0.4)
+    row = next(line for line in _terminal(learned) if first.path in line)
+    for shown in (row, drawn):
+        assert all(text in shown for text in ("40.0 %", "39.6 %", "40.4 %"))
+    headings = "".join(_terminal(learned)[:4])
+    assert headings.index("sparsity") < headings.index("with norms") < headings.index("expected")
+    assert "with norms, of all parameters of the layers; expected, what it was by the probabilities" in drawn
+    assert "| sparsity of prunable parameters | 40.0 % | 0 % |" in written
+    assert "| the same, as the learned gates expected it | 40.4 % | 0 % |" in written
+    assert "| sparsity of all parameters of the layers, with norms | 39.6 % | 0 % |" in written
+    older = replace(
+        learned, models=[replace(one, sparsity_with_norms=None, expected_sparsity=None) for one in learned.models]
+    )
+    assert "with norms" not in page(older).words + card(older, older.models[0]) + "".join(_terminal(older))
+
+
 def test_a_local_model_is_no_base_model_of_the_hub(tmp_path) -> None:
     original = reports.report()
     for model in (str(tmp_path), "./models/bert", "a/b/c"):
@@ -403,7 +429,7 @@ def test_the_terminal_table_says_the_same() -> None:
             assert part in row
     unlabelled = reports.sparse(reports.unlabelled(original))
     row = next(line for line in _terminal(unlabelled) if unlabelled.models[0].path in line)
-    assert "40 %" in row
+    assert "40.0 %" in row
     assert DASH in row
     assert "asked" in "".join(_terminal(replace(original, models=[])))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateurs.arithmetic import native_bfloat16
-from secateurs.cost import LatencyTable
-from secateurs.errors import CheckpointError, RecipeError
-from secateurs.job import Job
+from secateurs.cost import LatencyTable, ParameterCost
+from secateurs.errors import CheckpointError
+from secateurs.job import Job, Pruner
 from secateurs.kept_norm import release
 from secateurs.layers import layer_paths
 from secateurs.mask import Mask
@@ -24,7 +23,9 @@ from secateurs.methods._distillation import Distillation, Taught
 from secateurs.methods._learned_masks import BEST, LearnedMasks, move_to_target
 from secateurs.methods._mask_learning import MaskLearner, MaskLearning, Pace, Removal
 from secateurs.methods._open_counts import open_counts
+from secateurs.methods._schedule import steps_and_rate
 from secateurs.methods._ziplm_start import ziplm_start
+from secateurs.processes import first
 from secateurs.stages.gates import Gated, Gates
 from secateurs.stages.layer_matching import LayerMatching
 from secateurs.stages.train import Training, train
@@ -37,11 +38,8 @@ __all__ = ["LearnedPruner"]
 
 logger = logging.getLogger(__name__)
 
-TRAVEL = 6.5
-"""From wide open to more closed than not, a ``log_alpha`` goes this far, at most one learning rate a step."""
 
-
-class LearnedPruner:
+class LearnedPruner(Pruner):
     """Learns gates for each target from the dense model.
 
     Args:
@@ -56,11 +54,6 @@ class LearnedPruner:
         self.layers = _groups_by_layer(job)
         self.stream = job.structure.stream.name if job.structure.stream else None
         self.width = _width(job)
-        if self.stream and job.task.keeps_hidden_size:
-            raise RecipeError(
-                f"the outputs of {job.task.name.replace('_', '-')} are hidden states, whose size must stay; "
-                "use --set hidden=false"
-            )
         if how.freeze_embeddings:
             for module in job.model.modules():
                 if isinstance(module, nn.Embedding):
@@ -94,6 +87,12 @@ class LearnedPruner:
         kept = [any(bool(mask[name].any()) for name in names) for names in self.layers]
         return Taught("recovery", self._distillation(teacher), matching, kept)
 
+    @torch.no_grad()
+    def expected(self, folder: str) -> float:
+        """See ``secateurs.job.Pruner``."""
+        cost = ParameterCost.of(self.dense, self.job.structure)
+        return float(cost.expected_sparsity(*self._gates(self._read(folder)).expected()))
+
     def _learn(self, budget: Budget) -> None:
         """Train, and leave the best masks within the target, with their weights, on disk."""
         how, job, place = self.how, self.job, self.job.folder / budget.folder
@@ -107,7 +106,7 @@ class LearnedPruner:
         )
         gates.to(job.device)
         if how.masks == "ziplm":
-            start = ziplm_start(replace(job, model=self.dense), budget)
+            start = first(lambda: ziplm_start(replace(job, model=self.dense), budget))
             start.set(gates)
             _load(job.model, dict(start.weights))
         removal = Removal(budget, job.structure.sizes)
@@ -118,27 +117,18 @@ class LearnedPruner:
         masks = LearnedMasks(self._learned(budget.folder), learner, budget, job, self.dense)
         objective = MaskLearning(learner, self._distillation(self.dense), pace, masks.examine, how.looks)
         self._train(objective, Training(0.0, steps, how.rate, job.train_batch_size), place / "pruning")
-        masks.finish()
+        first(masks.finish)
 
     def _schedule(self) -> tuple[int, Pace]:
         """Steps, and a pace at which gates can close within them."""
         how, job = self.how, self.job
         assert job.train is not None
-        steps = how.steps or math.ceil(how.epochs * len(job.train) / job.train_batch_size)
-        ramp = 0 if how.masks == "ziplm" else round(steps * how.ramp / how.epochs)
-        least = math.ceil(TRAVEL / how.gate_rate)
-        if steps >= 1.5 * least:
-            return steps, Pace(ramp, how.gate_rate, how.multiplier_rate, how.ascent)
-        rate = 1.5 * TRAVEL / steps
-        if rate > 0.1:
-            raise RecipeError(
-                f"cofi: {steps} steps are too few to learn masks; give at least {math.ceil(15 * TRAVEL)} "
-                f"(--set steps=N, or more epochs of {len(job.train)} rows)"
+        steps, rate = steps_and_rate(how, len(job.train), job.rows_a_step)
+        if rate > how.gate_rate:
+            logger.warning(
+                "%d steps are too few to close gates at a rate of %g; using %.3g", steps, how.gate_rate, rate
             )
-        logger.warning(
-            "%d steps are too few to close gates at a rate of %g (that takes %d); using %.3g", steps, how.gate_rate,
-            math.ceil(1.5 * least), rate,
-        )  # fmt: skip
+        ramp = 0 if how.masks == "ziplm" else round(steps * how.ramp / how.epochs)
         return steps, Pace(ramp, rate, how.multiplier_rate, how.ascent)
 
     def _start_elsewhere(self, place: Path) -> None:
@@ -155,7 +145,8 @@ class LearnedPruner:
     def _train(self, objective: Any, how: Training, place: Path) -> None:
         job = self.job
         assert job.collate is not None
-        how = Training(**{**vars(how), "bf16": native_bfloat16(job.device)})
+        bf16 = native_bfloat16(job.device)
+        how = replace(how, bf16=bf16, accumulate=job.accumulate, trackers=job.trackers, logs=job.logs(place))
         train(
             job.model, objective, job.train, job.collate, how, place, seed=job.seed, device=job.device, track=job.track
         )

@@ -23,6 +23,7 @@ from secateurs.artefact import read_json, write, write_json
 from secateurs.job import Job
 from secateurs.methods._mask_learning import MaskLearner
 from secateurs.methods._open_counts import open_counts
+from secateurs.processes import first
 from secateurs.stages.evaluate import divergence, signals
 from secateurs.stages.gates import Gated, Opening
 from secateurs.target import Budget
@@ -60,6 +61,9 @@ class LearnedMasks:
 
     def examine(self, step: int) -> None:
         """Keep the masks as they are now, if they meet the target and none before them was closer."""
+        first(lambda: self._examine(step))
+
+    def _examine(self, step: int) -> None:
         seen = self._seen(step)
         logger.info(
             "step %d: expected to remove %.1f %%, removes %.1f %% (target %.1f %%), divergence %.4f", step,

@@ -200,6 +200,10 @@ class MaskLearning(Objective):
         if step >= self.pace.ramp and left % every == 0 and left < self.looks * every:
             self.examine(step)
 
+    def figures(self) -> dict[str, float]:
+        """The part that the gates are expected to remove."""
+        return {"expected_removal": self.own.expected().item()}
+
     def _tell(self, step: int) -> None:
         penalty = self.own.lagrangian
         logger.info(

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from secateurs.job import Job, Recovering
+from secateurs.job import Job, Pruner, Recovering
 from secateurs.mask import Mask
 from secateurs.stages.distill import SquareHead
 
@@ -24,8 +24,11 @@ class OneShot:
         """As it is."""
         return model
 
+    def check(self, job: Job) -> None:
+        """Any model with a structure will do."""
 
-class OneShotPruner:
+
+class OneShotPruner(Pruner):
     """A pruner whose results are recovered layer by layer: none of its layers has moved."""
 
     job: Job

@@ -20,6 +20,7 @@ from secateurs.families import discover
 from secateurs.job import Job, Recovering
 from secateurs.methods._learned import LearnedPruner
 from secateurs.methods._mask_learning import Ascent
+from secateurs.methods._schedule import steps_and_rate
 from secateurs.methods.ziplm import ZipLM
 from secateurs.stages.gates import REACH
 from secateurs.stages.layer_matching import Matching
@@ -123,12 +124,25 @@ class CoFi:
         """Heads, feed-forward neurons and, if they are to be pruned, hidden dimensions."""
         return discover(model, hidden=self.hidden)
 
-    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
+    def check(self, job: Job) -> None:
+        """See ``secateurs.job.Method``: enough steps, a hidden size that may go, a start that fits."""
+        assert job.train is not None
+        steps_and_rate(self, len(job.train), job.rows_a_step)
+        if self.hidden and job.task.keeps_hidden_size:
+            raise RecipeError(
+                f"the outputs of {job.task.name.replace('_', '-')} are hidden states, whose size must stay; "
+                "use --set hidden=false"
+            )
+        if self.start:
+            job.task.body(job.model, self.start)
+
+    def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """See ``secateurs.job.Method``; a step is a pass of the teacher and three of the student, and some for gates."""
-        read = self.steps * 32 if self.steps else self.epochs * rows
+        read = self.steps * batch if self.steps else self.epochs * rows
         learned = 4.5 * (read + self.prepruning * rows) + self.looks * samples
         # Each target gets a ZipLM of its own; what targets share of it, the first leaves on disk for the others.
-        start = ZipLM().forwards(structure, samples, rows) if self.masks == "ziplm" else {"prepare": 0.0, "target": 0.0}
+        none = {"prepare": 0.0, "target": 0.0}
+        start = ZipLM().forwards(structure, samples, rows, batch) if self.masks == "ziplm" else none
         return {"prepare": start["prepare"], "target": learned + start["target"]}
 
     def prepare(self, job: Job) -> LearnedPruner:

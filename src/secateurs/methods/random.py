@@ -26,7 +26,7 @@ class Random(OneShot):
     def structure(self, model: nn.Module) -> Structure:
         return discover(model)
 
-    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
+    def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """No data is needed."""
         return {"prepare": 0.0, "target": 0.0}
 

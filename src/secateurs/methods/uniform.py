@@ -31,9 +31,9 @@ class Uniform(OneShot):
     def structure(self, model: nn.Module) -> Structure:
         return discover(model)
 
-    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
+    def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """Calibration, and the fit of each target."""
-        whole = ZipLM(steps=0, rounds=0).forwards(structure, samples, rows)
+        whole = ZipLM(steps=0, rounds=0).forwards(structure, samples, rows, batch)
         return {"prepare": whole["prepare"] / 2, "target": 3.0 * samples}
 
     def prepare(self, job: Job) -> UniformPruner:

@@ -99,7 +99,7 @@ class ZipLM(OneShot):
         teacher's layers match one to one."""
         return alternatives(model) if self.allow == "rank" else discover(model)
 
-    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
+    def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """Work in forward passes of one sequence: ``prepare`` once, ``target`` for each target."""
         searched = min(self.search_samples, samples // 2)
         gathered = samples * (5.0 if self.fisher else 2.5)  # forward, Gram matrices and, for the weights, backward

@@ -23,6 +23,8 @@ __all__ = [
     "quality",
     "shape",
     "span",
+    "sparsities",
+    "sparsity",
     "speedup",
     "words",
 ]
@@ -66,6 +68,21 @@ def parameters(count: int) -> str:
 
 def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %" if 0 < abs(fraction) < 0.1 or abs(fraction) > 0.99 else f"{100 * fraction:.0f} %"
+
+
+def sparsity(fraction: float | None) -> str:
+    """``0.6037`` -> ``60.4 %``: the ways of counting differ by tenths."""
+    return MISSING if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def sparsities(models: Sequence[ModelResult]) -> dict[str, str]:
+    """Heading -> field of ``ModelResult``, for every way of counting that some model has a number for."""
+    columns = {"sparsity": "sparsity", "with norms": "sparsity_with_norms", "expected": "expected_sparsity"}
+    return {
+        heading: field
+        for heading, field in columns.items()
+        if field == "sparsity" or any(getattr(result, field) is not None for result in models)
+    }
 
 
 def quality(value: float) -> str:

@@ -64,6 +64,7 @@ def render(reports: Sequence[Facts]) -> str:
         timed=any(result.measured_speedup for report in reports for result in report.models),
         metrics=_names(result.metric for report in reports for result in report.models),
         divergences=_names(result.divergence for report in reports for result in report.models),
+        sparsities=figures.sparsities([result for report in reports for result in report.models]),
         marker=marker,
         unbroken=_unbroken,
         figures=figures,

@@ -19,13 +19,14 @@ def table(report: Facts) -> Table:
     metric = next((result.metric for result in models if result.metric is not None), None)
     divergence = next((result.divergence for result in models if result.divergence is not None), None)
     drawn = Table(title=Text(report.name), title_justify="left", header_style="bold")
-    for heading in ("asked", "predicted", "measured (95 %)", "latency", "parameters", "sparsity"):
+    sparsities = figures.sparsities(models)
+    for heading in ("asked", "predicted", "measured (95 %)", "latency", "parameters", *sparsities):
         drawn.add_column(heading, justify="right", no_wrap=True)
     if metric is not None:
         drawn.add_column(Text(figures.words(metric.name)), justify="right", no_wrap=True)
     if divergence is not None:
         drawn.add_column(Text(figures.words(divergence.name)), justify="right", no_wrap=True)
-    drawn.add_column("target")
+    drawn.add_column("target", no_wrap=True)
     drawn.add_column("folder", overflow="fold")
     for result in models:
         measured = result.measured_speedup
@@ -35,7 +36,7 @@ def table(report: Facts) -> Table:
             f"{figures.speedup(measured.median)} ({figures.span(measured)})" if measured else figures.MISSING,
             figures.ms(result.latency_ms),
             figures.parameters(result.parameters),
-            figures.percent(result.sparsity),
+            *(figures.sparsity(getattr(result, field)) for field in sparsities.values()),
         ]
         if metric is not None:
             own = result.metric
@@ -53,7 +54,11 @@ def table(report: Facts) -> Table:
             figures.ms(dense.dense_latency_ms),
             figures.parameters(dense.dense_parameters),
         ]
-        cells += ["0 %"] + ([figures.quality(metric.dense)] if metric else []) + (["0"] if divergence else [])
+        cells += (
+            ["0 %" for _ in sparsities]
+            + ([figures.quality(metric.dense)] if metric else [])
+            + (["0"] if divergence else [])
+        )
         drawn.add_section()
         drawn.add_row(*map(Text, cells), style="dim")
     return drawn

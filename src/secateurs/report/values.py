@@ -68,7 +68,7 @@ class ModelResult:
         dense_latency_ms: the same of the dense model.
         parameters: all of them, embeddings and head included.
         dense_parameters: the same of the dense model.
-        sparsity: removed fraction of the prunable parameters.
+        sparsity: removed fraction of the prunable parameters: matrices and biases of attention and feed-forward blocks.
         metric: quality on labelled data.
         divergence: distance from the dense outputs on held-out data.
         seconds: stage -> seconds spent on this model.
@@ -76,6 +76,8 @@ class ModelResult:
         kept: group name -> what is left of it.
         met: whether the model keeps to the target it was asked for; ``None`` if timings here cannot judge that.
         attempts: searches until it did (1: the first prediction held).
+        sparsity_with_norms: removed fraction of all parameters of the layers, norms included, as CoFi's authors evaluate.
+        expected_sparsity: what ``sparsity`` was expected to be by learned gates; ``None`` where none were learned.
     """
 
     target: float
@@ -93,6 +95,8 @@ class ModelResult:
     kept: dict[str, Kept]
     met: bool | None
     attempts: int
+    sparsity_with_norms: float | None = None
+    expected_sparsity: float | None = None
 
 
 def _now() -> str:

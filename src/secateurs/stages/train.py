@@ -12,21 +12,29 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from secateurs.errors import CheckpointError, RecipeError, SecateursError
 from secateurs.objective import OWN_RATE, Objective
+from secateurs.processes import first
+from secateurs.trackers import EVERY, logging_to
 
 __all__ = ["Training", "noam", "train"]
 
 logger = logging.getLogger(__name__)
+
+FULL = 1 << 20
+"""Bytes; a disk with less to spare has none for a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +45,29 @@ class Training:
         epochs: passes over the training split.
         steps: so many steps of the optimiser in place of the epochs; 0 = epochs count.
         learning_rate: peak of AdamW.
-        batch_size: sequences a step.
+        batch_size: rows at once, in each process.
+        accumulate: so many batches to a step.
         warmup: fraction of the steps.
         schedule: of the learning rate after the warm-up: ``linear`` to 0, or ``noam``: with the root of the step.
         clip: norm that the clipped gradients are scaled down to.
         bf16: train in bf16 autocast.
         checkpoint_steps: steps between checkpoints a killed run can be taken up from; 0 = none.
+        trackers: names of transformers' integrations that are told loss and rates.
+        logs: where trackers that write files put them; ``None`` = beside the checkpoints.
     """
 
     epochs: float
     steps: int = 0
     learning_rate: float = 5e-5
     batch_size: int = 32
+    accumulate: int = 1
     warmup: float = 0.05
     schedule: Literal["linear", "noam"] = "linear"
     clip: float = 1.0
     bf16: bool = False
     checkpoint_steps: int = 500
+    trackers: tuple[str, ...] = ()
+    logs: Path | None = None
 
 
 def train(
@@ -97,6 +111,7 @@ def train(
         max_steps=how.steps or -1,
         learning_rate=how.learning_rate,
         per_device_train_batch_size=how.batch_size,
+        gradient_accumulation_steps=how.accumulate,
         train_sampling_strategy="group_by_length",  # short texts do not wait for long ones
         warmup_steps=how.warmup,
         weight_decay=0.0,
@@ -105,11 +120,13 @@ def train(
         max_grad_norm=how.clip,
         seed=seed,
         data_seed=seed,
-        logging_strategy="no",
+        logging_strategy="steps" if how.trackers else "no",
+        logging_steps=EVERY,
         save_strategy="steps" if how.checkpoint_steps else "no",
         save_steps=how.checkpoint_steps or 500,
         save_total_limit=1,
-        report_to=[],
+        report_to=list(how.trackers),
+        run_name=f"{folder.parent.name} {objective.name}",
         remove_unused_columns=False,
         disable_tqdm=True,
         use_cpu=torch.device(device).type == "cpu",
@@ -118,25 +135,35 @@ def train(
     )
     learner = objective.learner(model).train()
     try:
-        trainer = _Minimiser(
-            objective,
-            model=learner,
-            args=arguments,
-            train_dataset=data,
-            data_collator=collate,
-            callbacks=[_AfterStep(objective, track)],
-            schedule=how.schedule,
-        )
+        with logging_to(how.logs):
+            trainer = _Minimiser(
+                objective,
+                model=learner,
+                args=arguments,
+                train_dataset=data,
+                data_collator=collate,
+                callbacks=[_AfterStep(objective, track)],
+                schedule=how.schedule,
+            )
         trainer.remove_callback(PrinterCallback)  # a library does not print
-        result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
-    except OSError as error:
-        raise CheckpointError(
-            f"{objective.name} could not write a checkpoint under {folder}: {error.strerror or error}"
-        ) from error
+        result = trainer.train(resume_from_checkpoint=first(lambda: _last_whole_checkpoint(folder)))
     finally:
         transformers_logging.set_verbosity(verbosity)
         learner.eval()
     return {"steps": float(result.global_step), "loss": float(result.training_loss)}
+
+
+@contextmanager
+def _writing(folder: Path, what: str) -> Iterator[None]:
+    """A checkpoint that cannot be written is the user's to know of, whatever the libraries that write it raise."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch says of a full disk that a position is wrong
+        full = shutil.disk_usage(folder).free < FULL if folder.is_dir() else False
+        reason = "no space is left" if full else getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{what} could not write a checkpoint under {folder}: {reason}; free some space, then use --resume"
+        ) from error
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
@@ -187,6 +214,14 @@ class _Minimiser(Trainer):
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         return self.accelerator.clip_grad_norm_(self.objective.clipped(model), self.args.max_grad_norm)
 
+    def _get_train_sampler(self, *given: Any, **named: Any) -> Sampler[int]:
+        return _Order(super()._get_train_sampler(*given, **named), self)
+
+    def _save_checkpoint(self, *given: Any, **named: Any) -> None:
+        assert self.args.output_dir is not None
+        with _writing(Path(self.args.output_dir), self.objective.name):
+            super()._save_checkpoint(*given, **named)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not isinstance(self.model, PreTrainedModel):
             # safetensors refuses tensors of two names; the second name is tied again to the first when it is read.
@@ -198,6 +233,9 @@ class _Minimiser(Trainer):
                 if not (value.data_ptr() in seen or seen.add(value.data_ptr())) or value.numel() == 0
             }
         super()._save(output_dir, state_dict)
+
+    def log(self, logs: dict[str, float], *given: Any, **named: Any) -> None:
+        super().log({**logs, **self.objective.figures()}, *given, **named)
 
     def compute_loss(
         self,
@@ -213,6 +251,21 @@ class _Minimiser(Trainer):
                 "lower --learning-rate, or train in float32"
             )
         return (loss, None) if return_outputs else loss
+
+
+class _Order(Sampler[int]):
+    """The order of an epoch follows from the seed and the epoch alone, so that a run taken up within one goes on in it."""
+
+    def __init__(self, lengths: Any, trainer: Trainer) -> None:
+        self.lengths, self.trainer = lengths, trainer
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = int((self.trainer.state.epoch or 0) + 1e-6)  # counted in steps: 2.5 in the middle of the third
+        self.lengths.generator = torch.Generator().manual_seed(self.trainer.args.seed * 1_000_003 + epoch)
+        return iter(self.lengths)
 
 
 class _AfterStep(TrainerCallback):

@@ -146,16 +146,24 @@ class Task(ABC):
             may_be_missing=self.may_be_missing,
         )
 
+    def body(self, model: PreTrainedModel, source: str) -> dict[str, Tensor]:
+        """The weights that the body of ``model`` can take from another of its kind, by their names in it.
+
+        Raises:
+            CheckpointError: there is no such model.
+            UnsupportedModelError: it is of another kind or size, or was trained for another number of labels.
+        """
+        from secateurs.tasks._loading import body
+
+        return body(model, source)
+
     def graft(self, model: PreTrainedModel, source: str) -> None:
         """Give the body of ``model`` the weights of another of its kind (the pretrained one); the head stays.
 
         Raises:
-            CheckpointError: there is no such model.
-            UnsupportedModelError: it is of another kind or size.
+            SecateursError: see ``body``.
         """
-        from secateurs.tasks._loading import graft
-
-        graft(model, source)
+        model.base_model.load_state_dict(self.body(model, source), strict=False)
 
     @abstractmethod
     def read(

@@ -17,7 +17,7 @@ from secateurs.modeling_pruned import base_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["first_line", "graft", "is_path", "load"]
+__all__ = ["body", "first_line", "is_path", "load"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +54,8 @@ def load(
     return model.eval(), tokenizer
 
 
-@torch.no_grad()
-def graft(model: Any, source: str) -> None:
-    """See ``Task.graft``."""
+def body(model: Any, source: str) -> dict[str, torch.Tensor]:
+    """See ``Task.body``."""
     import transformers
 
     options = {"trust_remote_code": False}
@@ -69,20 +68,26 @@ def graft(model: Any, source: str) -> None:
         raise CheckpointError(f"cannot load the model {source} to start from: {first_line(error)}") from error
     _check_finite(other, source)
     ours = base_of(model).state_dict()
-    theirs = {name: value for name, value in other.state_dict().items() if name not in info["missing_keys"]}
-    body = [name for name in theirs if name in ours]
-    if not body or type(other) is not type(base_of(model)):
+    found = {
+        name: value for name, value in other.state_dict().items() if name in ours and name not in info["missing_keys"]
+    }
+    if not found or type(other) is not type(base_of(model)):
         raise UnsupportedModelError(
             f"{source} is a {other.config.model_type}, the teacher a {model.config.model_type}; start from its own kind"
         )
-    for name in body:
-        if ours[name].shape != theirs[name].shape:
+    for name, value in found.items():
+        if ours[name].shape != value.shape:
             raise UnsupportedModelError(
-                f"{source} has {name} of shape {tuple(theirs[name].shape)}, the teacher {tuple(ours[name].shape)}; "
+                f"{source} has {name} of shape {tuple(value.shape)}, the teacher {tuple(ours[name].shape)}; "
                 "a student starts from a model of the teacher's size"
             )
-    for name in body:
-        ours[name].copy_(theirs[name])
+    config: Any = other.config
+    if type(model).__name__ in (config.architectures or ()) and config.num_labels != model.config.num_labels:
+        raise UnsupportedModelError(
+            f"{source} was trained for {config.num_labels} labels, the teacher for {model.config.num_labels}; "
+            "start from a model of the teacher's task, or from the pretrained one"
+        )
+    return found
 
 
 def _location(source: str, subfolder: str) -> str:
