@@ -31,8 +31,8 @@ from secateurs.tasks import task
 from tiny_models import tiny_model
 
 out, rows, accumulate = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-model = tiny_model("bert", auto="AutoModelForSequenceClassification", num_labels=2).float()
-teacher = tiny_model("bert", auto="AutoModelForSequenceClassification", num_labels=2).float()
+model = tiny_model("bert", auto="AutoModelForSequenceClassification", num_labels=2).double()
+teacher = tiny_model("bert", auto="AutoModelForSequenceClassification", num_labels=2).double()
 for module in model.modules():
     if isinstance(module, torch.nn.Embedding):
         module.requires_grad_(False)
@@ -47,7 +47,9 @@ layers = [[group.name for group in structure.layers[path]] for path in layer_pat
 learner = MaskLearner(
     Gated(model, structure, gates), Removal(budget, structure.sizes), LayerMatching(width, width), layers
 )
-how = Distillation(teacher, task("text_classification"), 2.0, 0.1, 0.9)
+learner.double()  # in float32 Adam blows up the rounding of gradients that are next to nothing
+# Without the layers: which of them are compared is chosen on the rows seen at once, half of them here.
+how = Distillation(teacher, task("text_classification"), 2.0, 0.1, 0.0)
 generator = torch.Generator().manual_seed(0)
 data = [{"input_ids": torch.randint(5, 30, (7,), generator=generator)} for _ in range(48)]
 
@@ -97,7 +99,7 @@ def same(learned: dict[str, torch.Tensor], alone: dict[str, torch.Tensor]) -> No
         if name.endswith("key.bias"):  # attention does not depend on it: its gradient is rounding, which Adam blows up
             continue
         torch.testing.assert_close(
-            learned[name], value, atol=2e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+            learned[name], value, atol=1e-8, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
         )
 
 
