@@ -37,8 +37,8 @@ class FLOP:
         teach: ``outputs``: what the dense model answers; ``labels``: the task's own loss (the paper).
         temperature: softens the outputs that are compared.
         drop: part of a component that a gate takes away at the start: ``log_alpha = log((1 - drop) / drop)``.
-        keep: which components stay: those that are rather ``open`` than shut, by one common shift that meets the target; or of
-            each pair as many as are ``expected`` to be open (the authors).
+        keep: which components stay: those that are rather ``open`` than shut, by one common shift that meets the target; or
+            of each pair as many as are ``expected`` to be open (the authors).
         prepruning: passes over the training split before there are gates.
         epochs: passes while ranks are learned, the ramp among them.
         ramp: of those, passes in which the target rises.
