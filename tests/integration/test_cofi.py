@@ -78,7 +78,7 @@ def test_masks_may_start_where_ziplm_ends(
     recipe = cofi(tmp_path, hyperparameters={"masks": "ziplm", "steps": 100}, **target)
     (model,) = pipeline.run(recipe, tmp_path / "out").models
     assert (tmp_path / "out" / "stages" / "levels.safetensors").is_file()
-    removed = [float(text.split()[6]) for text in caplog.messages if "removes" in text]
+    removed = [float(text.split()[5]) for text in caplog.messages if "removes" in text]
     wanted = json.loads(next((tmp_path / "out" / "stages" / "learned").glob("*/masks.json")).read_text())["target"]
     assert len(removed) == 3  # looks from the first steps on: there is no ramp
     assert all(abs(value - 100 * wanted) <= 3 for value in removed)

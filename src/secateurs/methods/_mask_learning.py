@@ -197,7 +197,7 @@ class MaskLearning(Objective):
         if step % TOLD_EVERY == 0:
             self._tell(step)
         left, every = steps - step, max(1, (steps - self.pace.ramp) // max(1, self.looks))
-        if step >= self.pace.ramp and left % every == 0:
+        if step >= self.pace.ramp and left % every == 0 and left < self.looks * every:
             self.examine(step)
 
     def _tell(self, step: int) -> None:
