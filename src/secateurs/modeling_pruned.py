@@ -78,7 +78,7 @@ class Factored(nn.Module):
 
     def forward(self, hidden_states):
         if self.first.weight.shape[0] == 0 and is_emptied(self.second):
-            return self.second(hidden_states)
+            return self.second(hidden_states).contiguous()  # attention is slow on queries or keys that share memory
         return self.second(self.first(hidden_states))
 
     @property

@@ -221,6 +221,17 @@ def test_factors_from_scratch_have_as_many_entries(model_type: str) -> None:
     assert cost.fixed + cost.dense == sum(p.numel() for p in dense.parameters())
 
 
+def test_a_rank_of_0_emits_its_bias_in_memory_of_its_own() -> None:
+    """Attention takes a slow path for queries or keys of which all tokens are one."""
+    model = tiny_model("bert")
+    structure = factored(model)
+    name = structure.groups[0].product
+    shrink(model, structure, Mask.from_units(structure, {structure.groups[0].name: torch.arange(0)}))
+    pair: Any = model.get_submodule(name)
+    emitted = pair(torch.randn(2, 3, 32, dtype=torch.float64))
+    assert emitted.is_contiguous() and torch.equal(emitted[1, 2], pair.bias)
+
+
 @pytest.mark.parametrize("model_type", TYPES)
 def test_gradients_reach_both_factors(model_type: str) -> None:
     model = tiny_model(model_type)

@@ -22,7 +22,7 @@ from secateurs.cost import ParameterCost
 from secateurs.families import discover
 from secateurs.layers import layer_paths
 from secateurs.methods._distillation import Distillation
-from secateurs.methods._mask_learning import MaskLearner, MaskLearning, Removal
+from secateurs.methods._mask_learning import MaskLearner, MaskLearning, Pace, Removal
 from secateurs.stages.gates import Gated, Gates
 from secateurs.stages.layer_matching import LayerMatching
 from secateurs.stages.train import Training, train
@@ -59,7 +59,7 @@ def collate(rows):
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-objective = MaskLearning(learner, how, 3, 0.05, lambda step: None, 1)
+objective = MaskLearning(learner, how, Pace(3, 0.05, 0.05, "adam"), lambda step: None, 1)
 how = Training(2.0, learning_rate=1e-3, batch_size=rows, accumulate=accumulate)
 train(model, objective, data, collate, how, out / "checkpoints")
 rank = 0

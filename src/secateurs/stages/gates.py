@@ -27,7 +27,7 @@ from torch.func import functional_call
 from secateurs.kept_norm import keep, release
 from secateurs.mask import Mask
 from secateurs.numerics.hard_concrete import HardConcrete
-from secateurs.structure import Group, Kind, Stream, Structure
+from secateurs.structure import Cut, Group, Kind, Stream, Structure
 
 __all__ = ["Gated", "Gates", "Opening", "fold"]
 
@@ -222,7 +222,7 @@ def fold(model: nn.Module, structure: Structure, opening: Opening, *, slim: bool
 def _fold_pair(model: nn.Module, group: Group, fine: Float[Tensor, " ranks"], *, slim: bool) -> dict[str, Tensor]:
     """Gates of components go into the reader, the second factor; the others are only sliced."""
     stays = fine.detach().nonzero().flatten()
-    parameters = {cut: model.get_parameter(cut.parameter) for cut in group.cuts}
+    parameters: dict[Cut, Tensor] = {cut: model.get_parameter(cut.parameter) for cut in group.cuts}
     if slim and len(stays) <= SLIM * len(fine):
         if not len(stays):
             stays = torch.zeros(1, dtype=torch.long, device=fine.device)  # one that is closed: products need a term
