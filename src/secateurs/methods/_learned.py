@@ -90,7 +90,7 @@ class LearnedPruner(Pruner):
     @torch.no_grad()
     def expected(self, folder: str) -> float:
         """See ``secateurs.job.Pruner``."""
-        cost = ParameterCost.of(self.dense, self.job.structure)
+        cost = ParameterCost.of(self.job.model, self.job.structure, self.dense)
         return float(cost.expected_sparsity(*self._gates(self._read(folder)).expected()))
 
     def _learn(self, budget: Budget) -> None:

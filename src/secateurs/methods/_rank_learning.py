@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from secateurs.errors import RecipeError
 from secateurs.factorize import matrices, refit
 from secateurs.job import Job
 from secateurs.mask import Mask
@@ -18,6 +17,7 @@ from secateurs.methods._learned import LearnedPruner
 from secateurs.methods._learned_masks import LearnedMasks
 from secateurs.methods._mask_learning import MaskLearner, MaskLearning, Pace, Removal
 from secateurs.numerics.hard_concrete import HardConcrete
+from secateurs.processes import first
 from secateurs.stages.calibrate import calibrate
 from secateurs.stages.gates import Gated, Gates
 from secateurs.stages.train import Training
@@ -58,10 +58,6 @@ class RankPruner(LearnedPruner):
 
     def __init__(self, how: FLOP, job: Job) -> None:
         assert job.collate is not None and job.teacher is not None
-        if how.teach == "labels" and not job.task.has_loss:
-            raise RecipeError(
-                f"flop: {job.task.name.replace('_', '-')} has no loss of its own; use teach=outputs, which needs no labels"
-            )
         self.how: Any = how
         self.job, self.dense = job, job.teacher
         self.layers, self.stream = [], None
@@ -97,13 +93,13 @@ class RankPruner(LearnedPruner):
         masks = LearnedMasks(self._learned(budget.folder), learner, budget, job, self.dense)
         objective = MaskLearning(learner, self._teaching(), pace, masks.examine, how.looks)
         self._train(objective, self._training(0.0, steps), place / "pruning")
-        masks.finish()
+        first(masks.finish)
 
     def _schedule(self) -> tuple[int, Pace]:
         """Steps, and the pace as it was given: too few steps end with masks that are moved to the target."""
         how, job = self.how, self.job
         assert job.train is not None
-        steps = how.steps or math.ceil(how.epochs * len(job.train) / job.train_batch_size)
+        steps = how.steps or math.ceil(how.epochs * len(job.train) / job.rows_a_step)
         ramp = round(steps * how.ramp / how.epochs)
         return steps, Pace(ramp, how.gate_rate, how.multiplier_rate, how.ascent, scheduled=how.schedule == "noam")
 

@@ -135,9 +135,16 @@ class FLOP:
         """The components of all pairs."""
         return rank_groups(model, self.matrices)
 
-    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
+    def check(self, job: Job) -> None:
+        """See ``secateurs.job.Method``: labels need a loss."""
+        if self.teach == "labels" and not job.task.has_loss:
+            raise RecipeError(
+                f"flop: {job.task.name.replace('_', '-')} has no loss of its own; use teach=outputs, which needs no labels"
+            )
+
+    def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """See ``secateurs.job.Method``; at full rank a step of the student is half as much again as a dense one."""
-        read = self.steps * 32 if self.steps else self.epochs * rows
+        read = self.steps * batch if self.steps else self.epochs * rows
         step = 5.0 if self.teach == "outputs" else 4.0
         prepared = 2.0 * samples if self.init == "aware" else 0.0
         return {"prepare": prepared, "target": step * (read + self.prepruning * rows) + self.looks * samples}
