@@ -144,7 +144,7 @@ class ParameterCost:
     def expected_sparsity(self, present: Mapping[str, Count], counts: Mapping[str, Count]) -> Count:
         """The same of gates, by their probabilities: see ``expected``."""
         own = self.of_groups()
-        return 1 - (own.expected(present, counts) - own.fixed) / own.prunable(own.sizes)
+        return 1 - (own.expected(present, counts) - own.fixed) / own.dense
 
     def of_groups(self) -> ParameterCost:
         """The same with embeddings, norms and heads at their full size, though the stream cuts them too.
