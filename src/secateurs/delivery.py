@@ -108,7 +108,7 @@ def _hand_over(
     clock = Laps()
     metric, apart = _quality(work, model)
     clock.lap("evaluate")
-    cost = ParameterCost.of(work.teacher, loaded.structure)
+    cost = ParameterCost.of(work.whole, loaded.structure, work.teacher)
     sparsity = float(cost.sparsity(counts))
     result = ModelResult(
         target=target.value,

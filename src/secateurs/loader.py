@@ -26,10 +26,10 @@ def install() -> None:
     nothing."""
     if any(isinstance(finder, _Waiting) for finder in sys.meta_path):
         return
+    sys.meta_path.insert(0, _Waiting())  # first: what is done below may import more of these modules
     for name, (needed, _, late) in _ACTIONS.items():
         if hasattr(module := sys.modules.get(name), needed):
             late(module)
-    sys.meta_path.insert(0, _Waiting())
 
 
 def replay(model: Any) -> None:

@@ -171,14 +171,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     # MNLI, QNLI, SST-2, QQP: tens of thousands of rows and more.
     "paper-large": {**_LARGE, "rate": 2e-5, "finetuning": 20.0, "finetuning_rate": 2e-5},
     "paper-squad": {**_LARGE, "rate": 3e-5, "finetuning": 20.0, "finetuning_rate": 3e-5},
-    # Half an hour at most for a small encoder on two cores. The ramp is for masks=open.
+    # Half an hour at most for a small encoder on two cores.
     "quick": {
-        "masks": "ziplm",
-        "steps": 800,
-        "epochs": 8.0,
-        "ramp": 4.0,
+        "steps": 1200,
+        "epochs": 3.0,
+        "ramp": 1.0,
         "rate": 1e-4,
-        "finetuning_steps": 1600,
+        "finetuning_steps": 1200,
         "finetuning_rate": 1e-4,
         "looks": 3,
     },
