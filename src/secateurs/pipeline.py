@@ -106,7 +106,7 @@ def run(
             deliver(work, target, dict(clock.laps))
     for target in recipe.targets:
         done.append(TypeAdapter(ModelResult).validate_python(read_json(record(stages, target))))
-    report = replace(report, models=done)
+    report = replace(report, models=done, notes=[*report.notes, *_of_zeros(done)])
     report.save(folder)
     return report
 
@@ -132,6 +132,16 @@ def _latency(loaded: Loaded, folder: Path, track: Track) -> LatencyTable:
     if not path.is_file():
         write(path, table.save)
     return table
+
+
+def _of_zeros(models: list[ModelResult]) -> list[str]:
+    """What zeros are not."""
+    if not any(result.has_zeros for result in models):
+        return []
+    return [
+        "Nothing was cut from models with zeros: their tensors have full size, and they are neither smaller nor faster. "
+        "A sparsity that was asked for counts zeros as removed."
+    ]
 
 
 def _dense_score(loaded: Loaded, stages: Path) -> Score | None:

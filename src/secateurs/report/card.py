@@ -79,7 +79,7 @@ def _measured(report: Facts, result: ModelResult) -> Iterator[str]:
     if result.latency_ms is not None:
         yield f"| latency | {figures.ms(result.latency_ms)} | {figures.ms(result.dense_latency_ms)} |"
     yield f"| parameters | {figures.shape(result.parameters)} | {figures.shape(result.dense_parameters)} |"
-    yield f"| sparsity of prunable parameters | {figures.percent(result.sparsity)} | 0 % |"
+    yield f"| sparsity of prunable parameters | {figures.removed(result)} | 0 % |"
     if result.metric is not None:
         name, value, dense = result.metric.name, result.metric.value, result.metric.dense
         yield f"| {_text(figures.words(name))} | {figures.quality(value)} | {figures.quality(dense)} |"

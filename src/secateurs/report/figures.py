@@ -21,6 +21,7 @@ __all__ = [
     "parameters",
     "percent",
     "quality",
+    "removed",
     "shape",
     "span",
     "speedup",
@@ -66,6 +67,12 @@ def parameters(count: int) -> str:
 
 def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %" if 0 < abs(fraction) < 0.1 or abs(fraction) > 0.99 else f"{100 * fraction:.0f} %"
+
+
+def removed(result: ModelResult) -> str:
+    """Its sparsity, and the zeros it was given instead: ``0 %, 90 % zeros``."""
+    zeros = f", {percent(result.zeros)} zeros" if result.has_zeros else ""
+    return percent(result.sparsity) + zeros
 
 
 def quality(value: float) -> str:

@@ -35,7 +35,7 @@ def table(report: Facts) -> Table:
             f"{figures.speedup(measured.median)} ({figures.span(measured)})" if measured else figures.MISSING,
             figures.ms(result.latency_ms),
             figures.parameters(result.parameters),
-            figures.percent(result.sparsity),
+            figures.removed(result),
         ]
         if metric is not None:
             own = result.metric

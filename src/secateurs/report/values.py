@@ -76,6 +76,8 @@ class ModelResult:
         kept: group name -> what is left of it.
         met: whether the model keeps to the target it was asked for; ``None`` if timings here cannot judge that.
         attempts: searches until it did (1: the first prediction held).
+        zeros: part of the entries of what is left of the prunable parameters that are 0; they take memory and time like
+            all others.
     """
 
     target: float
@@ -93,6 +95,12 @@ class ModelResult:
     kept: dict[str, Kept]
     met: bool | None
     attempts: int
+    zeros: float = 0.0
+
+    @property
+    def has_zeros(self) -> bool:
+        """Enough of them to speak of: a trained weight is 0 now and then by chance."""
+        return self.zeros >= 0.01
 
 
 def _now() -> str:

@@ -213,6 +213,15 @@ class Task(ABC):
             DataError: the batch has no labels, or the task has no loss of its own.
         """
 
+    def inputs_for_loss(self, model: Any, batch: Batch) -> Batch:
+        """What is given to the model where nothing but ``loss`` is read off its outputs; see ``model_inputs``.
+
+        Args:
+            model: itself, not what is put around it.
+            batch: on any device.
+        """
+        return model_inputs(batch)
+
     @abstractmethod
     def evaluate(self, model: PreTrainedModel, evaluation: Any, device: torch.device | str) -> Score:
         """The metric of the task on ``TaskData.evaluation``; the model's training mode is left as it was."""
