@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 import tiny_run
@@ -15,6 +16,7 @@ from secateurs import pipeline
 from secateurs.errors import RecipeError
 from secateurs.factorize import pairs
 from secateurs.loading import load
+from secateurs.mask import Mask
 from secateurs.methods import method as find_method
 from secateurs.modeling_pruned import is_factored, is_selected
 from secateurs.numerics.low_rank import break_even
@@ -22,8 +24,8 @@ from secateurs.recipe import Recipe
 from secateurs.report import Report
 
 LEARNING: dict[str, dict[str, Any]] = {
-    "agp": {"steps": 30, "end": 0.6, "rate": 1e-3, "scale_rate": 1e-2},
-    "agp-unstructured": {"steps": 30, "end": 0.6, "rate": 1e-3},
+    "agp": {"steps": 16, "end": 0.6, "rate": 1e-3, "scale_rate": 1e-2},
+    "agp-unstructured": {"steps": 16, "end": 0.6, "rate": 1e-3},
     "fac": {"steps": 12, "rate": 1e-3},
 }
 TITLES = {"agp": "pruning", "agp-unstructured": "pruning", "fac": "training"}
@@ -106,6 +108,51 @@ def test_a_killed_run_ends_the_same(finished: tuple[str, Path, Recipe, Report], 
     pipeline.run(recipe, tmp_path / "out", resume=True)
     name = "sparsity-0.70/model.safetensors"
     assert (tmp_path / "out" / name).read_bytes() == (done / name).read_bytes()
+
+
+def test_a_checkpoint_is_taken_up(
+    finished: tuple[str, Path, Recipe, Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed behind a checkpoint: the training goes on from it, and what was 0 by then is 0 in the end."""
+    from secateurs.stages import train
+
+    method, _, recipe, _ = finished
+    if method == "fac":
+        pytest.skip("its training is recovery, whose checkpoints have tests of their own")
+    ordinary = train.Training
+
+    def often(*args: Any, **given: Any) -> train.Training:
+        return ordinary(*args, **{**given, "checkpoint_steps": 5})
+
+    monkeypatch.setattr("secateurs.methods._gradual.Training", often)
+    begun: list[int] = []
+
+    def track(items: Iterable[Any], title: str, total: int | None = None) -> Iterable[Any]:
+        begun.extend([total or 0] if title == "pruning" else [])
+        for number, item in enumerate(items):
+            if title == "pruning" and number == 12 and len(begun) == 1:
+                raise Killed
+            yield item
+
+    with pytest.raises(Killed):
+        pipeline.run(recipe, tmp_path / "out", track=track)
+    (checkpoint,) = (tmp_path / "out" / "stages" / "sparsity-0.70" / "pruning").glob("checkpoint-10")
+    then = load_file(checkpoint / "model.safetensors")
+    (model,) = pipeline.run(recipe, tmp_path / "out", track=track, resume=True).models
+    assert begun == [16, 6] and model.met
+    place = tmp_path / "out" / model.path
+    if method == "agp":
+        kept = Mask.load(place / "mask.safetensors")
+        now = torch.cat([kept[group.name] for group in load(recipe).structure])
+        assert 0 < now.sum() < len(now)
+        assert torch.equal(now, then["kept"].bool())  # all that goes is gone after 0.6 of 16 steps
+    else:
+        values = load_file(place / "model.safetensors")
+        masks = {
+            key.removeprefix("model.").removesuffix("_mask"): value for key, value in then.items() if "_mask" in key
+        }
+        assert len(masks) == 18
+        assert all(bool((values[name][mask == 0] == 0).all()) for name, mask in masks.items())
 
 
 @pytest.mark.parametrize("method", ["agp", "fac"])
