@@ -35,9 +35,14 @@ def prune(
     speedup: Annotated[list[float] | None, typer.Option(help="Target; may be given several times.")] = None,
     sparsity: Annotated[
         list[float] | None,
-        typer.Option(help="Target in place of a speed-up, for cofi and flop: part of the weights to remove."),
+        typer.Option(help="Target in place of a speed-up, for methods that train: part of the weights to remove."),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="ziplm (default), cofi, flop, uniform, magnitude, random.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="ziplm (default), cofi, flop; baselines: uniform, magnitude, random, agp, agp-unstructured, fac, np."
+        ),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Of the method; ziplm: paper; cofi: quick, paper-small, ...; flop: quick, paper")
     ] = None,

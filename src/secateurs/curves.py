@@ -152,7 +152,7 @@ def free_multiple(times: Mapping[int, float], tolerance: float = 0.03) -> int:
 
 def _geometry(model: Any, group: Group) -> Any:
     """Everything that makes two groups cost the same at the same kept count, whatever their present sizes."""
-    if group.kind is Kind.RANK:  # wherever the matrix is
+    if group.kind in (Kind.RANK, Kind.INPUT):  # wherever the matrix is
         bias = getattr(model.get_submodule(group.product or group.reader), "bias", None) is not None
         return (
             group.kind,

@@ -32,6 +32,7 @@ from secateurs.stages.train import Training, train
 from secateurs.structure import Kind, Structure
 from secateurs.target import Sparsity, Target
 from secateurs.tasks import Score
+from secateurs.zeros import share_of_zeros
 
 __all__ = ["Work", "deliver", "evaluation", "measured_here", "record"]
 
@@ -109,7 +110,7 @@ def _hand_over(
     metric, apart = _quality(work, model)
     clock.lap("evaluate")
     cost = ParameterCost.of(work.whole, loaded.structure, work.teacher)
-    sparsity = float(cost.sparsity(counts))
+    sparsity, zeros = float(cost.sparsity(counts)), share_of_zeros(model, loaded.structure)
     result = ModelResult(
         target=target.value,
         predicted_speedup=attempt.predicted,
@@ -124,10 +125,11 @@ def _hand_over(
         seconds={**seconds, **clock.laps},
         path=target.folder,
         kept=_kept(loaded.structure, counts),
-        met=sparsity >= target.value - 1e-9 if isinstance(target, Sparsity) else attempt.met,
+        met=sparsity + (1 - sparsity) * zeros >= target.value - 1e-9 if isinstance(target, Sparsity) else attempt.met,
         attempts=attempt.number,
         sparsity_with_norms=1 - layer_size(model, loaded.structure) / layer_size(work.teacher, loaded.structure),
         expected_sparsity=work.pruner.expected(target.folder),
+        zeros=zeros,
     )
     _save(work, model, mask, result)
     write_json(record(work.job.folder, target), asdict(result))  # last: without it the target is not done

@@ -146,6 +146,8 @@ class Method(Protocol):
     """Needs a training split even where nothing is recovered."""
     by_parameters: ClassVar[bool]
     """Can cut to a number of parameters (``Sparsity``), and not to a time alone."""
+    by_time: ClassVar[bool]
+    """Can cut to a time (``Speedup``): what it removes makes a model faster."""
 
     @property
     def recovering(self) -> Recovering:

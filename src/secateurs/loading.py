@@ -91,6 +91,11 @@ def load(recipe: Recipe) -> Loaded:
     method = find_method(recipe.method.replace("-", "_"), recipe.preset, **recipe.hyperparameters)
     if recipe.sparsity and not method.by_parameters:
         raise RecipeError(f"{recipe.method} prunes to a time: give it a speed-up, not a sparsity")
+    if recipe.speedup and not method.by_time:
+        raise RecipeError(
+            f"{recipe.method} makes zeros, and no model faster: give it a sparsity, not a speed-up; "
+            "agp removes whole components by the same schedule"
+        )
     recovering = _recovering(recipe, method)
     if recipe.trackers:
         if not (recovering or method.trains):

@@ -10,6 +10,7 @@ The block holds ``edits``, with paths relative to the base model:
     ``attributes``  module field -> its new value
     ``emptied``     readers (output projections) without inputs: they emit their bias, whatever comes in
     ``factored``    linear module -> its rank: two small linear modules in its place, ``first`` and ``second``
+    ``selected``    linear module -> how many of its inputs it reads; which, is a buffer of the same name
     ``skipped``     modules that hand their input on: ``"tensor"``, or ``"tuple"`` when ``(tensor, None)`` is expected
     ``optional``    the same for what only some heads build inside the base model: a pooler
     ``heads``       only where the hidden size was cut: class name -> the shapes of its own parameters outside the base
@@ -18,12 +19,14 @@ The block holds ``edits``, with paths relative to the base model:
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import nn
 
 BLOCK = "secateurs"
+WITH_PATHS = ("factored", "shapes", "attributes", "emptied", "selected", "skipped")
 
 
 class Emptied:
@@ -49,6 +52,13 @@ class SkippedTuple(SkippedTensor):
 
     def forward(self: Any, hidden_states, *args, **kwargs):
         return super().forward(hidden_states), None
+
+
+class Selected:
+    """A linear module that reads some of its inputs: those whose indices are in its buffer ``selected``."""
+
+    def forward(self: Any, hidden_states):
+        return super().forward(hidden_states.index_select(-1, self.selected))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 SKIPPED = {"tensor": SkippedTensor, "tuple": SkippedTuple}
@@ -106,14 +116,14 @@ class Factored(nn.Module):
         return self.first.out_features
 
 
-def is_factored(module: Any) -> bool:
+def is_a(behaviour: type, module: Any) -> bool:
     """By name: another copy of this file counts."""
-    return Factored.__name__ in (base.__name__ for base in type(module).__mro__)
+    return behaviour.__name__ in (base.__name__ for base in type(module).__mro__)
 
 
-def is_emptied(module: Any) -> bool:
-    """The same."""
-    return Emptied.__name__ in (base.__name__ for base in type(module).__mro__)
+is_factored = functools.partial(is_a, Factored)
+is_emptied = functools.partial(is_a, Emptied)
+is_selected = functools.partial(is_a, Selected)
 
 
 def emptied_reader(block: nn.Module) -> Any:
@@ -123,11 +133,9 @@ def emptied_reader(block: nn.Module) -> Any:
     """
     for child in block.children():
         module: Any = child
-        if is_factored(module):
-            found = module if is_emptied(module.first) else None
-        else:
-            found = module if is_emptied(module) else emptied_reader(module)
-        if found is not None:
+        if is_emptied(module.first if is_factored(module) else module):
+            return module
+        if not is_factored(module) and (found := emptied_reader(module)) is not None:
             return found
     return None
 
@@ -153,8 +161,15 @@ def factor(root: nn.Module, path: str, rank: int) -> Any:
 def become(module: nn.Module, behaviour: type) -> None:
     """Swap the forward of one module by giving it a subclass of its own class; parameters stay where they are."""
     cls = type(module)
-    if behaviour.__name__ not in (base.__name__ for base in cls.__mro__):  # by name: another copy of this file counts
+    if not is_a(behaviour, module):
         module.__class__ = type(cls.__name__, (behaviour, cls), {"__module__": cls.__module__})
+
+
+def select(module: Any, indices: torch.Tensor) -> None:
+    """Let a linear module, whose columns are cut already, read the inputs with these indices; once, and it stays so."""
+    if not is_selected(module):
+        module.register_buffer("selected", indices.to(module.weight.device))
+        become(module, Selected)
 
 
 def resize(module: nn.Module, name: str, shape) -> None:
@@ -185,19 +200,12 @@ def base_of(model: nn.Module) -> nn.Module:
 
 
 def check_edits(root: nn.Module, edits: dict) -> None:
-    """Before anything is touched: does this version of transformers have every path, and every shape shrink?
-
-    Raises:
-        ValueError: it does not.
-    """
+    """ValueError, before anything is touched, if this version of transformers lacks a path or a shape does not fit."""
     import transformers
 
-    for path in (
-        path for kind in ("factored", "shapes", "attributes", "emptied", "skipped") for path in edits.get(kind, ())
-    ):
+    for path in (path for kind in WITH_PATHS for path in edits.get(kind, ())):
         try:
-            module = root.get_submodule(path.rpartition(".")[0])
-            getattr(module, path.rpartition(".")[2])
+            getattr(root.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2])
         except AttributeError as error:
             raise ValueError(
                 f"{BLOCK}: this pruned checkpoint was written with transformers {edits.get('transformers')} and names "
@@ -231,6 +239,8 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
         setattr(root.get_submodule(parent), name, value)
     for path in edits["emptied"]:
         become(root.get_submodule(path), Emptied)
+    for path, count in edits.get("selected", {}).items():
+        select(root.get_submodule(path), torch.arange(count))
     for path, returns in edits["skipped"].items():
         become(root.get_submodule(path), SKIPPED[returns])
     apply_head_edits(model, edits)
@@ -267,8 +277,7 @@ class Pruned:
 
     def __init__(self: Any, config, *args, **kwargs):
         super().__init__(config, *args, **kwargs)  # pyright: ignore[reportCallIssue]: of the stock class
-        edits = (getattr(config, BLOCK, None) or {}).get("edits")
-        if edits:
+        if edits := (getattr(config, BLOCK, None) or {}).get("edits"):
             with torch.no_grad():
                 apply_edits(self, edits)
             if "heads" in edits:
@@ -287,6 +296,5 @@ def keep_key_names(model_type: str, *classes: type) -> None:
     )
 
     for name in (model_type, *(cls.__name__ for cls in classes)):
-        renamings = get_checkpoint_conversion_mapping(name)
-        if renamings is not None:
+        if (renamings := get_checkpoint_conversion_mapping(name)) is not None:
             register_checkpoint_conversion_mapping(name, renamings, overwrite=True)

@@ -96,7 +96,7 @@ def _finish(report: Report, recipe: Recipe, folder: Path) -> Report:
     """The report with all models, written."""
     results = TypeAdapter(ModelResult)
     done = [results.validate_python(read_json(record(folder / "stages", target))) for target in recipe.targets]
-    report = replace(report, models=done)
+    report = replace(report, models=done, notes=[*report.notes, *_of_zeros(done)])
     report.save(folder)
     return report
 
@@ -122,6 +122,16 @@ def _latency(loaded: Loaded, folder: Path, track: Track) -> LatencyTable:
     if not path.is_file():
         write(path, table.save)
     return table
+
+
+def _of_zeros(models: list[ModelResult]) -> list[str]:
+    """What zeros are not."""
+    if not any(result.has_zeros for result in models):
+        return []
+    return [
+        "Nothing was cut from models with zeros: their tensors have full size, and they are neither smaller nor faster. "
+        "A sparsity that was asked for counts zeros as removed."
+    ]
 
 
 def _dense_score(loaded: Loaded, stages: Path) -> Score | None:

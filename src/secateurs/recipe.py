@@ -46,7 +46,10 @@ class Recipe(BaseModel):
     data: str = Field(description="a folder or file (parquet, csv, jsonl, txt), or a hub id")
     columns: ColumnNames = ColumnNames()
 
-    method: str = Field("ziplm", description="ziplm, cofi, flop, or a baseline: magnitude, random, uniform")
+    method: str = Field(
+        "ziplm",
+        description="ziplm, cofi, flop, or a baseline: magnitude, random, uniform, agp, agp-unstructured, fac, np",
+    )
     preset: str = Field("default", description="of the method; paper: the choices of the paper throughout")
     hyperparameters: dict[str, Any] = Field(default_factory=dict, description="fields of the method to override")
 

@@ -22,7 +22,7 @@ from secateurs.errors import RecipeError
 from secateurs.factorize import is_larger, multiply_back, pairs, record_pairs, split, still_there
 from secateurs.kept_norm import keep, narrow
 from secateurs.mask import Mask
-from secateurs.modeling_pruned import BLOCK, apply_edits, base_of, is_factored, sync_sizes
+from secateurs.modeling_pruned import BLOCK, apply_edits, base_of, is_factored, select, sync_sizes
 from secateurs.stock import stock_class
 from secateurs.structure import Cut, Group, Kind, Stream, Structure
 
@@ -76,7 +76,7 @@ def shrink(model: Model, structure: Structure, mask: Mask) -> Model:
         RecipeError: the mask is of another structure, or keeps no dimension of the stream.
     """
     _check(structure, mask)
-    edits: dict[str, Any] = {"shapes": {}, "attributes": {}, "emptied": [], "skipped": {}}
+    edits: dict[str, Any] = {"shapes": {}, "attributes": {}, "emptied": [], "selected": {}, "skipped": {}}
     split(model, structure, mask)
     before = set(pairs(model))
     with torch.no_grad():
@@ -87,9 +87,12 @@ def shrink(model: Model, structure: Structure, mask: Mask) -> Model:
             for parameter, dim in dict.fromkeys((cut.parameter, cut.dim) for cut in group.cuts):
                 edits["shapes"][parameter] = list(_slice(model, group, parameter, dim, kept).shape)
             edits["attributes"] |= {path: per_unit * len(kept) for path, per_unit in group.attributes.items()}
+            if group.kind is Kind.INPUT and len(kept):
+                select(model.get_submodule(group.reader), kept)
+                edits["selected"][group.reader] = len(kept)
             if len(kept) == 0:
                 edits["emptied"].append(group.reader)
-                if group.kind is Kind.RANK:
+                if group.kind in (Kind.RANK, Kind.INPUT):
                     continue  # the reader emits its bias; nothing else is computed
                 # In transformers 5 every attention returns (output, weights) and every feed-forward block a tensor.
                 edits["skipped"][group.block] = "tuple" if group.kind is Kind.HEAD else "tensor"
@@ -228,6 +231,7 @@ def _relative_to_base(model: nn.Module, edits: dict[str, Any]) -> dict[str, Any]
         "emptied": [strip(path) for path in edits["emptied"]],
         "skipped": {strip(path): returns for path, returns in edits["skipped"].items()},
         "factored": {strip(path): rank for path, rank in edits["factored"].items()},
+        "selected": {strip(path): count for path, count in edits["selected"].items()},
     }
 
 
@@ -248,6 +252,8 @@ def _record(model: Any, structure: Structure, mask: Mask, edits: dict[str, Any])
     }
     if edits["factored"]:
         merged["factored"] = edits["factored"]
+    if edits["selected"]:
+        merged["selected"] = edits["selected"]
     if "heads" in edits:  # what is known of other heads is of the earlier size now
         merged |= {"heads": edits["heads"], "optional": edits["optional"]}
     elif "heads" in earlier:

@@ -31,6 +31,8 @@ class Kind(StrEnum):
     """A dimension of the residual stream."""
     RANK = "rank"
     """A rank-1 component of a factorised linear layer."""
+    INPUT = "input"
+    """An input of a linear layer: a column of its matrix alone. What computes the input stays."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Group:
         size: number of units now present (>= 1; an emptied place has no group).
         cuts: every parameter slice that goes with a unit, the reader's own among them.
         reader: path of the module whose input columns are the units (output or down projection).
-        block: path of the module that computes the units; it is skipped when none is left (a pair of factors is not: it
-            emits its bias).
+        block: path of the module that computes the units; it is skipped when none is left (a linear layer alone, or a
+            pair of factors, is not: it emits its bias).
         layer: path of the transformer layer that holds both; empty where none does (widths of embeddings).
         stream: path of a module whose *input* is the residual stream right after this sub-block was added to it
             (a post-LN block's own norm, or a pre-LN model's next norm).

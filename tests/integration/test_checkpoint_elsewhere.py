@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from secateurs.checkpoint import load, save
 from secateurs.factorize import factorize, matrices, rank_groups
 from secateurs.families import discover, model_types
+from secateurs.inputs import input_groups
 from secateurs.mask import Mask
 from secateurs.shrink import edits_of, shrink
 from secateurs.structure import Kind, Structure
@@ -54,6 +55,8 @@ OWN: dict[str, Callable[[Structure], Mask]] = {
     ),
 }
 """A model of our own always brings its code: unpruned; where its config says what was cut; and where it does not."""
+INPUTS = {f"{model_type}, selected inputs": model_type for model_type in ("bert", "gpt2")}
+"""Whose linear layers read some of their inputs."""
 SCRIPT = Path(__file__).parents[1] / "elsewhere.py"  # not to be imported: it forbids Secateurs
 
 
@@ -75,6 +78,15 @@ def low_rank(model: Any) -> Any:
     groups = rank_groups(model)
     counts = {g.name: min(g.size, (0, 3, 5, g.size)[index % 4]) for index, g in enumerate(groups)}
     return shrink(model, groups, Mask.from_units(groups, {name: torch.arange(kept) for name, kept in counts.items()}))
+
+
+def selected(model: Any) -> Any:
+    """No inputs, some, and all of them."""
+    groups = input_groups(model)
+    kept = {g.name: torch.arange(g.size) % 3 != 1 for g in groups}
+    kept[groups.groups[1].name][:] = False
+    kept[groups.groups[2].name][:] = True
+    return shrink(model, groups, Mask(kept))
 
 
 def same_width(structure: Structure) -> Mask:
@@ -153,6 +165,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         describe(root, model_type, shrink(model, discover(model), uneven(discover(model))), auto_of(model_type))
     for name, model_type in RANKS.items():
         describe(root, name, low_rank(tiny_model(model_type)), auto_of(model_type))
+    for name, model_type in INPUTS.items():
+        describe(root, name, selected(tiny_model(model_type)), auto_of(model_type))
     for name, (model_type, auto) in HIDDEN.items():
         model = tiny_model(model_type, auto=auto, tie_word_embeddings=True)
         structure = discover(model, hidden=True)
@@ -206,7 +220,7 @@ def answers(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return json.loads((folders / "results.json").read_text())
 
 
-@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *OWN, *RANKS, REMOVED, "gpt_neox"])
+@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *OWN, *RANKS, *INPUTS, REMOVED, "gpt_neox"])
 def test_the_folder_brings_its_own_loader(answers: dict[str, Any], name: str) -> None:
     found = answers["models"][name]
     assert max(found["remote"], found["resaved"], found["base"]) < TOLERANCE
@@ -215,7 +229,7 @@ def test_the_folder_brings_its_own_loader(answers: dict[str, Any], name: str) ->
     assert found.get("tokens", True)
 
 
-@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *OWN, *RANKS, REMOVED, "gpt_neox"])
+@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *OWN, *RANKS, *INPUTS, REMOVED, "gpt_neox"])
 def test_a_stock_class_refuses_it(answers: dict[str, Any], name: str) -> None:
     found = answers["models"][name]
     if "refused_direct" in found:

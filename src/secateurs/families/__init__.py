@@ -20,7 +20,7 @@ from torch import nn
 
 from secateurs.errors import UnsupportedModelError
 from secateurs.families._residual import Role, Roles, residual_stream
-from secateurs.modeling_pruned import BLOCK, base_of, is_factored
+from secateurs.modeling_pruned import BLOCK, base_of, is_factored, is_selected
 from secateurs.structure import Cut, Group, Structure
 
 if TYPE_CHECKING:
@@ -126,6 +126,9 @@ def discover(model: nn.Module, *, hidden: bool = False, embeddings: bool = False
         )
     base = base_of(model)
     prefix = "" if base is model else f"{getattr(model, 'base_model_prefix', '')}."
+    for path, module in base.named_modules():
+        if is_selected(module):
+            raise UnsupportedModelError(f"{path} reads some of its inputs only: such a model cannot be pruned again")
     groups = tuple(_through_factors(base, group) for group in _FAMILIES[kind](base))
     structure = Structure(groups).prefixed(prefix)
     if embeddings and kind in _EMBEDDINGS:
@@ -160,7 +163,7 @@ def plain_form(model: PreTrainedModel) -> Plain | None:
     hidden = (getattr(model.config, BLOCK, None) or {}).get("groups", {}).get("hidden", {"size": 0, "kept": 0})
     if hidden["kept"] < hidden["size"]:
         return None  # a config derives head sizes from the hidden size, and no config has both as they now are
-    if any(map(is_factored, model.modules())):
+    if any(is_factored(module) or is_selected(module) for module in model.modules()):
         return None
     express = _PLAIN.get(model.config.model_type)
     return express(base_of(model)) if express else None

@@ -18,6 +18,7 @@ class OneShot:
 
     trains: ClassVar[bool] = False
     by_parameters: ClassVar[bool] = False
+    by_time: ClassVar[bool] = True
     recovering: ClassVar[Recovering] = Recovering()
 
     def rebuilt(self, model: nn.Module) -> nn.Module:

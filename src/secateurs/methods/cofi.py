@@ -65,6 +65,7 @@ class CoFi:
     name: ClassVar[str] = "cofi"
     trains: ClassVar[bool] = True
     by_parameters: ClassVar[bool] = True
+    by_time: ClassVar[bool] = True
 
     epochs: float = 20.0
     ramp: float = 2.0

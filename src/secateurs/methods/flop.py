@@ -62,6 +62,7 @@ class FLOP:
     name: ClassVar[str] = "flop"
     trains: ClassVar[bool] = True
     by_parameters: ClassVar[bool] = True
+    by_time: ClassVar[bool] = True
 
     matrices: str = "all"
     init: Literal["aware", "svd", "scratch"] = "aware"

@@ -79,7 +79,7 @@ def _measured(report: Facts, result: ModelResult) -> Iterator[str]:
     if result.latency_ms is not None:
         yield f"| latency | {figures.ms(result.latency_ms)} | {figures.ms(result.dense_latency_ms)} |"
     yield f"| parameters | {figures.shape(result.parameters)} | {figures.shape(result.dense_parameters)} |"
-    yield f"| sparsity of prunable parameters | {figures.sparsity(result.sparsity)} | 0 % |"
+    yield f"| sparsity of prunable parameters | {figures.removed(result)} | 0 % |"
     if result.expected_sparsity is not None:
         yield f"| the same, as the learned gates expected it | {figures.sparsity(result.expected_sparsity)} | 0 % |"
     if result.sparsity_with_norms is not None:

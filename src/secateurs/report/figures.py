@@ -21,6 +21,7 @@ __all__ = [
     "parameters",
     "percent",
     "quality",
+    "removed",
     "shape",
     "span",
     "sparsities",
@@ -83,6 +84,12 @@ def sparsities(models: Sequence[ModelResult]) -> dict[str, str]:
         for heading, field in columns.items()
         if field == "sparsity" or any(getattr(result, field) is not None for result in models)
     }
+
+
+def removed(result: ModelResult) -> str:
+    """Its sparsity, and the zeros it was given instead: ``0 %, 90 % zeros``."""
+    zeros = f", {percent(result.zeros)} zeros" if result.has_zeros else ""
+    return sparsity(result.sparsity) + zeros
 
 
 def quality(value: float) -> str:

@@ -11,7 +11,13 @@ from secateurs.report.values import Kept
 
 __all__ = ["KeptMap", "kept_map", "kept_summary"]
 
-PLURALS = {"head": "heads", "intermediate": "intermediate units", "hidden": "hidden units", "rank": "ranks"}
+PLURALS = {
+    "head": "heads",
+    "intermediate": "intermediate units",
+    "hidden": "hidden units",
+    "rank": "ranks",
+    "input": "inputs",
+}
 
 
 @dataclass(frozen=True)

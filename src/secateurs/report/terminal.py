@@ -36,7 +36,10 @@ def table(report: Facts) -> Table:
             f"{figures.speedup(measured.median)} ({figures.span(measured)})" if measured else figures.MISSING,
             figures.ms(result.latency_ms),
             figures.parameters(result.parameters),
-            *(figures.sparsity(getattr(result, field)) for field in sparsities.values()),
+            *(
+                figures.removed(result) if field == "sparsity" else figures.sparsity(getattr(result, field))
+                for field in sparsities.values()
+            ),
         ]
         if metric is not None:
             own = result.metric

@@ -78,6 +78,8 @@ class ModelResult:
         attempts: searches until it did (1: the first prediction held).
         sparsity_with_norms: removed fraction of all parameters of the layers, norms included, as CoFi's authors evaluate.
         expected_sparsity: what ``sparsity`` was expected to be by learned gates; ``None`` where none were learned.
+        zeros: part of the entries of what is left of the prunable parameters that are 0; they take memory and time like
+            all others.
     """
 
     target: float
@@ -97,6 +99,12 @@ class ModelResult:
     attempts: int
     sparsity_with_norms: float | None = None
     expected_sparsity: float | None = None
+    zeros: float = 0.0
+
+    @property
+    def has_zeros(self) -> bool:
+        """Enough of them to speak of: a trained weight is 0 now and then by chance."""
+        return self.zeros >= 0.01
 
 
 def _now() -> str:
