@@ -203,8 +203,8 @@ class LatencyTable:
         return self.curves[self.groups[group]]
 
     def multiple(self, name: str) -> int:
-        """What widths of one group are best rounded to."""
-        return self.curve(name).multiple
+        """What widths of one group are best rounded to; 1 for what is not timed."""
+        return self.curve(name).multiple if name in self.groups else 1
 
     def group_cost(self, name: str, kept: int) -> float:
         """Milliseconds of one group at ``kept`` units."""

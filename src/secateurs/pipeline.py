@@ -112,13 +112,13 @@ def _latency(loaded: Loaded, folder: Path, track: Track) -> LatencyTable:
         rebuilt = loaded.model is not loaded.dense
         table = measure_table(
             loaded.model,
-            loaded.structure,
+            loaded.structure.timed,
             loaded.environment,
             dense=loaded.dense if rebuilt else None,
             seed=loaded.recipe.seed,
             track=track,
         )
-    table.check_groups(group.name for group in loaded.structure)
+    table.check_groups(group.name for group in loaded.structure.timed)
     if not path.is_file():
         write(path, table.save)
     return table

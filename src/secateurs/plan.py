@@ -44,7 +44,7 @@ def plan(recipe: Recipe, folder: Path | None = None, *, resume: bool = False) ->
     loaded = load(recipe)
     if recipe.latency_table:
         given = LatencyTable.load(Path(recipe.latency_table))
-        given.check_groups(group.name for group in loaded.structure)
+        given.check_groups(group.name for group in loaded.structure.timed)
         for target in recipe.targets:
             if isinstance(target, Speedup):
                 target.budget(given)

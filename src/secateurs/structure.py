@@ -211,6 +211,11 @@ class Structure:
         sizes = {group.name: group.size for group in self.groups}
         return sizes | ({self.stream.name: self.stream.size} if self.stream else {})
 
+    @property
+    def timed(self) -> Structure:
+        """The groups that are of one layer, and so have a latency of their own."""
+        return Structure(tuple(group for group in self.groups if group.layer))
+
     @cached_property
     def layers(self) -> dict[str, tuple[Group, ...]]:
         """Layer path -> its groups, both in data order."""

@@ -7,9 +7,10 @@ import copy
 from torch import nn
 
 from secateurs.factorize import factorize, matrices, rank_groups
-from secateurs.structure import Structure
+from secateurs.families import discover
+from secateurs.structure import Group, Kind, Structure
 
-__all__ = ["components", "with_pairs"]
+__all__ = ["components", "widths", "with_pairs"]
 
 
 def with_pairs(model: nn.Module, which: str) -> nn.Module:
@@ -25,5 +26,12 @@ def with_pairs(model: nn.Module, which: str) -> nn.Module:
 
 
 def components(model: nn.Module, which: str) -> Structure:
-    """Every component of the pairs."""
-    return rank_groups(model, which)
+    """Every component of the pairs and, where all matrices are chosen, every dimension of adaptive embeddings."""
+    return Structure((*widths(model, which), *rank_groups(model, which)))
+
+
+def widths(model: nn.Module, which: str) -> tuple[Group, ...]:
+    """The widths of adaptive embeddings, where all matrices are chosen and there are any."""
+    if which != "all":
+        return ()
+    return tuple(group for group in discover(model, embeddings=True) if group.kind is Kind.RANK)

@@ -49,6 +49,10 @@ class Distillation:
     output_weight: float
     layer_weight: float
 
+    def inputs(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the student is given."""
+        return model_inputs(batch)
+
     def lesson(self, inputs: dict[str, Tensor]) -> Lesson:
         """The teacher's part, without gradient; half precision where that is fast."""
         with torch.no_grad(), fast(inputs["input_ids"].device):
@@ -91,7 +95,7 @@ class Student(nn.Module):
     ) -> Float[Tensor, ""]:
         """The loss of one batch."""
         self.model.eval()  # without dropout, like the teacher: what is to be learned is what the teacher says
-        outputs = self.model(**model_inputs(inputs), output_hidden_states=self.matching is not None)
+        outputs = self.model(**how.inputs(self.model, inputs), output_hidden_states=self.matching is not None)
         return how.loss(outputs, lesson, inputs, self.matching, kept, step)
 
 

@@ -20,6 +20,7 @@ from secateurs.mask import Mask
 from secateurs.methods._even import even_counts
 from secateurs.methods._lesson import Lesson, Lessons, Plain, check_labels, freeze_embeddings
 from secateurs.objective import Objective
+from secateurs.processes import first
 from secateurs.stages.train import Training, train
 from secateurs.structure import Structure
 from secateurs.target import Budget
@@ -93,9 +94,9 @@ class Gradual:
         """
         check_labels(self.teach, job)
 
-    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
+    def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """See ``secateurs.job.Method``: a step is three passes, and one of the teacher where there are no labels."""
-        return {"prepare": 0.0, "target": 4.0 * (self.steps * 32 if self.steps else self.epochs * rows)}
+        return {"prepare": 0.0, "target": 4.0 * (self.steps * batch if self.steps else self.epochs * rows)}
 
 
 class GradualPruner(Pruner, ABC):
@@ -140,13 +141,16 @@ class GradualPruner(Pruner, ABC):
             _read(learner, path)
             return learner
         assert job.collate is not None
-        training = Training(how.epochs, how.steps, how.rate, job.train_batch_size, bf16=native_bfloat16(job.device))
+        training = Training(
+            how.epochs, how.steps, how.rate, job.train_batch_size, bf16=native_bfloat16(job.device),
+            accumulate=job.accumulate, trackers=job.trackers, logs=job.logs(place / "pruning"),
+        )  # fmt: skip
         train(
             job.model, self.objective(learner, counts, folder), job.train, job.collate, training, place / "pruning",
             seed=job.seed, device=job.device, track=job.track,
         )  # fmt: skip
         values = {name: value.detach().cpu().clone() for name, value in learner.state_dict().items()}
-        write(path, lambda partial: save_file(values, partial))
+        first(lambda: write(path, lambda partial: save_file(values, partial)))
         return learner
 
 

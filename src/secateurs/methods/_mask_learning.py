@@ -24,7 +24,6 @@ from secateurs.objective import OWN_RATE, Objective
 from secateurs.stages.gates import Gated, Opening
 from secateurs.stages.layer_matching import LayerMatching
 from secateurs.target import Budget
-from secateurs.tasks import model_inputs
 
 __all__ = ["Ascent", "MaskLearner", "MaskLearning", "Pace", "Removal"]
 
@@ -126,7 +125,8 @@ class MaskLearner(nn.Module):
         self.gated.model.eval()  # without dropout, like the teacher; the gates are noise enough
         self.gated.step = step
         opening = self.gated.opening()
-        outputs = self.gated.opened(opening, **model_inputs(inputs), output_hidden_states=self.matching is not None)
+        given = how.inputs(self.gated.model, inputs)
+        outputs = self.gated.opened(opening, **given, output_hidden_states=self.matching is not None)
         loss = how.loss(outputs, lesson, inputs, self.matching, self._kept(opening), step)
         return loss + self.lagrangian(self.expected(), target)
 

@@ -24,12 +24,7 @@ def open_counts(gates: Gates, budget: Budget, structure: Structure) -> dict[str,
     Raises:
         TargetUnreachable: the limit is below what no cut can remove.
     """
-    multiples = {
-        group.name: budget.cost.curve(group.name).multiple
-        if isinstance(budget.cost, LatencyTable) and group.kind is not Kind.HEAD
-        else 1
-        for group in structure
-    }
+    multiples = {group.name: 1 if group.kind is Kind.HEAD else budget.cost.multiple(group.name) for group in structure}
 
     def counts(shift: float, reopened: int) -> dict[str, int]:
         found = gates.counts(shift, reopened, rather=gates.rather)

@@ -40,6 +40,10 @@ class Labels:
 
     task: Any
 
+    def inputs(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """With labels, for models that compute their loss themselves."""
+        return self.task.inputs_for_loss(model, batch)
+
     def lesson(self, inputs: dict[str, Tensor]) -> None:
         """None."""
 

@@ -16,11 +16,11 @@ from torch.nn.utils import prune
 
 from secateurs.artefact import read_json, write_json
 from secateurs.cost import ParameterCost
-from secateurs.factorize import matrices
+from secateurs.factorize import matrices, rank_groups
 from secateurs.inputs import input_groups
 from secateurs.job import Job
 from secateurs.mask import Mask
-from secateurs.methods._components import components
+from secateurs.methods._components import widths
 from secateurs.methods._gradual import Gradual, GradualPruner
 from secateurs.methods._lesson import Lesson
 from secateurs.modeling_pruned import is_factored
@@ -160,8 +160,8 @@ class Sparsifying(Objective):
 def matrix_groups(model: nn.Module, which: str) -> Structure:
     """Groups that have all the entries of the chosen matrices, both factors of a pair, and nothing else."""
     found = [is_factored(model.get_submodule(path)) for path in matrices(model, which)]
-    groups = [*components(model, which)] if any(found) else []
-    return Structure((*groups, *([] if all(found) else input_groups(model, which))))
+    pairs = rank_groups(model, which) if any(found) else ()
+    return Structure((*widths(model, which), *pairs, *(() if all(found) else input_groups(model, which))))
 
 
 def weights(structure: Structure) -> list[str]:

@@ -89,7 +89,7 @@ class FAC:
         """
         check_labels(self.teach, job)
 
-    def forwards(self, structure: Structure, samples: int, rows: int) -> dict[str, float]:
+    def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """See ``secateurs.job.Method``: what is trained is trained in recovery."""
         return {"prepare": 0.0, "target": 0.0}
 

@@ -16,8 +16,9 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from secateurs.errors import RecipeError
-from secateurs.factorize import factorize, matrices, rank_groups
+from secateurs.factorize import factorize, matrices
 from secateurs.job import Job, Recovering
+from secateurs.methods._components import components
 from secateurs.methods._mask_learning import Ascent
 from secateurs.methods._rank_learning import RankPruner
 from secateurs.structure import Structure
@@ -102,18 +103,20 @@ class FLOP:
             "beta",
         ):
             if not (value := getattr(self, field)) > 0:
-                raise RecipeError(f"flop: {field} must be above 0, not {value:g}")
+                raise RecipeError(f"{self.name}: {field} must be above 0, not {value:g}")
         for field in ("rank", "prepruning", "ramp", "steps", "warmup", "stiffness", "finetuning", "finetuning_steps"):
             if (value := getattr(self, field)) < 0:
-                raise RecipeError(f"flop: {field} must not be negative, not {value:g}")
+                raise RecipeError(f"{self.name}: {field} must not be negative, not {value:g}")
         if not 0 < self.drop < 1:
-            raise RecipeError(f"flop: drop must lie between 0 and 1, not {self.drop:g}")
+            raise RecipeError(f"{self.name}: drop must lie between 0 and 1, not {self.drop:g}")
         if self.ramp >= self.epochs:
-            raise RecipeError(f"flop: ramp ({self.ramp:g} epochs) must be shorter than epochs ({self.epochs:g})")
+            raise RecipeError(f"{self.name}: ramp ({self.ramp:g} epochs) must be shorter than epochs ({self.epochs:g})")
         if self.looks < 1:
-            raise RecipeError(f"flop: looks must be at least 1, not {self.looks}")
+            raise RecipeError(f"{self.name}: looks must be at least 1, not {self.looks}")
         if self.init == "scratch" and not self.prepruning:
-            raise RecipeError("flop: random factors know nothing yet; with init=scratch give prepruning, in epochs")
+            raise RecipeError(
+                f"{self.name}: random factors know nothing yet; with init=scratch give prepruning, in epochs"
+            )
 
     @property
     def recovering(self) -> Recovering:
@@ -133,15 +136,14 @@ class FLOP:
         return copied
 
     def structure(self, model: nn.Module) -> Structure:
-        """The components of all pairs."""
-        return rank_groups(model, self.matrices)
+        """The components of all pairs and, where all matrices are chosen, the widths of adaptive embeddings."""
+        return components(model, self.matrices)
 
     def check(self, job: Job) -> None:
         """See ``secateurs.job.Method``: labels need a loss."""
         if self.teach == "labels" and not job.task.has_loss:
-            raise RecipeError(
-                f"flop: {job.task.name.replace('_', '-')} has no loss of its own; use teach=outputs, which needs no labels"
-            )
+            task = job.task.name.replace("_", "-")
+            raise RecipeError(f"{self.name}: {task} has no loss of its own; use teach=outputs, which needs no labels")
 
     def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """See ``secateurs.job.Method``; at full rank a step of the student is half as much again as a dense one."""
