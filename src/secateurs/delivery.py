@@ -74,7 +74,7 @@ class Work:
         return first(lambda: self._measure(mask))
 
     def _measure(self, mask: Mask) -> Measurement:
-        shrunk = shrink(copy.deepcopy(self.whole), self.loaded.structure, mask)
+        shrunk = shrink(copy.deepcopy(self.whole), self.loaded.structure, mask, values=False)
         models = {"dense": self.teacher, "pruned": shrunk}
         return compare(models, self.loaded.environment, seed=self.loaded.recipe.seed, seconds=MEASURE_SECONDS)
 

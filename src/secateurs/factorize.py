@@ -175,10 +175,13 @@ def alternatives(model: nn.Module, which: str = "all") -> Structure:
     return Structure(tuple(groups), structure.stream)
 
 
-def split(model: nn.Module, structure: Structure, mask: Mask) -> None:
+def split(model: nn.Module, structure: Structure, mask: Mask, *, values: bool = True) -> None:
     """Make pairs, in place, of the whole matrices of which a mask keeps some ranks only: the strongest come first.
 
     A matrix that already is a product of so many components becomes exactly these.
+
+    Args:
+        values: without them the factors are random, which takes no time.
 
     Raises:
         RecipeError: the group that cuts the matrix otherwise has lost units too.
@@ -188,7 +191,10 @@ def split(model: nn.Module, structure: Structure, mask: Mask) -> None:
             continue
         if not mask[group.instead_of].all():
             raise RecipeError(f"the mask cuts both {group.instead_of} and {group.name}; one of the two must stay whole")
-        factorize(model, [group.product])
+        if values:
+            factorize(model, [group.product])
+        else:
+            factorize(model, [group.product], init="scratch", rank=group.size)
 
 
 def is_larger(pair: Any) -> bool:

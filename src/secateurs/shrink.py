@@ -60,13 +60,14 @@ def zero_masked(model: nn.Module, structure: Structure, mask: Mask) -> None:
                 keep(model.get_submodule(path), mask[stream.name])
 
 
-def shrink(model: Model, structure: Structure, mask: Mask) -> Model:
+def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = True) -> Model:
     """Slice every parameter of ``model`` to the kept units, in place, and record the edits in its config.
 
     Args:
         model: a transformers model (or one layer of it) whose units outside ``mask`` contribute nothing.
         structure: what can be removed from this very model.
         mask: what is kept.
+        values: of matrices that are split by this; without them shapes alone are right, which is enough to be timed.
 
     Returns:
         ``model`` itself. ``model.config.secateurs`` then holds what a loader needs (merged with earlier edits, so a
@@ -77,7 +78,7 @@ def shrink(model: Model, structure: Structure, mask: Mask) -> Model:
     """
     _check(structure, mask)
     edits: dict[str, Any] = {"shapes": {}, "attributes": {}, "emptied": [], "selected": {}, "skipped": {}}
-    split(model, structure, mask)
+    split(model, structure, mask, values=values)
     before = set(pairs(model))
     with torch.no_grad():
         for group in structure:

@@ -86,7 +86,7 @@ def test_the_best_and_the_last_masks_stay(finished: tuple[Path, Recipe, Report])
 def test_masks_may_start_where_ziplm_ends(
     tmp_path: Path, target: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="secateurs")
     recipe = cofi(tmp_path, hyperparameters={"masks": "ziplm", "steps": 100, "rate": 1e-3, "gate_rate": 0.1}, **target)
     (model,) = pipeline.run(recipe, tmp_path / "out").models
     assert (tmp_path / "out" / "stages" / "levels.safetensors").is_file()

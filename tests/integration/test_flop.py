@@ -223,6 +223,5 @@ def test_what_the_hyper_parameters_refuse(field: str, value: Any, says: str) -> 
 
 
 def test_an_embedder_has_no_labels(tmp_path: Path) -> None:
-    recipe = flop(tmp_path, task="embedding", hyperparameters={"teach": "labels"})
     with pytest.raises(RecipeError, match="embedding has no loss of its own; use teach=outputs"):
-        pipeline.run(recipe, tmp_path / "out")
+        pipeline.run(flop(tmp_path, task="embedding", hyperparameters={"teach": "labels"}), tmp_path / "out")

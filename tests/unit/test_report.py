@@ -418,9 +418,9 @@ def test_zeros_stand_beside_the_sparsity() -> None:
     original = reports.report()
     zeros = replace(original, models=[replace(original.models[0], sparsity=0.0, zeros=0.7), *original.models[1:]])
     row = next(line for line in _terminal(zeros) if zeros.models[0].path in line)
-    assert "0 %, 70 % zeros" in row
-    assert "0 %, 70 % zeros" in page(zeros).words
-    assert "| sparsity of prunable parameters | 0 %, 70 % zeros | 0 % |" in card(zeros, zeros.models[0])
+    assert "0.0 %, 70 % zeros" in row
+    assert "0.0 %, 70 % zeros" in page(zeros).words
+    assert "| sparsity of prunable parameters | 0.0 %, 70 % zeros | 0 % |" in card(zeros, zeros.models[0])
     few = replace(original.models[0], zeros=0.004)
     assert not few.has_zeros and "zeros" not in card(original, few)
 

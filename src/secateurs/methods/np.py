@@ -16,9 +16,10 @@ from torch import nn
 from secateurs.errors import RecipeError
 from secateurs.inputs import input_groups
 from secateurs.methods.flop import FLOP
+from secateurs.methods.flop import PRESETS as FLOPS
 from secateurs.structure import Structure
 
-__all__ = ["METHOD", "NP"]
+__all__ = ["METHOD", "NP", "PRESETS"]
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,5 @@ class NP(FLOP):
 
 
 METHOD = NP
+
+PRESETS = {"quick": FLOPS["quick"]}

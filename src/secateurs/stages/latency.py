@@ -137,7 +137,7 @@ def _candidates(
     captured = _capture(model, batch, {curve.group.layer for curve in curves.values()})
 
     def whole(mask: Mask) -> Run:
-        run = prepare(shrink(twin(model), structure, mask), environment)
+        run = prepare(shrink(twin(model), structure, mask, values=False), environment)
         return lambda: run(batch)
 
     def one(layer: str, name: str | None, kept: int | None) -> Run:
@@ -153,7 +153,7 @@ def _candidates(
             for group in inside
         }
         mask = Mask.from_units(inside, {group: torch.arange(count) for group, count in counts.items()})
-        run = prepare(Replay(shrink(twin(model.get_submodule(layer)), inside, mask)), environment)
+        run = prepare(Replay(shrink(twin(model.get_submodule(layer)), inside, mask, values=False)), environment)
         return lambda: run(captured[layer])
 
     nothing = {group.name: torch.full((group.size,), bool(group.instead_of)) for group in structure}
