@@ -59,7 +59,7 @@ def recipe(model: str, data: Path, **changes: object) -> Recipe:
             "threads": 1,
             "clock": "cpu",  # true on a busy machine too, so that few attempts are needed
             "calibration_samples": 96,
-            "hyperparameters": {"search_samples": 48, "probes": 5, "rounds": 0, "steps": 6},
+            "hyperparameters": {"search_samples": 48, "probes": 5, "rounds": 0, "steps": 6, "finalists": 0},
             **changes,
         }
     )

@@ -125,6 +125,10 @@ class Objective:
             self._seen[key] = self._rows(self.replay.run(self._signal, start))
         return self._seen[key]
 
+    def now(self) -> Float[Tensor, " rows"]:
+        """Of the model as it is, whatever was installed."""
+        return self._rows(self.replay.run(self._signal))
+
     def _signal(self, outputs: Any, batch: dict[str, Tensor]) -> Tensor:
         return self.task.signal(outputs, batch)
 

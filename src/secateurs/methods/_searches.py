@@ -16,6 +16,7 @@ from secateurs.artefact import read_json, write_json
 from secateurs.errors import TargetUnreachable
 from secateurs.job import Job
 from secateurs.methods._candidates import Objective, Stitched, menus, task_loss
+from secateurs.methods._finalists import best_fitted
 from secateurs.methods._past import Past, Pasts
 from secateurs.stages.coefficients import coefficient_search
 from secateurs.stages.search import refine, sensitivities
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Searches", "longer_first"]
 
 logger = logging.getLogger(__name__)
+
+FITTED = 1024
+"""Texts that a finalist is fitted on: with half as many, the fit is noisier than finalists differ."""
 
 REACH = 3
 """Levels a group may move from where a search left it before its measured costs are no longer trusted."""
@@ -41,6 +45,7 @@ class Searches:
         stitched: the live model over its levels.
         errors: group name -> relative layer error by kept count.
         offer: makes more of the menus of kept counts, with the same cost.
+        fit: puts a profile into the live model as it would be handed over, fitted on these texts.
     """
 
     def __init__(
@@ -50,9 +55,10 @@ class Searches:
         stitched: Stitched,
         errors: Mapping[str, torch.Tensor],
         offer: Callable[[dict[str, Menu], Any], dict[str, Menu]] = lambda menus, cost: menus,
+        fit: Callable[[Profile, Sequence[Any]], None] | None = None,
     ) -> None:
         self.how, self.job, self.stitched = how, job, stitched
-        self.errors, self.offer = errors, offer
+        self.errors, self.offer, self.fit = errors, offer, fit
         self.past = Pasts(job.folder / "searches.json")
         self._halves: tuple[Objective, Objective] | None = None
 
@@ -107,7 +113,7 @@ class Searches:
             costs = self._sensitivities(search, offered)
         else:
             costs = {name: np.asarray(values) for name, values in near.costs.items()}
-        return refine(
+        found = refine(
             search,
             held_out,
             offered,
@@ -120,6 +126,21 @@ class Searches:
             seed=job.seed,
             track=job.track,
         )
+        if near is not None or self.fit is None or how.finalists < 2:
+            return found
+        return best_fitted(found, offered, limit, self._fitted, tries=how.finalists, seed=job.seed, track=job.track)
+
+    def _fitted(self, profile: Profile) -> torch.Tensor:
+        """Divergence after the last fit, on the texts of the search, on which it is not fitted where there are others."""
+        assert self.fit is not None
+        search, held_out = self._objectives()
+        looked = {id(batch) for half in (search, held_out) for batch in half.replay.batches}
+        others = [batch for batch in self.job.batches if id(batch) not in looked] or list(self.job.batches)
+        enough = max(1, FITTED // len(others[0]["input_ids"]))
+        self.fit(profile, others[:enough])
+        rows = torch.cat([half.now() for half in (search, held_out)])
+        self.stitched.invalidate()
+        return rows
 
     def _paper(self, offered: Mapping[str, Menu], limit: float, near: Past | None) -> Found:
         """The paper's search: layer errors as prior, random coefficients, task loss (or the divergence without labels)."""

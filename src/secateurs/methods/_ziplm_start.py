@@ -65,7 +65,7 @@ def ziplm_start(job: Job, budget: Budget) -> ZipLMStart:
     """
     model = copy.deepcopy(job.model)  # ZipLM swaps tensors of its model
     own = replace(job, model=model, structure=ZipLM().structure(model))  # and leaves the hidden size as it is
-    pruner = ZipLM().prepare(own)
+    pruner = ZipLM(finalists=0).prepare(own)
     mask = pruner.install(pruner.choose(budget), budget.folder)
     database = pruner.database
     # The last fit may keep other units than the database: they come last in the order, whoever they are.

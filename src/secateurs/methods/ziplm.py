@@ -9,6 +9,7 @@ layer error as prior, and the random coefficient search on the task loss. The de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -24,10 +25,10 @@ from secateurs.mask import Mask
 from secateurs.methods._candidates import Stitched, projections
 from secateurs.methods._context import in_context
 from secateurs.methods._one_shot import OneShot, OneShotPruner
-from secateurs.methods._searches import Searches
+from secateurs.methods._searches import FITTED, Searches
 from secateurs.methods._splitting import MixedLevels
 from secateurs.stages.calibrate import calibrate
-from secateurs.stages.levels import LevelDatabase
+from secateurs.stages.levels import Level, LevelDatabase
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Structure
 from secateurs.target import Budget
@@ -60,6 +61,8 @@ class ZipLM(OneShot):
         probes: levels measured a group, the rest is interpolated.
         rounds: times the sensitivities are measured again around the incumbent.
         steps: local moves (``divergence``), or redraws of the coefficients (``loss``; 1000 in the paper).
+        finalists: near-optimal choices that are really fitted to find the best (``divergence`` with ``sequential`` inputs); 0
+            takes the one that the search found.
         inits: random coefficient vectors to start from (``loss``; 100 in the paper).
         probability: that a coefficient is redrawn (``loss``; 0.1 in the paper).
     """
@@ -81,6 +84,7 @@ class ZipLM(OneShot):
     probes: int = 9
     rounds: int = 1
     steps: int = 40
+    finalists: int = 10
     inits: int = 100
     probability: float = 0.1
 
@@ -89,7 +93,7 @@ class ZipLM(OneShot):
             raise RecipeError(f"ziplm: ratio must lie between 0 and 1, not {self.ratio:g}")
         if (least := min(self.damping, self.refit_damping, self.drift_damping or 0.0)) < 0:
             raise RecipeError(f"ziplm: damping must not be negative, not {least:g}")
-        lowest = {"probes": 3, "search_samples": 2, "rounds": 0, "steps": 0, "inits": 1}
+        lowest = {"probes": 3, "search_samples": 2, "rounds": 0, "steps": 0, "finalists": 0, "inits": 1}
         for field, least in lowest.items():
             if (value := getattr(self, field)) < least:
                 raise RecipeError(f"ziplm: {field} must be at least {least}, not {value}")
@@ -107,7 +111,7 @@ class ZipLM(OneShot):
             return {"prepare": gathered, "target": (self.inits + self.steps) * samples * 0.6}
         # A probe starts at its own layer: half a pass on average; around an incumbent the model is smaller too.
         sweep = self.probes * len(structure) * searched * 0.5
-        refitted = 4.0 * samples if self.inputs == "sequential" else 0.0
+        refitted = 4.0 * (samples + self.finalists * min(FITTED, samples)) if self.inputs == "sequential" else 0.0
         return {
             "prepare": gathered + sweep,
             "target": (self.rounds * 0.6 * sweep + self.steps * searched * 0.5) + refitted,
@@ -128,10 +132,11 @@ class ZipLMPruner(OneShotPruner):
         self.database = self._database()
         errors = {group.name: self.database.errors(group.name) for group in job.structure}
         self.mixed = MixedLevels(self.database, self.stitch, self.whole, job, padding=how.padding)
+        fit = self._fit if how.inputs == "sequential" else None
         if how.allow == "rank":
-            self.searches = Searches(how, job, Stitched(self.stitch, self.mixed), errors, self.mixed.offer)
+            self.searches = Searches(how, job, Stitched(self.stitch, self.mixed), errors, self.mixed.offer, fit)
         else:
-            self.searches = Searches(how, job, Stitched(self.stitch, self.database), errors)
+            self.searches = Searches(how, job, Stitched(self.stitch, self.database), errors, fit=fit)
 
     def choose(self, budget: Budget) -> Mask:
         """See ``secateurs.job.Pruner``. A budget that was searched before, in this run or the one it resumes, is not
@@ -144,32 +149,37 @@ class ZipLMPruner(OneShotPruner):
 
     def install(self, mask: Mask, folder: str) -> Mask:
         """Put the final weights into the model at full size, zeros in the removed columns."""
-        how, job = self.how, self.job
-        counts = mask.counts
-        profile = {group.name: counts[group.name] for group in job.structure}
-        ranks = {
-            group.product: counts[group.name] for group in self.whole.alternatives if counts[group.name] < group.size
-        }
+        job = self.job
         self.stitch.reset_all()
-        if how.inputs == "sequential":
-            levels = in_context(
-                self.stitch,
-                self.database,
-                profile,
-                job,
-                damping=how.damping,
-                towards=how.refit_damping,
-                correct=how.drift_damping,
-                padding=how.padding,
-                ranks=ranks,
-            )
-        else:
-            levels = self.mixed.levels(mask)
+        levels = self._in_context(mask, job.batches) if self.how.inputs == "sequential" else self.mixed.levels(mask)
         for name, level in levels.items():
             self.stitch.mask(name, level.units, level.weight, level.bias, level.feeders)
         self.searches.stitched.invalidate()
         kept = {name: level.units for name, level in levels.items()}
-        return Mask.from_units(self.whole, kept | {name: mask.units(name) for name in mask if name not in profile})
+        return Mask.from_units(self.whole, kept | {name: mask.units(name) for name in mask if name not in kept})
+
+    def _fit(self, profile: Profile, batches: Sequence[Any]) -> None:
+        """The last fit of a profile, left in the live model."""
+        self.stitch.reset_all()
+        self._in_context(self.mask(profile), batches)
+
+    def _in_context(self, mask: Mask, batches: Sequence[Any]) -> dict[str, Level]:
+        how, counts = self.how, mask.counts
+        return in_context(
+            self.stitch,
+            self.database,
+            {group.name: counts[group.name] for group in self.job.structure},
+            replace(self.job, batches=batches),
+            damping=how.damping,
+            towards=how.refit_damping,
+            correct=how.drift_damping,
+            padding=how.padding,
+            ranks={
+                group.product: counts[group.name]
+                for group in self.whole.alternatives
+                if counts[group.name] < group.size
+            },
+        )
 
     def _database(self) -> LevelDatabase:
         job, how = self.job, self.how
