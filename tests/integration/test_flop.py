@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import tiny_run
 from secateurs import pipeline
@@ -53,7 +53,7 @@ def rank_table(recipe: Recipe, path: Path) -> None:
         return
     loaded = load(recipe)
     curves = {}
-    for group in loaded.structure:
+    for group in loaded.structure.timed:
         pair: Any = loaded.model.get_submodule(group.product)
         even = break_even(pair.in_features, pair.out_features)
         if even < group.size:
@@ -62,7 +62,7 @@ def rank_table(recipe: Recipe, path: Path) -> None:
             )
         else:
             curves[group.name] = LatencyCurve((0, 1, group.size), (0.0, 0.1, 0.01 * group.size + 0.09))
-    names = {group.name: group.name for group in loaded.structure}
+    names = {group.name: group.name for group in loaded.structure.timed}
     dense = 0.5 + sum(curve.ms[-1] for curve in curves.values())
     LatencyTable(Environment(), dense, 0.5, curves, names, {"processor": "nowhere"}).save(path)
 
@@ -225,3 +225,18 @@ def test_what_the_hyper_parameters_refuse(field: str, value: Any, says: str) -> 
 def test_an_embedder_has_no_labels(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="embedding has no loss of its own; use teach=outputs"):
         pipeline.run(flop(tmp_path, task="embedding", hyperparameters={"teach": "labels"}), tmp_path / "out")
+
+
+@pytest.mark.parametrize("target", [{"sparsity": (0.4,)}, {"sparsity": (), "speedup": (1.5,)}])
+def test_widths_of_adaptive_embeddings_are_learned_too(tmp_path: Path, target: dict[str, Any]) -> None:
+    """By parameters, they count like ranks; a latency table does not time them, and they go as they will."""
+    how = {"teach": "labels", "freeze_embeddings": False, "steps": 60}
+    recipe = flop(tmp_path, "secateurs-adaptive-lm", "causal-lm", hyperparameters=how, **target)
+    (model,) = pipeline.run(recipe, tmp_path / "out").models
+    assert model.met is not False
+    widths = {name: kept for name, kept in model.kept.items() if name.startswith("embeddings.")}
+    assert widths
+    small = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / model.path)
+    assert sum(parameter.numel() for parameter in small.parameters()) == model.parameters
+    for index, table in enumerate(small.model.embed_tokens.clusters):
+        assert table.table.embedding_dim == widths[f"embeddings.{index}.rank"].kept
