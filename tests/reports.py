@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from secateurs.cost import LatencyCurve, LatencyTable
 from secateurs.environment import Environment
+from secateurs.latency_curve import LatencyCurve
+from secateurs.latency_table import LatencyTable
 from secateurs.report import Divergence, Interval, Kept, Metric, ModelResult, Report
 
 HEADS, WIDTH = 12, 3072

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from secateurs.cost import LatencyCurve, LatencyTable
 from secateurs.environment import Environment
 from secateurs.families import discover
+from secateurs.latency_curve import LatencyCurve
+from secateurs.latency_table import LatencyTable
 from secateurs.loading import load
 from secateurs.recipe import Recipe
 from secateurs.structure import Kind, Structure

@@ -24,9 +24,10 @@ from secateurs.loader import install as _install
 
 if TYPE_CHECKING:
     from secateurs.checkpoint import load, save
-    from secateurs.cost import LatencyTable, ParameterCost
+    from secateurs.cost import ParameterCost
     from secateurs.environment import Environment
     from secateurs.families import discover
+    from secateurs.latency_table import LatencyTable
     from secateurs.mask import Mask
     from secateurs.pipeline import run
     from secateurs.recipe import Recipe
@@ -40,7 +41,7 @@ _LAZY = {
     "Environment": "environment",
     "Group": "structure",
     "Kind": "structure",
-    "LatencyTable": "cost",
+    "LatencyTable": "latency_table",
     "Mask": "mask",
     "ParameterCost": "cost",
     "Recipe": "recipe",

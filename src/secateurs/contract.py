@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secateurs.artefact import read_json, write, write_json
-from secateurs.cost import LatencyTable
 from secateurs.errors import TargetUnreachable
 from secateurs.job import Pruner
+from secateurs.latency_table import LatencyTable
 from secateurs.mask import Mask
 from secateurs.stages.measure import Measurement, Speed, Timing
 from secateurs.target import Budget, Speedup

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from secateurs.cost import LatencyCurve, matrix_shape
+from secateurs.cost import matrix_shape
 from secateurs.errors import RecipeError
+from secateurs.latency_curve import LatencyCurve
 from secateurs.numerics.low_rank import break_even
 from secateurs.structure import Cut, Group, Kind, Structure
 

@@ -16,10 +16,11 @@ from typing import Any
 from secateurs import checkpoint, contract
 from secateurs.arithmetic import native_bfloat16
 from secateurs.artefact import write_json
-from secateurs.cost import LatencyTable, ParameterCost
+from secateurs.cost import ParameterCost
 from secateurs.environment import Environment, machine
 from secateurs.job import Job
 from secateurs.laps import Laps
+from secateurs.latency_table import LatencyTable
 from secateurs.layers import layer_size
 from secateurs.loading import Loaded
 from secateurs.mask import Mask

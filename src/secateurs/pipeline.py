@@ -15,11 +15,11 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from secateurs.artefact import read_json, write, write_json
-from secateurs.cost import LatencyTable
 from secateurs.delivery import Work, deliver, evaluation, measured_here, record
 from secateurs.environment import machine
 from secateurs.job import Track, silent
 from secateurs.laps import Laps
+from secateurs.latency_table import LatencyTable
 from secateurs.loading import Loaded, load
 from secateurs.methods._led import Led
 from secateurs.processes import first, is_first, join, together

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from secateurs.cost import LatencyTable, ParameterCost
+from secateurs.cost import ParameterCost
+from secateurs.latency_table import LatencyTable
 from secateurs.loading import Loaded, load
 from secateurs.recipe import Recipe
 from secateurs.run_folder import check_folder

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateurs.cost import LatencyTable, ParameterCost
+from secateurs.cost import ParameterCost
 from secateurs.errors import RecipeError, TargetUnreachable
+from secateurs.latency_table import LatencyTable
 
 __all__ = ["Budget", "Sparsity", "Speedup", "Target"]
 

@@ -13,11 +13,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import tiny_run
 from secateurs import pipeline
-from secateurs.cost import LatencyTable, ParameterCost
+from secateurs.cost import ParameterCost
 from secateurs.environment import Environment
 from secateurs.errors import RecipeError, TargetUnreachable
 from secateurs.inspection import tables
 from secateurs.latency_curve import LatencyCurve
+from secateurs.latency_table import LatencyTable
 from secateurs.loading import load
 from secateurs.methods import method
 from secateurs.modeling_pruned import is_factored

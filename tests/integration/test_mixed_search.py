@@ -14,9 +14,11 @@ from transformers import AutoModelForSequenceClassification
 import tiny_run
 from secateurs import pipeline
 from secateurs.allocation import Menu
-from secateurs.cost import LatencyCurve, LatencyTable, matrix_shape
+from secateurs.cost import matrix_shape
 from secateurs.errors import CheckpointError
 from secateurs.factorize import alternatives
+from secateurs.latency_curve import LatencyCurve
+from secateurs.latency_table import LatencyTable
 from secateurs.mask import Mask
 from secateurs.methods._rank_levels import Splitting
 from secateurs.methods._splitting import mixed_menu

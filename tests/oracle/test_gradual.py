@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from secateurs.cost import LatencyTable, ParameterCost
+from secateurs.cost import ParameterCost
 from secateurs.environment import Environment
 from secateurs.errors import TargetUnreachable
 from secateurs.factorize import factorize, matrices, rank_groups
 from secateurs.latency_curve import LatencyCurve
+from secateurs.latency_table import LatencyTable
 from secateurs.methods._even import even_counts
 from secateurs.methods._scales import GradualPruning, Scaled
 from secateurs.methods.agp_unstructured import AGPUnstructured, Sparse, Sparsifying, matrix_groups, weights

@@ -9,9 +9,9 @@ import torch
 
 import tiny_run
 from secateurs import contract
-from secateurs.cost import LatencyTable
 from secateurs.families import discover
 from secateurs.job import Job
+from secateurs.latency_table import LatencyTable
 from secateurs.mask import Mask
 from secateurs.methods._even import even_counts
 from secateurs.stages.measure import Measurement, Speed, Timing

@@ -6,9 +6,11 @@ import pytest
 import torch
 import transformers
 
-from secateurs.cost import LatencyCurve, LatencyTable, ParameterCost
+from secateurs.cost import ParameterCost
 from secateurs.environment import Environment
 from secateurs.families import discover
+from secateurs.latency_curve import LatencyCurve
+from secateurs.latency_table import LatencyTable
 from secateurs.layers import layer_size
 from secateurs.stages.gates import Gates
 from tiny_models import tiny_model

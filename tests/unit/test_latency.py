@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from secateurs.clock import Reading
-from secateurs.cost import LatencyTable
 from secateurs.environment import Environment
 from secateurs.errors import RecipeError
 from secateurs.factorize import factorize, matrices, rank_groups
 from secateurs.families import discover, model_types
+from secateurs.latency_table import LatencyTable
 from secateurs.mask import Mask
 from secateurs.runtimes import runtime
 from secateurs.shrink import shrink

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from secateurs.cost import LatencyCurve, LatencyTable, ParameterCost
+from secateurs.cost import ParameterCost
 from secateurs.environment import Environment
 from secateurs.errors import TargetUnreachable
 from secateurs.families import discover
+from secateurs.latency_curve import LatencyCurve
+from secateurs.latency_table import LatencyTable
 from secateurs.methods._open_counts import open_counts
 from secateurs.stages.gates import Gates
 from secateurs.structure import Kind

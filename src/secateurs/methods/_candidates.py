@@ -11,8 +11,9 @@ from torch import Tensor
 
 from secateurs.allocation import Menu
 from secateurs.arithmetic import fast
-from secateurs.cost import LatencyTable, ParameterCost
+from secateurs.cost import ParameterCost
 from secateurs.job import Job
+from secateurs.latency_table import LatencyTable
 from secateurs.layers import layer_paths
 from secateurs.stages.levels import Level, Projection
 from secateurs.stages.replay import Replay

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from secateurs.cost import LatencyTable
 from secateurs.errors import TargetUnreachable
+from secateurs.latency_table import LatencyTable
 from secateurs.structure import Group, Kind, Structure
 from secateurs.target import Budget
 

@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateurs.arithmetic import native_bfloat16
-from secateurs.cost import LatencyTable, ParameterCost
+from secateurs.cost import ParameterCost
 from secateurs.errors import CheckpointError
 from secateurs.job import Job, Pruner
 from secateurs.kept_norm import release
+from secateurs.latency_table import LatencyTable
 from secateurs.layers import layer_paths
 from secateurs.mask import Mask
 from secateurs.methods._distillation import Distillation, Taught

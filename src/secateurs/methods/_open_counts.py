@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from secateurs.cost import LatencyTable
 from secateurs.errors import TargetUnreachable
+from secateurs.latency_table import LatencyTable
 from secateurs.stages.gates import Gates
 from secateurs.structure import Kind, Structure
 from secateurs.target import Budget

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from secateurs.cost import LatencyTable
+from secateurs.latency_table import LatencyTable
 from secateurs.layers import layer_paths
 from secateurs.numerics.hessian import Moments
 from secateurs.numerics.low_rank import factors, lowered

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from secateurs.allocation import Menu
 from secateurs.artefact import write
-from secateurs.cost import LatencyTable
 from secateurs.errors import CheckpointError
 from secateurs.job import Job
+from secateurs.latency_table import LatencyTable
 from secateurs.mask import Mask
 from secateurs.methods._rank_levels import RankLevels, Splitting, input_moments
 from secateurs.numerics.hessian import Moments

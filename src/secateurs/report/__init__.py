@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from secateurs.cost import LatencyTable
 from secateurs.errors import CheckpointError
+from secateurs.latency_table import LatencyTable
 from secateurs.report.card import card
 from secateurs.report.page import render
 from secateurs.report.values import CONFIG, FORMAT, Divergence, Facts, Interval, Kept, Metric, ModelResult

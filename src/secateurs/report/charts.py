@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from secateurs.cost import LatencyCurve, LatencyTable
+from secateurs.latency_curve import LatencyCurve
+from secateurs.latency_table import LatencyTable
 from secateurs.report.figures import asked, percent, quality, span, speedup, words
 from secateurs.report.svg import Plot, Scale, element, frame, marker, path
 from secateurs.report.values import Facts, Interval

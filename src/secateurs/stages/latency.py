@@ -24,9 +24,10 @@ from torch import nn
 
 from secateurs import clock
 from secateurs.clock import NOISY, Run, Samples, Timer, interleave, warn_if_noisy
-from secateurs.cost import LatencyCurve, LatencyTable
 from secateurs.curves import CurvePlan, fit_curve, free_multiple, plan_curves
 from secateurs.environment import Environment, machine
+from secateurs.latency_curve import LatencyCurve
+from secateurs.latency_table import LatencyTable
 from secateurs.mask import Mask
 from secateurs.runtimes import runtime
 from secateurs.shrink import shrink

@@ -10,7 +10,7 @@ import torch
 
 from secateurs import clock
 from secateurs.clock import Timer, interleave
-from secateurs.cost import LatencyTable
+from secateurs.latency_table import LatencyTable
 from secateurs.mask import Mask
 from secateurs.runtimes import runtime
 from secateurs.shrink import shrink
