@@ -9,9 +9,10 @@ import torch
 
 from secateurs.cost import ParameterCost
 from secateurs.families import discover, model_types
+from secateurs.fold import Opening
 from secateurs.kept_norm import release
 from secateurs.shrink import shrink
-from secateurs.stages.gates import REACH, Gated, Gates, Opening
+from secateurs.stages.gates import REACH, Gated, Gates
 from secateurs.structure import Kind
 from tiny_models import batch, tiny_model
 

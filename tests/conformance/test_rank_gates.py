@@ -13,11 +13,12 @@ from torch import Tensor
 from secateurs.cost import ParameterCost
 from secateurs.factorize import factorize, matrices, rank_groups
 from secateurs.families import model_types
+from secateurs.fold import SLIM, Opening, fold
 from secateurs.methods._mask_learning import Removal
 from secateurs.modeling_pruned import is_factored
 from secateurs.numerics.hard_concrete import HardConcrete
 from secateurs.shrink import shrink
-from secateurs.stages.gates import SLIM, Gated, Gates, Opening, fold
+from secateurs.stages.gates import Gated, Gates
 from secateurs.target import Sparsity
 from tiny_models import batch, tiny_model
 

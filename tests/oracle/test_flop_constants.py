@@ -9,7 +9,7 @@ from torch import Tensor
 from secateurs.numerics.hard_concrete import HardConcrete
 from secateurs.numerics.lagrangian import Lagrangian, warmed
 from secateurs.numerics.low_rank import break_even
-from secateurs.stages.train import noam
+from secateurs.numerics.noam import noam
 
 GATE = HardConcrete(beta=1.0)
 

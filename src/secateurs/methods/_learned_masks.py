@@ -20,12 +20,13 @@ from torch import nn
 
 from secateurs.arithmetic import fast
 from secateurs.artefact import read_json, write, write_json
+from secateurs.fold import Opening
 from secateurs.job import Job
 from secateurs.methods._mask_learning import MaskLearner
 from secateurs.methods._open_counts import open_counts
 from secateurs.processes import first
 from secateurs.stages.evaluate import divergence, signals
-from secateurs.stages.gates import Gated, Opening
+from secateurs.stages.gates import Gated
 from secateurs.target import Budget
 
 __all__ = ["BEST", "LAST", "LearnedMasks", "move_to_target"]

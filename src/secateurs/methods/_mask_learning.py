@@ -18,10 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from secateurs.fold import Opening
 from secateurs.methods._distillation import Distillation, Lesson
 from secateurs.numerics.lagrangian import Lagrangian, warmed
 from secateurs.objective import OWN_RATE, Objective
-from secateurs.stages.gates import Gated, Opening
+from secateurs.stages.gates import Gated
 from secateurs.stages.layer_matching import LayerMatching
 from secateurs.target import Budget
 

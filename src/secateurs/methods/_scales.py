@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from secateurs.fold import Opening, fold
 from secateurs.mask import Mask
 from secateurs.methods._lesson import Lesson
 from secateurs.numerics.gradual import gradual
 from secateurs.objective import OWN_RATE, Objective
-from secateurs.stages.gates import Opening, fold
 from secateurs.structure import Structure
 
 __all__ = ["GradualPruning", "Scaled"]

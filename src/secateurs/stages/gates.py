@@ -16,7 +16,6 @@ removed post-LN sub-block: here a removed sub-block is what it is everywhere in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,41 +23,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from secateurs.fold import Opening, fold
 from secateurs.kept_norm import keep, release
-from secateurs.mask import Mask
 from secateurs.numerics.hard_concrete import HardConcrete
-from secateurs.structure import Cut, Group, Kind, Stream, Structure
+from secateurs.structure import Structure
 
-__all__ = ["Gated", "Gates", "Opening", "fold"]
+__all__ = ["Gated", "Gates"]
 
 REACH = 4.605170185988092
 """``ln 100``: ``log_alpha`` stays within plus and minus this, so that no gate gets out of reach of the gradient."""
 
-SLIM = 0.8
-"""Where at most this part of the components of a pair is open, the others are left out of its products."""
-
 SPREAD = 0.01
 """Standard deviation of ``log_alpha`` at the start: no two units alike."""
-
-
-@dataclass(frozen=True)
-class Opening:
-    """How far every gate is open.
-
-    Args:
-        fine: group name -> one value per unit.
-        coarse: group name -> one value.
-        stream: name of the stream -> one value per dimension; empty where the hidden size stays.
-    """
-
-    fine: Mapping[str, Float[Tensor, " units"]]
-    coarse: Mapping[str, Float[Tensor, ""]]
-    stream: Mapping[str, Float[Tensor, " hidden"]] = field(default_factory=dict)
-
-    def mask(self) -> Mask:
-        """The units that contribute anything."""
-        groups = {name: fine * self.coarse[name] for name, fine in self.fine.items()}
-        return Mask({name: (value > 0).detach().cpu() for name, value in (groups | dict(self.stream)).items()})
 
 
 class Gates(nn.Module):
@@ -186,68 +162,6 @@ class Gates(nn.Module):
             dict(zip(self.names, coarse, strict=True)),
             {self.stream.name: hidden} if self.stream else {},
         )
-
-
-def fold(model: nn.Module, structure: Structure, opening: Opening, *, slim: bool = False) -> dict[str, Tensor]:
-    """The weights into which the gates have been multiplied; differentiable in both.
-
-    Args:
-        model: of the structure.
-        structure: its groups have gates.
-        opening: how far they are open.
-        slim: leave closed components out of pairs of factors, where they are many: the same sums over fewer terms.
-
-    Returns:
-        Parameter name -> value, for the output and down projections and their biases, and for all that is written to
-        the stream where its dimensions have gates.
-    """
-    folded: dict[str, Tensor] = {}
-    for group in structure:
-        cut = group.reader_cut
-        weight = model.get_parameter(cut.parameter)
-        fine = opening.fine[group.name].repeat_interleave(cut.width) * opening.coarse[group.name]
-        if group.kind is Kind.RANK:
-            folded |= _fold_pair(model, group, fine, slim=slim)
-            continue  # the bias is no part of any component
-        folded[cut.parameter] = weight * (fine if cut.dim == 1 else fine[:, None]).to(weight.dtype)
-        bias = getattr(model.get_submodule(group.reader), "bias", None)
-        if bias is not None:
-            folded[f"{group.reader}.bias"] = bias * opening.coarse[group.name].to(bias.dtype)
-    stream = structure.stream
-    if stream and not _all_open(opening.stream[stream.name]):
-        _fold_stream(model, stream, opening.stream[stream.name], folded)
-    return folded
-
-
-def _fold_pair(model: nn.Module, group: Group, fine: Float[Tensor, " ranks"], *, slim: bool) -> dict[str, Tensor]:
-    """Gates of components go into the reader, the second factor; the others are only sliced."""
-    stays = fine.detach().nonzero().flatten()
-    parameters: dict[Cut, Tensor] = {cut: model.get_parameter(cut.parameter) for cut in group.cuts}
-    if slim and len(stays) <= SLIM * len(fine):
-        if not len(stays):
-            stays = torch.zeros(1, dtype=torch.long, device=fine.device)  # one that is closed: products need a term
-        parameters = {cut: parameter.index_select(cut.dim, stays) for cut, parameter in parameters.items()}
-        fine = fine[stays]
-    reader = group.reader_cut
-    weight = parameters[reader]
-    parameters[reader] = weight * (fine if reader.dim == 1 else fine[:, None]).to(weight.dtype)
-    return {cut.parameter: value for cut, value in parameters.items()}
-
-
-def _fold_stream(model: nn.Module, stream: Stream, hidden: Float[Tensor, " hidden"], folded: dict[str, Tensor]) -> None:
-    """Scale every writer's slices; a parameter of two names is scaled once, and has one value under both."""
-    done: dict[tuple[int, int], Tensor] = {}
-    for name, dim in stream.writers:
-        parameter = model.get_parameter(name)
-        if (id(parameter), dim) not in done:
-            value = folded.get(name, parameter)
-            shape = [-1 if axis == dim else 1 for axis in range(value.dim())]
-            done[id(parameter), dim] = value * hidden.view(shape).to(value.dtype)
-        folded[name] = done[id(parameter), dim]
-
-
-def _all_open(hidden: Float[Tensor, " hidden"]) -> bool:
-    return not hidden.requires_grad and bool((hidden == 1).all())
 
 
 class Gated(nn.Module):

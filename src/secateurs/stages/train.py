@@ -25,11 +25,12 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from transformers.utils import logging as transformers_logging
 
 from secateurs.errors import CheckpointError, RecipeError, SecateursError
+from secateurs.numerics.noam import noam
 from secateurs.objective import OWN_RATE, Objective
 from secateurs.processes import first
 from secateurs.trackers import EVERY, logging_to
 
-__all__ = ["Training", "noam", "train"]
+__all__ = ["Training", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -287,16 +288,6 @@ class _AfterStep(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         for _ in self.ticks:
             pass
-
-
-def noam(step: int, warmup: int) -> float:
-    """``min(k^-1/2, k w^-3/2)``, with a peak of 1 after ``w`` steps (Vaswani et al. 2017).
-
-    >>> [round(noam(step, 4), 3) for step in (0, 1, 3, 15)]
-    [0.25, 0.5, 1.0, 0.5]
-    """
-    warmup, step = max(1, warmup), step + 1
-    return min((warmup / step) ** 0.5, step / warmup)
 
 
 def _unchanged(step: int) -> float:
