@@ -165,6 +165,28 @@ def test_every_method_keeps_the_budget_and_the_law(
     assert model.divergence.value > 0
 
 
+def test_finalists_are_fitted_and_the_best_of_them_is_handed_over(
+    finished: tuple[Path, Recipe, Report],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="secateurs")
+    how = {**finished[1].hyperparameters, "search_samples": 8}
+    recipe = finished[1].model_copy(update={"hyperparameters": how, "speedup": (1.7,)})
+    pipeline.run(recipe, tmp_path / "few")
+    assert any("no finalists" in message for message in caplog.messages)
+    monkeypatch.setattr("secateurs.methods._searches.FITTED", 8)
+    (model,) = pipeline.run(recipe, tmp_path / "enough").models
+    fitted = [float(message.split()[3]) for message in caplog.messages if message.startswith("finalist")]
+    (past,) = [
+        found for found in json.loads((tmp_path / "enough/stages/searches.json").read_text()) if found["evaluations"]
+    ]
+    assert len(fitted) > 2
+    assert past["value"] == pytest.approx(min(fitted), abs=1e-5)
+    assert model.predicted_speedup is not None and model.predicted_speedup >= 1.7
+
+
 def test_recovery_brings_the_outputs_nearer(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
     """Random units without refitting leave much to recover."""
     lot = {"method": "random", "hyperparameters": {}, "speedup": (2.0,)}

@@ -128,17 +128,26 @@ class Searches:
         )
         if near is not None or self.fit is None or how.finalists < 2:
             return found
-        return best_fitted(found, offered, limit, self._fitted, tries=how.finalists, seed=job.seed, track=job.track)
+        others = self._unseen()
+        if sum(len(batch["input_ids"]) for batch in others) < FITTED:
+            logger.info(
+                "no finalists: that takes %d texts besides those of the search; give more to calibrate on", FITTED
+            )
+            return found
+        return best_fitted(
+            found, offered, limit, partial(self._fitted, others), tries=how.finalists, seed=job.seed, track=job.track
+        )
 
-    def _fitted(self, profile: Profile) -> torch.Tensor:
-        """Divergence after the last fit, on the texts of the search, on which it is not fitted where there are others."""
+    def _unseen(self) -> list[Any]:
+        """The texts that the search does not look at."""
+        looked = {id(batch) for half in self._objectives() for batch in half.replay.batches}
+        return [batch for batch in self.job.batches if id(batch) not in looked]
+
+    def _fitted(self, texts: Sequence[Any], profile: Profile) -> torch.Tensor:
+        """Divergence after the last fit, on some of these texts, as seen on those of the search."""
         assert self.fit is not None
-        search, held_out = self._objectives()
-        looked = {id(batch) for half in (search, held_out) for batch in half.replay.batches}
-        others = [batch for batch in self.job.batches if id(batch) not in looked] or list(self.job.batches)
-        enough = max(1, FITTED // len(others[0]["input_ids"]))
-        self.fit(profile, others[:enough])
-        rows = torch.cat([half.now() for half in (search, held_out)])
+        self.fit(profile, texts[: max(1, FITTED // len(texts[0]["input_ids"]))])
+        rows = torch.cat([half.now() for half in self._objectives()])
         self.stitched.invalidate()
         return rows
 

@@ -61,8 +61,8 @@ class ZipLM(OneShot):
         probes: levels measured a group, the rest is interpolated.
         rounds: times the sensitivities are measured again around the incumbent.
         steps: local moves (``divergence``), or redraws of the coefficients (``loss``; 1000 in the paper).
-        finalists: near-optimal choices that are really fitted to find the best (``divergence`` with ``sequential`` inputs); 0
-            takes the one that the search found.
+        finalists: near-optimal choices that are really fitted to find the best (``divergence`` with ``sequential`` inputs,
+            and 1024 texts besides those of the search); 0 takes the one that the search found.
         inits: random coefficient vectors to start from (``loss``; 100 in the paper).
         probability: that a coefficient is redrawn (``loss``; 0.1 in the paper).
     """
