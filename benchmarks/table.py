@@ -28,7 +28,7 @@ def table(result: dict[str, Any]) -> str:
             measured = f"{speed['median']:.2f}x ({speed['low']:.2f} to {speed['high']:.2f})"
             cells = (
                 run["method"],
-                f"{model['target']:g}x",
+                _asked(run["report"], model),
                 f"{model['predicted_speedup']:.2f}x",
                 measured,
                 *quality,
@@ -59,6 +59,15 @@ def table(result: dict[str, Any]) -> str:
         f"{first['seeds'][0]}; torch {first['versions']['torch']}; commit {commits}.\n"
     )
     return "".join(rows)
+
+
+def _asked(report: dict[str, Any], model: dict[str, Any]) -> str:
+    """``2x``, or ``80 % gone``: realised and, where masks were learned, as their gates expected it."""
+    if report.get("target_kind") != "sparsity":
+        return f"{model['target']:g}x"
+    expected = model.get("expected_sparsity")
+    told = f" ({100 * model['sparsity']:.1f}" + (f", expected {100 * expected:.1f})" if expected is not None else ")")
+    return f"{100 * model['target']:g} % gone{told}"
 
 
 def _named(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
