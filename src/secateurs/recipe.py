@@ -44,7 +44,7 @@ class Recipe(BaseModel):
         description="text-classification, token-classification, question-answering, embedding or causal-lm"
     )
     data: str = Field(description="a folder or file (parquet, csv, jsonl, txt), or a hub id")
-    columns: ColumnNames = ColumnNames()
+    columns: ColumnNames = Field(default_factory=lambda: ColumnNames.model_validate({}))
 
     method: str = Field(
         "ziplm",

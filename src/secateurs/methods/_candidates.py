@@ -61,7 +61,7 @@ def _grid(group: Group, ratio: float, multiple: int) -> tuple[int, ...]:
 class Levels(Protocol):
     """What there is to choose from."""
 
-    def level(self, name: str, number: int) -> Level:
+    def level(self, name: str, number: int, /) -> Level:
         """The level that stands on a menu under this number."""
         ...
 
