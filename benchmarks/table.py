@@ -74,7 +74,11 @@ def _named(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
     """The method; with its targets where they are spread over several runs."""
     if sum(other["method"] == run["method"] for other in runs) == 1:
         return run["method"]
-    return f"{run['method']} at {', '.join(format(model['target'], 'g') + 'x' for model in run['report']['models'])}"
+    sparse = run["report"].get("target_kind") == "sparsity"
+    targets = (
+        f"{100 * model['target']:g} %" if sparse else f"{model['target']:g}x" for model in run["report"]["models"]
+    )
+    return f"{run['method']} at {', '.join(targets)}"
 
 
 def main() -> None:
