@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -83,6 +83,7 @@ def prune(
 ) -> None:
     """Make a model smaller until it is measured to be as fast as asked."""
     from secateurs.console import console, logs, tracking
+    from secateurs.recipe import assignments
 
     logs(verbose)
     given = {
@@ -110,7 +111,7 @@ def prune(
         "seed": seed,
         "trust_remote_code": trust_remote_code or None,
         "columns": _named({"text": text_column, "text_pair": text_pair_column, "label": label_column}) or None,
-        "hyperparameters": _assignments(set_ or []) | _named({"allow": allow}) or None,
+        "hyperparameters": assignments(set_ or []) | _named({"allow": allow}) or None,
     }
     recipe = _recipe(_named(given), config, out if resume else None)
     if dry_run:
@@ -251,18 +252,18 @@ def main() -> None:
     except FailedElsewhere:
         sys.exit(2)
     except SecateursError as error:
-        from secateurs.console import errors
-
-        errors.print(f"secateurs: {error}", style="bold red", soft_wrap=True, markup=False, highlight=False)
-        sys.exit(2)
+        _fail(str(error))
     except OSError as error:  # a path that cannot be read or written
-        from secateurs.console import errors
-
-        told = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        errors.print(f"secateurs: {told}", style="bold red", soft_wrap=True, markup=False, highlight=False)
-        sys.exit(2)
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(told: str) -> NoReturn:
+    from secateurs.console import errors
+
+    errors.print(f"secateurs: {told}", style="bold red", soft_wrap=True, markup=False, highlight=False)
+    sys.exit(2)
 
 
 def _recipe(given: dict[str, Any], config: Path | None, resumed: Path | None) -> Any:
@@ -278,22 +279,6 @@ def _recipe(given: dict[str, Any], config: Path | None, resumed: Path | None) ->
 
 def _named(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _assignments(pairs: list[str]) -> dict[str, Any]:
-    """``["damping=0.1"] -> {"damping": 0.1}``; values are read as YAML."""
-    import yaml
-
-    values = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise RecipeError(f"--set takes name=value, not {pair!r}")
-        try:
-            values[name.strip().replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise RecipeError(f"--set {pair}: the value is not readable as YAML") from None
-    return values
 
 
 def _command() -> str:

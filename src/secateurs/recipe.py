@@ -16,7 +16,7 @@ from secateurs.environment import Environment
 from secateurs.errors import RecipeError
 from secateurs.target import Sparsity, Speedup, Target
 
-__all__ = ["ColumnNames", "Recipe"]
+__all__ = ["ColumnNames", "Recipe", "assignments"]
 
 
 class ColumnNames(BaseModel):
@@ -200,3 +200,21 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
     if field == "recipe":  # fields that do not fit each other: the message names them
         return message
     return f"{field}: {message} (given: {problem['input']!r})"
+
+
+def assignments(pairs: list[str]) -> dict[str, Any]:
+    """``["damping=0.1"] -> {"damping": 0.1}``; values are read as YAML.
+
+    Raises:
+        RecipeError: a pair has no name and value, or no YAML.
+    """
+    values = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise RecipeError(f"--set takes name=value, not {pair!r}")
+        try:
+            values[name.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise RecipeError(f"--set {pair}: the value is not readable as YAML") from None
+    return values

@@ -143,7 +143,7 @@ class CoFi:
         learned = 4.5 * (read + self.prepruning * rows) + self.looks * samples
         # Each target gets a ZipLM of its own; what targets share of it, the first leaves on disk for the others.
         none = {"prepare": 0.0, "target": 0.0}
-        start = ZipLM().forwards(structure, samples, rows, batch) if self.masks == "ziplm" else none
+        start = ZipLM(finalists=0).forwards(structure, samples, rows, batch) if self.masks == "ziplm" else none
         return {"prepare": start["prepare"], "target": learned + start["target"]}
 
     def prepare(self, job: Job) -> LearnedPruner:

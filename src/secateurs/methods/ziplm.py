@@ -110,8 +110,9 @@ class ZipLM(OneShot):
         if self.objective == "loss":
             return {"prepare": gathered, "target": (self.inits + self.steps) * samples * 0.6}
         # A probe starts at its own layer: half a pass on average; around an incumbent the model is smaller too.
-        sweep = self.probes * len(structure) * searched * 0.5
-        refitted = 4.0 * (samples + self.finalists * min(FITTED, samples)) if self.inputs == "sequential" else 0.0
+        sweep = self.probes * len(structure.without_alternatives()) * searched * 0.5
+        finalists = self.finalists * FITTED if samples - 2 * searched >= FITTED else 0
+        refitted = 4.0 * (samples + finalists) if self.inputs == "sequential" else 0.0
         return {
             "prepare": gathered + sweep,
             "target": (self.rounds * 0.6 * sweep + self.steps * searched * 0.5) + refitted,
