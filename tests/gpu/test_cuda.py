@@ -33,18 +33,6 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
-AS_IT_IS: dict[str, Any] = {
-    "method": "magnitude",
-    "preset": "default",
-    "hyperparameters": {},
-    "speedup": (1.5,),
-    "sparsity": (),
-    "recover_epochs": None,
-    "latency_table": None,
-}
-"""What a recipe needs that prunes nothing."""
-
-
 def on_gpu(folder: Path, model_type: str = "bert", task: str = "text-classification", **changes: Any) -> Recipe:
     changes = {"train_batch_size": 8, "hyperparameters": {}, "device": "cuda", **changes}
     return tiny_run.recipe(folder, model_type, task, **changes)
@@ -60,8 +48,9 @@ def test_every_method(name: str, tmp_path: Path) -> None:
     (model,) = pipeline.run(recipe, tmp_path / "out").models
     assert model.metric is not None and model.divergence is not None and model.divergence.value > 0
     assert model.latency_ms > 0
-    on_cpu = load(recipe.model_copy(update={"model": str(tmp_path / "out" / model.path), "device": "cpu", **AS_IT_IS}))
-    assert on_cpu.task.evaluate(on_cpu.dense, on_cpu.data.evaluation, "cpu").value == model.metric.value
+    source = load(recipe.model_copy(update={"device": "cpu"}))
+    on_cpu, _ = source.task.load(str(tmp_path / "out" / model.path), dtype=torch.float32, device="cpu")
+    assert source.task.evaluate(on_cpu, source.data.evaluation, "cpu").value == model.metric.value
 
 
 @pytest.mark.parametrize(
