@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--evaluation-rows", type=int, help="judge on a random part of this size")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     given = parser.parse_args()
     logs(verbose=False)
     torch.set_num_threads(given.threads)
@@ -93,6 +94,7 @@ def main() -> None:
         source = given.model or find_model(Path(scratch))
         auto = getattr(transformers, its_task.auto_class)
         model = auto.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **head(given.task, given.data))
+        model.to(given.device)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         data = its_task.read(
             given.data,
@@ -111,7 +113,12 @@ def main() -> None:
         if given.rows:
             rows = Subset(rows, sample(len(rows), given.rows, given.seed))
         how = Training(
-            given.epochs, given.steps, given.lr, given.batch_size, bf16=native_bfloat16("cpu"), checkpoint_steps=0
+            given.epochs,
+            given.steps,
+            given.lr,
+            given.batch_size,
+            bf16=native_bfloat16(given.device),
+            checkpoint_steps=0,
         )
         trained = train(
             model,
@@ -121,9 +128,10 @@ def main() -> None:
             how,
             Path(scratch) / "trainer",
             seed=given.seed,
+            device=given.device,
             track=track,
         )
-        score = its_task.evaluate(model, data.evaluation, "cpu") if data.evaluation is not None else None
+        score = its_task.evaluate(model, data.evaluation, given.device) if data.evaluation is not None else None
     model.save_pretrained(given.out)
     tokenizer.save_pretrained(given.out)
     record = {
@@ -135,7 +143,7 @@ def main() -> None:
         "score": asdict(score) if score is not None else None,
         **{
             name: getattr(given, name)
-            for name in ("task", "epochs", "lr", "batch_size", "max_length", "seed", "threads")
+            for name in ("task", "epochs", "lr", "batch_size", "max_length", "seed", "device", "threads")
         },
         "machine": machine(),
         "versions": versions(),

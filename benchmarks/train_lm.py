@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 from secateurs.adaptive_lm import AdaptiveLMConfig, AdaptiveLMForCausalLM, byte_tokenizer, cutoffs, word_tokenizer
 from secateurs.checkpoint import save
@@ -31,7 +31,9 @@ SCHEDULES = {"cosine": "cosine", "linear": "linear", "noam": "inverse_sqrt"}
 
 
 def built(args: argparse.Namespace) -> tuple[AdaptiveLMForCausalLM, Any]:
-    """A model with fresh weights, and its tokenizer."""
+    """A model with fresh weights, or those of a folder, and its tokenizer."""
+    if args.start:
+        return AdaptiveLMForCausalLM.from_pretrained(args.start), AutoTokenizer.from_pretrained(args.start)
     lines = read_splits(args.data)["train"]["text"]
     if args.unit == "word":
         tokenizer, counts = word_tokenizer(lines, most=args.vocabulary)
@@ -63,6 +65,9 @@ def main() -> None:
     parser.add_argument("--unit", choices=("word", "byte"), required=True)
     parser.add_argument("--data", required=True, help="a folder, file or hub id with a train split of lines")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--start", type=Path, help="go on from the model in this folder; sizes and vocabulary are its own"
+    )
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--intermediate", type=int, default=688)
     parser.add_argument("--layers", type=int, default=4)
