@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from secateurs.mask import Mask
@@ -33,6 +33,12 @@ class Opening:
     coarse: Mapping[str, Float[Tensor, ""]]
     stream: Mapping[str, Float[Tensor, " hidden"]] = field(default_factory=dict)
 
+    def present(self) -> dict[str, bool]:
+        """Whether any unit of each group contributes anything; a GPU is waited for once."""
+        names = list(self.fine)
+        most = torch.stack([self.fine[name].detach().max() * self.coarse[name].detach() for name in names])
+        return {name: value > 0 for name, value in zip(names, most.tolist(), strict=True)}
+
     def mask(self) -> Mask:
         """The units that contribute anything."""
         groups = {name: fine * self.coarse[name] for name, fine in self.fine.items()}
@@ -53,12 +59,13 @@ def fold(model: nn.Module, structure: Structure, opening: Opening, *, slim: bool
         the stream where its dimensions have gates.
     """
     folded: dict[str, Tensor] = {}
+    few = _few_open(structure, opening) if slim else {}
     for group in structure:
         cut = group.reader_cut
         weight = model.get_parameter(cut.parameter)
         fine = opening.fine[group.name].repeat_interleave(cut.width) * opening.coarse[group.name]
         if group.kind is Kind.RANK:
-            folded |= _fold_pair(model, group, fine, slim=slim)
+            folded |= _fold_pair(model, group, fine, few.get(group.name))
             continue  # the bias is no part of any component
         folded[cut.parameter] = weight * (fine if cut.dim == 1 else fine[:, None]).to(weight.dtype)
         bias = getattr(model.get_submodule(group.reader), "bias", None)
@@ -70,13 +77,33 @@ def fold(model: nn.Module, structure: Structure, opening: Opening, *, slim: bool
     return folded
 
 
-def _fold_pair(model: nn.Module, group: Group, fine: Float[Tensor, " ranks"], *, slim: bool) -> dict[str, Tensor]:
+def _few_open(structure: Structure, opening: Opening) -> dict[str, Int[Tensor, " few"]]:
+    """The open components of those pairs of which few are open, or one where none is: products need a term.
+
+    A GPU is waited for once, not once a pair.
+    """
+    pairs = [group.name for group in structure if group.kind is Kind.RANK]
+    if not pairs:
+        return {}
+    values = torch.cat([opening.fine[name].detach() * opening.coarse[name].detach() for name in pairs])
+    parts = (values != 0).cpu().split([len(opening.fine[name]) for name in pairs])
+    found = {
+        name: part.nonzero().flatten() if part.any() else torch.zeros(1, dtype=torch.long)
+        for name, part in zip(pairs, parts, strict=True)
+        if int(part.sum()) <= SLIM * len(part)
+    }
+    if not found:
+        return {}
+    together = torch.cat(list(found.values())).to(values.device)
+    return dict(zip(found, together.split([len(stays) for stays in found.values()]), strict=True))
+
+
+def _fold_pair(
+    model: nn.Module, group: Group, fine: Float[Tensor, " ranks"], stays: Int[Tensor, " few"] | None
+) -> dict[str, Tensor]:
     """Gates of components go into the reader, the second factor; the others are only sliced."""
-    stays = fine.detach().nonzero().flatten()
     parameters: dict[Cut, Tensor] = {cut: model.get_parameter(cut.parameter) for cut in group.cuts}
-    if slim and len(stays) <= SLIM * len(fine):
-        if not len(stays):
-            stays = torch.zeros(1, dtype=torch.long, device=fine.device)  # one that is closed: products need a term
+    if stays is not None:
         parameters = {cut: parameter.index_select(cut.dim, stays) for cut, parameter in parameters.items()}
         fine = fine[stays]
     reader = group.reader_cut

@@ -50,7 +50,8 @@ def test_every_method(name: str, tmp_path: Path) -> None:
     assert model.latency_ms > 0
     source = load(recipe.model_copy(update={"device": "cpu"}))
     on_cpu, _ = source.task.load(str(tmp_path / "out" / model.path), dtype=torch.float32, device="cpu")
-    assert source.task.evaluate(on_cpu, source.data.evaluation, "cpu").value == model.metric.value
+    score = source.task.evaluate(on_cpu, source.data.evaluation, "cpu")
+    assert score.value == pytest.approx(model.metric.value, abs=1 / score.count)  # one may lie on the border
 
 
 @pytest.mark.parametrize(

@@ -241,3 +241,15 @@ def test_widths_of_adaptive_embeddings_are_learned_too(tmp_path: Path, target: d
     assert sum(parameter.numel() for parameter in small.parameters()) == model.parameters
     for index, table in enumerate(small.model.embed_tokens.clusters):
         assert table.table.embedding_dim == widths[f"embeddings.{index}.rank"].kept
+
+
+def test_a_model_of_bytes_is_judged_by_bits(tmp_path: Path) -> None:
+    from secateurs.adaptive_lm import byte_tokenizer
+
+    tiny_run.model_folder(tmp_path / "model", "secateurs-adaptive-lm", vocab_size=257, cutoffs=[], embedding_sizes=None)
+    byte_tokenizer(["the cat sat on the mat"])[0].save_pretrained(tmp_path / "model")
+    tiny_run.rows(tmp_path / "data")
+    how = {"teach": "labels", "freeze_embeddings": False, "steps": 20, "looks": 1}
+    recipe = flop(tmp_path, "secateurs-adaptive-lm", "causal-lm", hyperparameters=how)
+    (model,) = pipeline.run(recipe, tmp_path / "out").models
+    assert model.metric is not None and model.metric.name == "bits per byte" and 4 < model.metric.value < 12

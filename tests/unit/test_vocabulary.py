@@ -42,7 +42,9 @@ def test_rare_words_are_left_out() -> None:
 
 def test_every_byte_comes_back() -> None:
     tokenizer, counts = byte_tokenizer([*LINES, "Senj\u014d \u8a9e \U0001f600"])
-    assert len(tokenizer) == 256 and tokenizer.convert_ids_to_tokens(0) == "\u0120", "most bytes are blanks"
+    assert len(tokenizer) == len(counts) == 257 and tokenizer.convert_ids_to_tokens(0) == "\u0120", (
+        "most bytes are blanks"
+    )
     assert counts == sorted(counts, reverse=True)
     text = "".join(map(chr, range(1, 256))) + "\u8a9e\U0001f600  two  blanks\n\nand the end\n"
     ids = tokenizer(text)["input_ids"]

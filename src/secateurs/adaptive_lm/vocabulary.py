@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["END", "MASSES", "UNKNOWN", "byte_tokenizer", "cutoffs", "word_tokenizer"]
 
-UNKNOWN, END = "<unk>", "<eos>"
+UNKNOWN, END, PADDING = "<unk>", "<eos>", "<pad>"
 
 MASSES = (0.8, 0.95)
 """Fractions of all running words that the clusters up to each cut-off cover: most words are in the narrow rest."""
@@ -58,7 +58,7 @@ def word_tokenizer(
 
 
 def byte_tokenizer(lines: Iterable[str]) -> tuple[PreTrainedTokenizerFast, list[int]]:
-    """The 256 bytes of UTF-8, as for enwik8; nothing is unknown and there is no end token.
+    """The 256 bytes of UTF-8, as for enwik8, and a token to pad with; nothing is unknown and there is no end token.
 
     Args:
         lines: the training text, without line breaks.
@@ -82,8 +82,10 @@ def byte_tokenizer(lines: Iterable[str]) -> tuple[PreTrainedTokenizerFast, list[
     tokenizer = Tokenizer(models.BPE({names[byte]: index for index, byte in enumerate(ranked)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
-    return wrapped, [counts[byte] for byte in ranked]
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PADDING, clean_up_tokenization_spaces=False
+    )
+    return wrapped, [*(counts[byte] for byte in ranked), 0]
 
 
 def cutoffs(counts: Sequence[int], masses: Sequence[float] = MASSES) -> list[int]:

@@ -133,11 +133,11 @@ class MaskLearner(nn.Module):
 
     def expected(self) -> Float[Tensor, ""]:
         """The part of the removable cost that the gates are expected to remove."""
-        return self.removal.expected(*self.gated.gates.expected())
+        return self.removal.expected(*self.gated.gates.expected()).to(self.lagrangian.linear.device)
 
     def _kept(self, opening: Opening) -> list[bool]:
-        mask = opening.mask()
-        return [any(bool(mask[name].any()) for name in names) for names in self.layers]
+        present = opening.present() if self.layers else {}
+        return [any(present[name] for name in names) for names in self.layers]
 
 
 class MaskLearning(Objective):

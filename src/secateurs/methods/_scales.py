@@ -42,6 +42,8 @@ class Scaled(nn.Module):
         where = next(model.parameters()).device
         self.scale = nn.Parameter(torch.ones(sum(self.sizes), device=where))
         self.register_buffer("kept", torch.ones(sum(self.sizes), dtype=torch.bool, device=where))
+        self.left: dict[str, int] = {}
+        """Units of each group after the last pruning."""
 
     @property
     def config(self) -> Any:
@@ -61,11 +63,16 @@ class Scaled(nn.Module):
     @torch.no_grad()
     def prune(self, counts: Mapping[str, int]) -> None:
         """Set the smallest to 0, until so many are left of each group; never fewer go than are gone."""
+        if dict(counts) != self.left:
+            self._close(counts)
+            self.left = dict(counts)
+        self.scale.mul_(self.kept)
+
+    def _close(self, counts: Mapping[str, int]) -> None:
         units = zip(self.structure, self.scale.split(self.sizes), self.kept.split(self.sizes), strict=True)
         for group, scale, kept in units:
             size = scale.abs().masked_fill(~kept, -1.0)
             kept &= torch.zeros_like(kept).index_fill_(0, size.topk(counts[group.name]).indices, True)
-        self.scale.mul_(self.kept)
 
     @torch.no_grad()
     def folded(self) -> nn.Module:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from secateurs.arithmetic import fast
 from secateurs.objective import Objective
+from secateurs.stages.token_rows import counted, rows
 from secateurs.tasks import model_inputs
 
 __all__ = ["SquareHead", "square_head"]
@@ -31,10 +32,10 @@ def square_head(student: Hidden, teacher: Hidden, tokens: Bool[Tensor, "batch se
     Index 0 (the embeddings) is left out: pruning does not change it. Differs from the source in taking the mean over
     layers instead of their sum, so that the weight does not depend on depth.
     """
-    terms = []
+    terms, where = [], counted(tokens)
     for ours, theirs in zip(student[1:], teacher[1:], strict=True):
-        wanted = theirs[tokens].float()
-        terms.append((ours[tokens].float() - wanted).pow(2).mean() / (wanted.pow(2).mean() + EPSILON))
+        wanted = rows(theirs, where).float()
+        terms.append((rows(ours, where).float() - wanted).pow(2).mean() / (wanted.pow(2).mean() + EPSILON))
     return torch.stack(terms).mean()
 
 

@@ -136,16 +136,19 @@ class Gates(nn.Module):
         return [name for _, name in sorted(found, key=lambda pair: -pair[0])]
 
     def expected(self) -> tuple[dict[str, Float[Tensor, ""]], dict[str, Float[Tensor, ""]]]:
-        """Probability that each group is there, and its expected number of open units if it is; differentiable."""
-        fine = self.distribution.open_probability(self.fine).split(self.sizes)
-        coarse = self.distribution.open_probability(self.coarse)
+        """Probability that each group is there, and its expected number of open units if it is; differentiable.
+
+        On the CPU, wherever the gates are: what is made of so few numbers would keep a GPU waiting.
+        """
+        fine = self.distribution.open_probability(self.fine.cpu()).split(self.sizes)
+        coarse = self.distribution.open_probability(self.coarse.cpu())
         if not self.coarse.requires_grad:
             coarse = torch.ones_like(coarse)
         present = dict(zip(self.names, coarse, strict=True))
         counts = {name: group.sum() for name, group in zip(self.names, fine, strict=True)}
         if self.stream:
-            hidden = self.distribution.open_probability(self.hidden) if self.hidden.requires_grad else None
-            counts[self.stream.name] = self.hidden.new_tensor(self.stream.size) if hidden is None else hidden.sum()
+            hidden = self.distribution.open_probability(self.hidden.cpu()) if self.hidden.requires_grad else None
+            counts[self.stream.name] = fine[0].new_tensor(self.stream.size) if hidden is None else hidden.sum()
         return present, counts
 
     @torch.no_grad()

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from secateurs.stages.token_rows import counted, rows
+
 __all__ = ["LayerMatching", "Matching", "match", "teacher_layers"]
 
 Hidden = Sequence[Float[Tensor, "batch sequence _"]]
@@ -106,13 +108,17 @@ class LayerMatching(nn.Module):
         wanted = (
             _drawn_layers(count, self.seed * 1_000_003 + step) if self.matching == "random" else teacher_layers(count)
         )
-        chosen = [teacher[layer + 1][tokens].float() for layer in wanted]
-        ours = {layer: self.transform(student[layer + 1][tokens]).float() for layer, stays in enumerate(kept) if stays}
+        where = counted(tokens)
+        chosen = [rows(teacher[layer + 1], where).float() for layer in wanted]
+        ours = {
+            layer: self.transform(rows(student[layer + 1], where)).float() for layer, stays in enumerate(kept) if stays
+        }
         with torch.no_grad():
-            distances = torch.full((len(chosen), len(kept)), torch.inf)
+            distances = chosen[0].new_full((len(chosen), len(kept)), torch.inf)
             for row, theirs in enumerate(chosen):
                 for layer, states in ours.items():
                     distances[row, layer] = (states - theirs).square().mean()
+            distances = distances.cpu()  # all at once: a GPU is waited for
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.all_reduce(distances)  # one match for all processes, as for one with all their rows
         pairs = match(distances, kept, ordered=self.matching != "any")

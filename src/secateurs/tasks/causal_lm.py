@@ -168,11 +168,11 @@ def _has_next(mask: Int[Tensor, "sequences positions"]) -> Bool[Tensor, "sequenc
 def _spread(mask: Int[Tensor, "sequences positions"], most: int) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
     """Sequence and position of every row of the signal."""
     chosen: list[Tensor] = []
-    for valid in _has_next(mask):
+    for valid in _has_next(mask.cpu()):  # a GPU would be waited for at every sequence
         positions = valid.nonzero().flatten()
         if len(positions) > most:
             spaced = torch.linspace(0, len(positions) - 1, most, dtype=torch.float64).round().long()
-            positions = positions[spaced.to(positions.device)]
+            positions = positions[spaced]
         chosen.append(positions)
     sequences = [torch.full_like(positions, index) for index, positions in enumerate(chosen)]
     return torch.cat(sequences), torch.cat(chosen)
@@ -181,10 +181,10 @@ def _spread(mask: Int[Tensor, "sequences positions"], most: int) -> tuple[Int[Te
 def _nll(logits: Float[Tensor, "sequences positions words"], batch: Batch) -> tuple[Float[Tensor, ""], int]:
     """Summed nats of the next tokens, and how many there are."""
     valid = _has_next(batch["attention_mask"]).to(logits.device)
-    targets = batch["input_ids"].to(logits.device)[:, 1:]
+    targets = batch["input_ids"].to(logits.device)[:, 1:].masked_fill(~valid, IGNORED)
     # One sequence at a time: the softmax of a whole batch over a large vocabulary would double the memory.
     sums = [
-        functional.cross_entropy(logits[i, :-1][valid[i]].float(), targets[i][valid[i]], reduction="sum")
+        functional.cross_entropy(logits[i, :-1].float(), targets[i], ignore_index=IGNORED, reduction="sum")
         for i in range(len(logits))
     ]
     return torch.stack(sums).sum(), int(valid.sum())
