@@ -82,9 +82,7 @@ def byte_tokenizer(lines: Iterable[str]) -> tuple[PreTrainedTokenizerFast, list[
     tokenizer = Tokenizer(models.BPE({names[byte]: index for index, byte in enumerate(ranked)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PADDING, clean_up_tokenization_spaces=False
-    )
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PADDING, clean_up_tokenization_spaces=False)
     return wrapped, [*(counts[byte] for byte in ranked), 0]
 
 

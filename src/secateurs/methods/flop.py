@@ -18,7 +18,7 @@ from torch import nn
 from secateurs.errors import RecipeError
 from secateurs.factorize import factorize, matrices
 from secateurs.job import Job, Recovering
-from secateurs.methods._components import components
+from secateurs.methods._components import components, strongest_first
 from secateurs.methods._mask_learning import Ascent
 from secateurs.methods._rank_learning import RankPruner
 from secateurs.structure import Structure
@@ -133,6 +133,7 @@ class FLOP:
         paths = matrices(model, self.matrices)
         copied = copy.deepcopy(model)
         factorize(copied, paths, init="scratch" if self.init == "scratch" else "svd", rank=self.rank or None)
+        strongest_first(copied, self.matrices)
         return copied
 
     def structure(self, model: nn.Module) -> Structure:
