@@ -32,7 +32,7 @@ class Moments:
         Args:
             size: inputs of the reader.
             dtype: of the products within a chunk; float64 for exactness to the last digit.
-            device: where the sums are kept and the products are taken.
+            device: where the sums are kept; products are taken where the inputs are.
         """
         self._dtype = dtype
         self._lower = torch.zeros(size, size, dtype=torch.float64, device=device)  # only the lower triangle is true
@@ -55,15 +55,14 @@ class Moments:
             ValueError: a weight is negative.
         """
         for chunk, chunk_weights in _chunks(inputs, weights):
-            rows = chunk.to(self._lower.device, self._dtype)
-            self.total += (
-                rows.sum(0, dtype=torch.float64) if chunk_weights is None else _weighted_sum(rows, chunk_weights)
-            )
+            rows, here = chunk.to(self._dtype), self._lower.device
+            summed = rows.sum(0, dtype=torch.float64) if chunk_weights is None else _weighted_sum(rows, chunk_weights)
+            self.total += summed.to(here)
             if chunk_weights is not None:
                 rows = rows * chunk_weights.to(rows).sqrt()[:, None]
             for start in range(0, rows.shape[1], _PANEL):
                 stop = start + _PANEL
-                self._lower[start:stop, :stop] += transposed_product(rows[:, start:stop], rows[:, :stop])
+                self._lower[start:stop, :stop] += transposed_product(rows[:, start:stop], rows[:, :stop]).to(here)
             self.count += len(chunk) if chunk_weights is None else float(chunk_weights.sum(dtype=torch.float64))
 
     def centred(self) -> Float64[Tensor, "d d"]:
