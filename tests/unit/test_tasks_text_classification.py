@@ -164,6 +164,11 @@ def test_scores_make_it_a_regression(tmp_path: Path) -> None:
     outputs = SimpleNamespace(logits=torch.tensor([[1.0], [3.0]]))
     assert regression.loss(outputs, {"labels": torch.tensor([0.0, 1.0])}).item() == pytest.approx(2.5)
     assert regression.divergence(outputs.logits, torch.zeros(2, 1)).tolist() == [1.0, 9.0]
+    scorer.save_pretrained(tmp_path / "scorer")
+    tiny_tokenizer().save_pretrained(tmp_path / "scorer")
+    assert regression.divergence_name == "KL"
+    regression.load(str(tmp_path / "scorer"), dtype=torch.float32, device="cpu")
+    assert regression.divergence_name == "squared error"
 
 
 def test_ranks_alone_decide_the_correlation() -> None:

@@ -106,7 +106,7 @@ class Task(ABC):
     """The class of transformers that loads its models, e.g. ``"AutoModelForCausalLM"``."""
     needs_labels_for_metric: ClassVar[bool]
     """Without labelled data ``TaskData.evaluation`` is ``None``."""
-    divergence_name: ClassVar[str]
+    divergence_name: str
     """What ``divergence`` is called in reports, e.g. ``"KL"``."""
     pipeline_tag: ClassVar[str | None] = None
     """The Hub's name for the task."""

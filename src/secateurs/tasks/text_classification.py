@@ -35,6 +35,12 @@ class TextClassification(Task):
     auto_class = "AutoModelForSequenceClassification"
     needs_labels_for_metric = True
 
+    def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """See ``Task.load``; where there is one output, divergences are squared errors."""
+        model, tokenizer = super().load(source, **options)
+        self.divergence_name = "squared error" if model.config.num_labels == 1 else "KL"
+        return model, tokenizer
+
     def read(
         self,
         source: str,
