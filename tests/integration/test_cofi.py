@@ -262,3 +262,14 @@ def test_the_multipliers_climb_and_the_gates_stay_where_they_can_move(tmp_path: 
     pruner.install(mask, "sparsity-0.70")
     moved = [name for name, value in loaded.model.state_dict().items() if not torch.equal(value, before[name])]
     assert not any("embeddings" in name for name in moved if name.endswith("embeddings.weight"))
+
+
+def test_twins_teach_what_is_left(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
+    """The same masks, and another loss afterwards; without layers to compare there is none but the first."""
+    _, recipe, report = finished
+    for how, same in (({"finetuning_by": "twins"}, False), ({"finetuning_by": "twins", "layer_weight": 0.0}, None)):
+        changed = recipe.model_copy(update={"hyperparameters": {**recipe.hyperparameters, **how}})
+        (model,) = pipeline.run(changed, tmp_path / str(same)).models
+        assert (model.kept == report.models[0].kept) == (same is False)
+        assert model.divergence is not None and report.models[0].divergence is not None
+        assert model.divergence.value != report.models[0].divergence.value

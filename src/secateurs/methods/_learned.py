@@ -26,7 +26,9 @@ from secateurs.methods._mask_learning import MaskLearner, MaskLearning, Pace, Re
 from secateurs.methods._open_counts import open_counts
 from secateurs.methods._schedule import steps_and_rate
 from secateurs.methods._ziplm_start import ziplm_start
+from secateurs.objective import Objective
 from secateurs.processes import first
+from secateurs.stages.distill import SquareHead
 from secateurs.stages.gates import Gated, Gates
 from secateurs.stages.layer_matching import LayerMatching
 from secateurs.stages.train import Training, train
@@ -76,8 +78,10 @@ class LearnedPruner(Pruner):
         Gated(self.job.model, self.job.structure, gates).folded(gates.opened(mask.counts))
         return mask
 
-    def recovery(self, teacher: nn.Module, mask: Mask, folder: str) -> Taught:
-        """The same distillation, with the map that was learned."""
+    def recovery(self, teacher: nn.Module, mask: Mask, folder: str) -> Objective:
+        """The same distillation, with the map that was learned; or every layer by its twin."""
+        if self.how.finetuning_by == "twins" and self.how.layer_weight and not self.stream:
+            return SquareHead(teacher, self.job.task)
         matching = None
         if self.how.layer_weight:
             stays = mask.units(self.stream) if self.stream else torch.arange(self.width)

@@ -57,6 +57,8 @@ class CoFi:
         hidden: gates for the dimensions of the residual stream; for targets of sparsity, not of time.
         freeze_embeddings: leave embeddings as they are, like the authors.
         finetuning: passes over the training split after shrinking.
+        finetuning_by: ``matching``: the loss that masks were learned with (the authors); ``twins``: that of recovery, every
+            layer like the same layer of the teacher. Where dimensions or the layers' term are gone, it is the former.
         finetuning_steps: so many steps in their place; 0 = passes count.
         finetuning_rate: peak of their learning rate.
         looks: times the masks are compared with the teacher after the ramp; the closest within the target is taken.
@@ -88,6 +90,7 @@ class CoFi:
     hidden: bool = False
     freeze_embeddings: bool = True
     finetuning: float = 20.0
+    finetuning_by: Literal["matching", "twins"] = "matching"
     finetuning_steps: int = 0
     finetuning_rate: float = 2e-5
     looks: int = 8

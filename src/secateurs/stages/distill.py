@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from secateurs.arithmetic import fast
+from secateurs.numerics.token_rows import counted, rows
 from secateurs.objective import Objective
-from secateurs.stages.token_rows import counted, rows
 from secateurs.tasks import model_inputs
 
 __all__ = ["SquareHead", "square_head"]

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from secateurs.stages.token_rows import counted, rows
+from secateurs.numerics.token_rows import counted, rows
 
 __all__ = ["LayerMatching", "Matching", "match", "teacher_layers"]
 
