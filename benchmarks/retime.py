@@ -4,19 +4,17 @@
     python benchmarks/retime.py RECORD --json benchmarks/results/h100.json --runs 'word-*' --scoring --step-rows 16
 
 Time depends on shapes and not on weights: each model is built with random weights from the config of its folder, and what
-it is checked by is its number of parameters. RECORD is a JSON file: name of a run -> its ``report`` and, by folder, the
-``configs`` of its models. All models of the chosen runs are timed in turns with the dense one, one thread, processor time.
-``--scoring`` gives labels, so that a language model with an adaptive softmax scores text instead of the whole vocabulary.
-``--step-rows`` times a whole training step too (forward, backward, clipping, optimiser).
-What was timed before, of other runs, stays in the file.
+it is checked by is its number of parameters. RECORD is a folder of run folders, or, as they are easier to carry, a JSON
+file: name of a run -> its ``report`` and, by folder, the ``configs`` of its models. All models of the chosen runs are timed
+in turns with the dense one, one thread, processor time. ``--scoring`` gives labels, so that a language model with an
+adaptive softmax scores text instead of the whole vocabulary. ``--step-rows`` times a whole training step too (forward,
+backward, clipping, optimiser). What was timed before, of other runs, stays in the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -25,8 +23,7 @@ from typing import Any
 
 import torch
 import transformers
-from cofi_step import stepper
-from flop_lm import NextToken
+from flop_lm import training_steps
 
 import secateurs  # noqa: F401  knows how to build small models from their configs
 from secateurs.environment import Environment, machine
@@ -41,6 +38,19 @@ def build(config: dict[str, Any]) -> Any:
     auto = next(auto for suffix, auto in HEADS.items() if head.endswith(suffix))
     torch.manual_seed(0)
     return getattr(transformers, auto).from_config(transformers.AutoConfig.for_model(**config)).eval()
+
+
+def read(place: Path) -> dict[str, Any]:
+    """A record, or what a folder of run folders says."""
+    if place.is_file():
+        return json.loads(place.read_text())
+    record = {}
+    for path in sorted(place.glob("*/report.json")):
+        report = json.loads(path.read_text())
+        folders = [model["path"] for model in report["models"]]
+        configs = {folder: json.loads((path.parent / folder / "config.json").read_text()) for folder in folders}
+        record[path.parent.name] = {"report": report, "configs": configs}
+    return record
 
 
 def shapes(record: dict[str, Any], pattern: str) -> dict[str, Any]:
@@ -61,26 +71,6 @@ def shapes(record: dict[str, Any], pattern: str) -> dict[str, Any]:
     return models
 
 
-def training_steps(models: dict[str, Any], rows: int, tokens: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Speed-up of a step over the dense model's, with its quartiles."""
-    ids = torch.randint(models["dense"].config.vocab_size, (rows, tokens), generator=torch.Generator().manual_seed(0))
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    steps = {name: stepper(model, NextToken(model), inputs) for name, model in models.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
-        for name, step in steps.items():
-            begun = time.process_time()
-            step()
-            if turn:  # the first allocates
-                seconds[name].append(time.process_time() - begun)
-    found = {}
-    for name, own in seconds.items():
-        ratios = [dense / mine for dense, mine in zip(seconds["dense"], own, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        found[name] = {"ratio": middle, "quartiles": [low, high], "seconds": statistics.median(own)}
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("record", type=Path)
@@ -94,7 +84,7 @@ def main() -> None:
     parser.add_argument("--step-rounds", type=int, default=8)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    models = shapes(json.loads(given.record.read_text()), given.runs)
+    models = shapes(read(given.record), given.runs)
     if not models:
         parser.exit(2, f"{given.record} has no run like {given.runs}\n")
     environment = Environment(

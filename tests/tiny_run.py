@@ -18,7 +18,19 @@ from secateurs.structure import Kind, Structure
 from tiny import WORDS, tiny_tokenizer, write_rows
 from tiny_models import DECODERS, tiny_model
 
-__all__ = ["model_folder", "own_table", "recipe", "rows", "table"]
+__all__ = ["SMALL", "model_folder", "own_table", "recipe", "rows", "table"]
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "ziplm": {"preset": "paper", "hyperparameters": {"inits": 3, "steps": 5}},
+    "cofi": {"preset": "quick", "hyperparameters": {"steps": 100, "finetuning_steps": 4}},
+    "flop": {"preset": "quick", "hyperparameters": {"steps": 60, "finetuning_steps": 4}},
+    "np": {"preset": "quick", "hyperparameters": {"steps": 60, "finetuning_steps": 4}},
+    "agp": {"hyperparameters": {"steps": 20}},
+    "agp_unstructured": {"hyperparameters": {"steps": 20}},
+    "fac": {"hyperparameters": {"steps": 10}},
+}
+"""Methods whose defaults take long."""
 
 
 def model_folder(path: Path, model_type: str = "bert", **changes: Any) -> Path:

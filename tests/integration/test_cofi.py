@@ -265,11 +265,15 @@ def test_the_multipliers_climb_and_the_gates_stay_where_they_can_move(tmp_path: 
 
 
 def test_twins_teach_what_is_left(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
-    """The same masks, and another loss afterwards; without layers to compare there is none but the first."""
+    """The same masks, and another loss afterwards; where layers are not to be compared, the first one."""
     _, recipe, report = finished
-    for how, same in (({"finetuning_by": "twins"}, False), ({"finetuning_by": "twins", "layer_weight": 0.0}, None)):
+
+    def run(name: str, **how: Any) -> Any:
         changed = recipe.model_copy(update={"hyperparameters": {**recipe.hyperparameters, **how}})
-        (model,) = pipeline.run(changed, tmp_path / str(same)).models
-        assert (model.kept == report.models[0].kept) == (same is False)
-        assert model.divergence is not None and report.models[0].divergence is not None
-        assert model.divergence.value != report.models[0].divergence.value
+        (model,) = pipeline.run(changed, tmp_path / name).models
+        return model.kept, model.divergence
+
+    first = (report.models[0].kept, report.models[0].divergence)
+    twins = run("twins", finetuning_by="twins")
+    assert twins[0] == first[0] and twins[1] != first[1]
+    assert run("outputs", layer_weight=0.0) == run("both", layer_weight=0.0, finetuning_by="twins")

@@ -23,17 +23,6 @@ from secateurs.methods import names as method_names
 from secateurs.recipe import Recipe
 from secateurs.report import Report
 
-SMALL: dict[str, dict[str, Any]] = {
-    "ziplm": {"preset": "paper", "hyperparameters": {"inits": 3, "steps": 5}},
-    "cofi": {"preset": "quick", "hyperparameters": {"steps": 100, "finetuning_steps": 4}},
-    "flop": {"preset": "quick", "hyperparameters": {"steps": 60, "finetuning_steps": 4}},
-    "np": {"preset": "quick", "hyperparameters": {"steps": 60, "finetuning_steps": 4}},
-    "agp": {"hyperparameters": {"steps": 20}},
-    "agp_unstructured": {"hyperparameters": {"steps": 20}},
-    "fac": {"hyperparameters": {"steps": 10}},
-}
-"""Methods whose defaults take long."""
-
 
 class Killed(BaseException):
     """Stands for a kill: nothing in the library may catch it."""
@@ -150,7 +139,7 @@ def test_every_method_keeps_the_budget_and_the_law(
     finished: tuple[Path, Recipe, Report], tmp_path: Path, method: str
 ) -> None:
     """A new method file is tested here without being named."""
-    small = {"hyperparameters": {}, **SMALL.get(method, {})}
+    small = {"hyperparameters": {}, **tiny_run.SMALL.get(method, {})}
     by_time = find_method(method).by_time
     target = {"speedup": (1.7,)} if by_time else {"speedup": (), "sparsity": (0.4,)}
     recipe = finished[1].model_copy(update={"method": method, **target, **small})

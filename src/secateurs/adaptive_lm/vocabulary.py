@@ -12,7 +12,7 @@ from secateurs.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["END", "MASSES", "UNKNOWN", "byte_tokenizer", "cutoffs", "word_tokenizer"]
+__all__ = ["END", "MASSES", "PADDING", "UNKNOWN", "byte_tokenizer", "cutoffs", "word_tokenizer"]
 
 UNKNOWN, END, PADDING = "<unk>", "<eos>", "<pad>"
 
