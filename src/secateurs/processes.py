@@ -6,6 +6,7 @@ once only (measure, evaluate, write), is done in the first, while the others wai
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -39,7 +40,7 @@ def is_first() -> bool:
 
 
 def join(device: str) -> None:
-    """Meet the other processes, if there are any; each GPU serves one of them.
+    """Meet the other processes, if there are any, until this one ends; each GPU serves one of them.
 
     Raises:
         RecipeError: one GPU is named for all.
@@ -52,6 +53,14 @@ def join(device: str) -> None:
     if kind.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("gloo" if kind.type == "cpu" else "cpu:gloo,cuda:nccl", timeout=PATIENCE)
+    # a thread of gloo's that lets go of a tensor while the interpreter shuts down aborts the process: end them before
+    atexit.register(_part)
+
+
+def _part() -> None:
+    """Leave the other processes, where that was not done yet."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def first(work: Callable[[], T]) -> T:

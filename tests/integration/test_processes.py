@@ -20,9 +20,14 @@ from secateurs.recipe import Recipe
 from tiny import WORDS, write_rows
 
 SCRIPT = """
+import atexit
 import sys
 
+from torch import distributed
+
 from secateurs import arithmetic
+
+atexit.register(lambda: print("parted" if not distributed.is_initialized() else "still joined"))  # the last to be called
 
 arithmetic.native_bfloat16 = lambda device: False  # its rounding depends on how rows are divided
 
@@ -132,6 +137,12 @@ def test_the_first_process_alone_prints_and_writes(place: Path, told: str) -> No
         assert sorted(path.name for path in (place / name).iterdir() if path.name.startswith(".")) == []
         assert (place / name / result["path"] / "config.json").is_file()
     assert not list((place / "refused").glob("*")) if (place / "refused").exists() else True
+
+
+def test_both_part_before_they_end(told: str) -> None:
+    """What gloo's threads still hold when the interpreter shuts down can abort a process whose work is done."""
+    assert told.count("parted") == 2
+    assert "still joined" not in told
 
 
 def test_one_gpu_is_not_for_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
