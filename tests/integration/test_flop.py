@@ -21,6 +21,7 @@ from secateurs.latency_curve import LatencyCurve
 from secateurs.latency_table import LatencyTable
 from secateurs.loading import load
 from secateurs.methods import method
+from secateurs.methods._components import components, with_pairs
 from secateurs.modeling_pruned import is_factored
 from secateurs.numerics.low_rank import break_even
 from secateurs.recipe import Recipe
@@ -137,6 +138,31 @@ def test_what_was_learned_is_better_than_the_lot(finished: tuple[Path, Recipe, R
     assert learned.divergence.value < drawn.divergence.value
 
 
+def test_rewound_weights_are_the_strongest_components_of_the_start(tmp_path: Path) -> None:
+    """As many as were learned; where inputs are gated there is no order, and those that were learned stay."""
+    untrained = {"rewind": True, "init": "svd", "finetuning_steps": 0, "finetuning": 0.0, "steps": 60}
+    recipe = flop(tmp_path, hyperparameters=untrained)
+    (model,) = pipeline.run(recipe, tmp_path / "out").models
+    assert model.met and len({kept.kept for kept in model.kept.values()}) > 2, "ranks were learned"
+    dense = AutoModelForSequenceClassification.from_pretrained(recipe.model)
+    small = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / model.path)
+    for group in components(with_pairs(dense, "all"), "all"):
+        left, strengths, right = torch.linalg.svd(dense.get_submodule(group.product).weight.double())
+        rank = model.kept[group.name].kept
+        wanted = (left[:, :rank] * strengths[:rank]) @ right[:rank]
+        torch.testing.assert_close(small.get_submodule(group.product).weight.double(), wanted, atol=1e-6, rtol=0)
+
+    inputs = recipe.model_copy(
+        update={"method": "np", "latency_table": None, "hyperparameters": {**LEARNING, **untrained}}
+    )
+    (model,) = pipeline.run(inputs, tmp_path / "inputs").models
+    small = AutoModelForSequenceClassification.from_pretrained(tmp_path / "inputs" / model.path)
+    value = "bert.encoder.layer.0.attention.self.value"
+    selected = small.get_submodule(value)
+    assert 0 < selected.weight.shape[1] < 32
+    assert torch.equal(selected.weight, dense.get_submodule(value).weight[:, selected.selected])
+
+
 @pytest.mark.parametrize(("model_type", "task"), [("bert", "text-classification"), ("gpt2", "causal-lm")])
 def test_to_a_speed_up(tmp_path: Path, model_type: str, task: str) -> None:
     recipe = flop(tmp_path, model_type, task, sparsity=(), speedup=(1.8,), hyperparameters={"steps": 80})
@@ -215,12 +241,13 @@ def test_a_target_that_no_rank_can_meet(tmp_path: Path) -> None:
         ("ramp", 9.0, "ramp .* must be shorter than epochs"),
         ("looks", 0, "looks must be at least 1"),
         ("init", "scratch", "give prepruning"),
+        ("rewind", True, "random factors are no place to rewind to"),
         ("init", "random", "'aware', 'svd' or 'scratch'"),
     ],
 )
 def test_what_the_hyper_parameters_refuse(field: str, value: Any, says: str) -> None:
     with pytest.raises(RecipeError, match=says):
-        method("flop", **{field: value})
+        method("flop", **({"init": "scratch", "prepruning": 1.0} if field == "rewind" else {}), **{field: value})
 
 
 def test_an_embedder_has_no_labels(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from secateurs.methods._learned_masks import LearnedMasks
 from secateurs.methods._mask_learning import MaskLearner, MaskLearning, Pace, Removal
 from secateurs.numerics.hard_concrete import HardConcrete
 from secateurs.processes import first
+from secateurs.shrink import zero_masked
 from secateurs.stages.calibrate import calibrate
 from secateurs.stages.gates import Gated, Gates
 from secateurs.stages.train import Training
@@ -72,6 +74,18 @@ class RankPruner(LearnedPruner):
             for module in job.model.modules():
                 if isinstance(module, nn.Embedding):
                     module.requires_grad_(False)
+
+    def install(self, mask: Mask, folder: str) -> Mask:
+        """The weights that were learned, with the gates folded in; rewound, those at the start, the strongest first."""
+        if not self.how.rewind:
+            return super().install(mask, folder)
+        structure = self.job.structure
+        ordered = {group.name: group.kind is Kind.RANK for group in structure}
+        kept = {name: torch.arange(mask.counts[name]) if ordered[name] else mask.units(name) for name in ordered}
+        self._reset(self.start)
+        rewound = Mask.from_units(structure, kept)
+        zero_masked(self.job.model, structure, rewound)
+        return rewound
 
     def recovery(self, teacher: nn.Module, mask: Mask, folder: str) -> Taught:
         """The same loss without gates."""

@@ -58,6 +58,8 @@ class FLOP:
         finetuning_steps: so many steps in their place; 0 = passes count.
         finetuning_rate: peak of their learning rate.
         looks: times the masks are compared with the dense model after the ramp; the closest within the target is taken.
+        rewind: keep of what was learned the ranks alone: weights go back to where they started, to the strongest components
+            of each matrix, and learn, without noise, in ``finetuning``.
     """
 
     name: ClassVar[str] = "flop"
@@ -90,6 +92,7 @@ class FLOP:
     finetuning_steps: int = 0
     finetuning_rate: float = 1e-4
     looks: int = 4
+    rewind: bool = False
 
     def __post_init__(self) -> None:
         for field in (
@@ -113,6 +116,10 @@ class FLOP:
             raise RecipeError(f"{self.name}: ramp ({self.ramp:g} epochs) must be shorter than epochs ({self.epochs:g})")
         if self.looks < 1:
             raise RecipeError(f"{self.name}: looks must be at least 1, not {self.looks}")
+        if self.init == "scratch" and self.rewind:
+            raise RecipeError(
+                f"{self.name}: random factors are no place to rewind to; use init=aware or svd, or no rewind"
+            )
         if self.init == "scratch" and not self.prepruning:
             raise RecipeError(
                 f"{self.name}: random factors know nothing yet; with init=scratch give prepruning, in epochs"
