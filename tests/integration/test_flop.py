@@ -172,12 +172,14 @@ def test_to_a_speed_up(tmp_path: Path, model_type: str, task: str) -> None:
 
 
 @pytest.mark.parametrize("preset", ["paper", "quick"])
-def test_the_presets(tmp_path: Path, preset: str) -> None:
+def test_the_presets(tmp_path: Path, preset: str, caplog: pytest.LogCaptureFixture) -> None:
     """Labels, Noam's schedule and gates that start half shut; as few steps as end with masks that had to be moved."""
+    caplog.set_level("INFO", "secateurs")
     changes = {"steps": 20, "epochs": 100.0, "ramp": 50.0, "finetuning_steps": 0, "finetuning": 0.0, "looks": 1}
     recipe = flop(tmp_path, sparsity=(0.3,)).model_copy(update={"preset": preset, "hyperparameters": changes})
     (model,) = pipeline.run(recipe, tmp_path / "out").models
     assert 0.3 <= model.sparsity <= 0.32
+    assert "gates cannot close in 10 steps at a rate of" in caplog.text
 
 
 def test_factors_from_scratch(tmp_path: Path) -> None:

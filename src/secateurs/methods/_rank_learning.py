@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from secateurs.methods.flop import FLOP
 
 __all__ = ["Labels", "RankPruner", "input_moments"]
+
+logger = logging.getLogger(__name__)
+
+TRAVEL = 15.0
+"""A ``log_alpha`` must be able to go this far while the target rises. To shut a gate takes 8; where that is all there is time
+for, the multipliers rise too far, more goes than was asked, and half of the steps are spent on a model that is none yet."""
+
+FASTEST = 0.3
+"""The highest rate that is chosen for the gates."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +124,16 @@ class RankPruner(LearnedPruner):
         first(masks.finish)
 
     def _schedule(self) -> tuple[int, Pace]:
-        """Steps, and the pace as it was given: too few steps end with masks that are moved to the target."""
+        """Steps, and a pace at which gates can close while the target rises; with fewer, masks are moved to the target."""
         how, job = self.how, self.job
         assert job.train is not None
         steps = how.steps or math.ceil(how.epochs * len(job.train) / job.rows_a_step)
         ramp = round(steps * how.ramp / how.epochs)
-        return steps, Pace(ramp, how.gate_rate, how.multiplier_rate, how.ascent, scheduled=how.schedule == "noam")
+        needed = min(FASTEST, TRAVEL / max(1, ramp))
+        if needed > how.gate_rate:
+            logger.info("gates cannot close in %d steps at a rate of %g; using %.3g", ramp, how.gate_rate, needed)
+        rate = max(how.gate_rate, needed)
+        return steps, Pace(ramp, rate, how.multiplier_rate, how.ascent, scheduled=how.schedule == "noam")
 
     def _training(self, epochs: float, steps: int) -> Training:
         how = self.how

@@ -48,7 +48,7 @@ class FLOP:
         schedule: ``linear`` to 0 (gates and multipliers: constant), or ``noam`` (theirs follow it too).
         warmup: fraction of the steps.
         clip: norm to which the gradients of the weights are clipped.
-        gate_rate: learning rate of the gates.
+        gate_rate: learning rate of the gates; raised where the ramp is too short to close them with it.
         multiplier_rate: learning rate of the multipliers.
         ascent: multipliers climb by the ``gradient``, or with ``adam`` (the authors).
         stiffness: where the quadratic multiplier starts.
@@ -76,7 +76,7 @@ class FLOP:
     keep: Literal["open", "expected"] = "open"
     prepruning: float = 0.0
     epochs: float = 4.0
-    ramp: float = 1.0
+    ramp: float = 0.5
     steps: int = 0
     rate: float = 1e-4
     schedule: Literal["linear", "noam"] = "linear"
