@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
 from secateurs.clock import Reading
 from secateurs.environment import Environment
@@ -70,6 +72,34 @@ def test_ranks_are_predicted_exactly(family: str) -> None:
     nothing = dict.fromkeys(structure.sizes, 0)
     assert table(nothing) == table.overhead_ms < 0.6 * table.dense_ms
     assert table({**nothing, structure.groups[0].name: structure.groups[0].size}) > table.overhead_ms
+
+
+def test_a_matrix_is_timed_without_what_is_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that strays wherever attention runs says the same of every rank as one that never does."""
+    dense = tiny_model("bert")
+    model = tiny_model("bert").requires_grad_(False)
+    factorize(model, matrices(model))
+    structure = rank_groups(model)
+    attention, attended, chance = functional.scaled_dot_product_attention, [], random.Random(0)
+    monkeypatch.setattr(
+        functional,
+        "scaled_dot_product_attention",
+        lambda *args, **kwargs: attended.append(1) or attention(*args, **kwargs),
+    )
+
+    def astray(run: Callable[[], object]) -> Reading:
+        before = len(attended)
+        reading = product_clock(run)
+        return reading._replace(ms=reading.ms * chance.uniform(1, 2)) if len(attended) > before else reading
+
+    exact, strayed = (
+        measure_table(model, structure, SMALL, dense=dense, timer=timer, **ONCE) for timer in (product_clock, astray)
+    )
+    assert attended
+    assert strayed.dense_ms > exact.dense_ms
+    assert {name: curve.raw_ms for name, curve in strayed.curves.items()} == {
+        name: curve.raw_ms for name, curve in exact.curves.items()
+    }
 
 
 def test_both_ends_are_anchored_end_to_end(bert, table: LatencyTable) -> None:

@@ -5,8 +5,8 @@ with one of its groups cut to ``k`` units and all others emptied; the same layer
 subtracted. Each reading comes right behind an untimed run of the whole layer, as in a model: a layer that only ever
 follows itself finds its own weights and buffers in the caches, and narrow ones looked up to 15 % too cheap. The whole
 dense model, and the whole model with everything emptied, are timed in the same session: they anchor both ends of the
-table, ``dense = overhead + sum of curves`` and ``overhead = everything emptied``. Where a matrix may be split instead, its
-ranks are timed in a layer that is otherwise whole, against rank 0.
+table, ``dense = overhead + sum of curves`` and ``overhead = everything emptied``. A matrix whose ranks or inputs are cut is
+timed on its own, with the inputs it gets there: beside all else that a layer does, its few milliseconds drown in noise.
 
 Differs from ZipLM (2302.04089), which adds up the isolated curves and calls the rest overhead: here the curves are
 scaled by the one factor that makes both anchors exact, which is within a few per cent of 1 on a quiet machine.
@@ -31,7 +31,7 @@ from secateurs.latency_table import LatencyTable
 from secateurs.mask import Mask
 from secateurs.runtimes import runtime
 from secateurs.shrink import shrink
-from secateurs.structure import Kind, Structure
+from secateurs.structure import Group, Kind, Structure
 from secateurs.workload import DTYPES, check, random_batch, twin
 
 __all__ = ["measure_table"]
@@ -132,16 +132,17 @@ def _candidates(
     batch: Mapping[str, Any],
     curves: Mapping[str, CurvePlan],
 ) -> tuple[dict[str, Run], dict[str, Run]]:
-    """What is timed: ``whole``, ``emptied``, ``LAYER`` (emptied) and ``CURVE UNITS``; and the whole layer that runs
-    before each reading of a part of one."""
+    """What is timed: ``whole``, ``emptied``, ``LAYER`` (emptied) and ``CURVE UNITS``, a layer or one matrix; and the whole
+    layer that runs before each reading of a part of one."""
     prepare = runtime(environment.runtime)
-    captured = _capture(model, batch, {curve.group.layer for curve in curves.values()})
+    groups = [curve.group for curve in curves.values()]
+    captured = _capture(model, batch, {path for group in groups for path in (group.layer, _matrix(group)) if path})
 
     def whole(mask: Mask) -> Run:
         run = prepare(shrink(twin(model), structure, mask, values=False), environment)
         return lambda: run(batch)
 
-    def one(layer: str, name: str | None, kept: int | None) -> Run:
+    def one(layer: str, name: str | None, kept: int | None, matrix: str = "") -> Run:
         inside = structure.within(layer)
         # A matrix is split only where nothing else is cut, and is whole where something is.
         beside = any(group.name == name for group in inside.alternatives) or kept is None
@@ -154,21 +155,30 @@ def _candidates(
             for group in inside
         }
         mask = Mask.from_units(inside, {group: torch.arange(count) for group, count in counts.items()})
-        run = prepare(Replay(shrink(twin(model.get_submodule(layer)), inside, mask, values=False)), environment)
-        return lambda: run(captured[layer])
+        shrunk = shrink(twin(model.get_submodule(layer)), inside, mask, values=False)
+        part = shrunk.get_submodule(matrix[len(layer) + 1 :]) if matrix else shrunk
+        run = prepare(Replay(part), environment)
+        return lambda: run(captured[matrix or layer])
 
     nothing = {group.name: torch.full((group.size,), bool(group.instead_of)) for group in structure}
     runs = {"whole": whole(Mask.full(structure)), "emptied": whole(Mask(nothing))}
     behind: dict[str, Run] = {}
+    wholes: dict[str, Run] = {}
     for name, curve in curves.items():
-        layer = curve.group.layer
-        if layer not in runs:
-            runs[layer], behind[layer] = one(layer, None, 0), one(layer, None, None)
-        without = (0,) if curve.group.instead_of else ()
+        layer, matrix = curve.group.layer, _matrix(curve.group)
+        before = wholes.setdefault(layer, one(layer, None, None))
+        if not matrix and layer not in runs:
+            runs[layer], behind[layer] = one(layer, None, 0), before
+        without = (0,) if matrix else ()
         for units in dict.fromkeys((*without, *curve.units, *curve.probe)):
-            runs[f"{name} {units}"] = one(layer, curve.group.name, units)
-            behind[f"{name} {units}"] = behind[layer]
+            runs[f"{name} {units}"] = one(layer, curve.group.name, units, matrix)
+            behind[f"{name} {units}"] = before
     return runs, behind
+
+
+def _matrix(group: Group) -> str:
+    """Path of the one matrix that a group is of; empty for heads and neurons, which are of several."""
+    return group.product or (group.reader if group.kind is Kind.INPUT else "")
 
 
 def _capture(model: Any, batch: Mapping[str, Any], layers: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -205,7 +215,7 @@ def _assemble(
     floor = 1e-3 * whole / len(structure)
     fitted: dict[str, LatencyCurve] = {}
     for name, curve in curves.items():
-        base = samples.median(f"{name} 0" if curve.group.instead_of else curve.group.layer)
+        base = samples.median(f"{name} 0" if _matrix(curve.group) else curve.group.layer)
         keys = [f"{name} {units}" for units in curve.units]
         multiple = curve.multiple
         if curve.probe:
