@@ -190,5 +190,5 @@ PRESETS: dict[str, dict[str, Any]] = {
         "looks": 90,
     },
     # Half an hour for a small encoder on two cores.
-    "quick": {"steps": 600, "epochs": 3.0, "ramp": 1.0, "finetuning_steps": 300, "looks": 3},
+    "quick": {"steps": 600, "epochs": 3.0, "ramp": 0.5, "finetuning_steps": 300, "looks": 3},
 }
