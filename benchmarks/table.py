@@ -1,6 +1,8 @@
-"""Write the results table of the README from ``benchmarks/results/*.json``: no number is typed by hand.
+"""Write the results tables of the README and of docs from ``benchmarks/results/*.json``: no number is typed by hand.
 
-python benchmarks/table.py results/sst2.json [...] --into README.md
+python benchmarks/table.py results/sst2.json [...] --into README.md [--place results]
+
+A place in the page is two comments, ``<!-- results:begin -->`` and ``<!-- results:end -->``, or with another name.
 """
 
 from __future__ import annotations
@@ -11,23 +13,25 @@ import re
 from pathlib import Path
 from typing import Any
 
-MARK = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.DOTALL)
-HEAD = (
-    "| method | asked | predicted | measured (95 %) | metric | dense | divergence | parameters | minutes |\n"
-    "|---|---|---|---|---|---|---|---|---|\n"
-)
+HEAD = ["method", "asked", "predicted", "measured (95 %)", "metric", "dense", "divergence", "parameters", "minutes"]
 
 
 def table(result: dict[str, Any]) -> str:
     """One heading, one row a model, and the circumstances in the last line."""
-    rows = [f"**{result['model']}**: {result['data']}\n\n{HEAD}"]
+    steps = {(row["method"], row["seed"], row["target"]): row["training_speedup"] for row in result.get("rows", [])}
+    seeds = sorted({run["seed"] for run in result["runs"] if "seed" in run})
+    head = [*HEAD, *(["training step"] if steps else [])]
+    rows = [f"**{result['model']}**: {result['data']}\n\n", _line(head), _line(["---"] * len(head))]
     for run in result["runs"]:
         for model in run["report"]["models"]:
             speed, metric, apart = model["measured_speedup"], model["metric"], model["divergence"]
             quality = (f"{metric['name']} {metric['value']:.3f}", f"{metric['dense']:.3f}") if metric else ("", "")
             measured = f"{speed['median']:.2f}x ({speed['low']:.2f} to {speed['high']:.2f})"
-            cells = (
-                run["method"],
+            if metric and metric["dense"] > 100:
+                quality = (f"{metric['name']} {metric['value']:.1f}", f"{metric['dense']:.1f}")
+            step = steps.get((run["method"], run.get("seed"), model["target"]))
+            cells = [
+                f"{run['method']}, seed {run['seed']}" if len(seeds) > 1 else run["method"],
                 _asked(run["report"], model),
                 f"{model['predicted_speedup']:.2f}x",
                 measured,
@@ -35,14 +39,15 @@ def table(result: dict[str, Any]) -> str:
                 f"{apart['name']} {apart['value']:.4f}",
                 f"{model['parameters'] / 1e6:.1f}M",
                 f"{sum(model['seconds'].values()) / 60:.0f}",
-            )
-            rows.append(f"| {' | '.join(cells)} |\n")
+                *([f"{step['ratio']:.2f}x"] if step else []),
+            ]
+            rows.append(_line(cells))
     first = result["runs"][0]["report"]
     where, machine = first["environment"], first["machine"]
     made: dict[str, list[str]] = {}
     for run in result["runs"]:
         made.setdefault(str(run["report"]["commit"])[:7], []).append(_named(run, result["runs"]))
-    commits = ", ".join(f"{commit} ({', '.join(names)})" for commit, names in made.items())
+    commits = ", ".join(f"{commit} ({', '.join(dict.fromkeys(names))})" for commit, names in made.items())
     told = dict.fromkeys(
         f"\n{run['method']} ran with {', '.join(f'{name} {value}' for name, value in chosen.items())}.\n"
         for run in result["runs"]
@@ -56,9 +61,13 @@ def table(result: dict[str, Any]) -> str:
     rows.append(
         f"\n{machine['processor']}, {machine['cores']} cores; batch {where['batch_size']}, sequence "
         f"{where['sequence_length']}, {where['dtype']}, {where['threads']} thread(s), {where['clock']} clock; seed "
-        f"{first['seeds'][0]}; torch {first['versions']['torch']}; commit {commits}.\n"
+        f"{' and '.join(map(str, seeds or first['seeds'][:1]))}; torch {first['versions']['torch']}; commit {commits}.\n"
     )
     return "".join(rows)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
 
 
 def _asked(report: dict[str, Any], model: dict[str, Any]) -> str:
@@ -72,7 +81,8 @@ def _asked(report: dict[str, Any], model: dict[str, Any]) -> str:
 
 def _named(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
     """The method; with its targets where they are spread over several runs."""
-    if sum(other["method"] == run["method"] for other in runs) == 1:
+    alike = [other for other in runs if other["method"] == run["method"]]
+    if len(alike) == 1 or all("seed" in other for other in alike):
         return run["method"]
     sparse = run["report"].get("target_kind") == "sparsity"
     targets = (
@@ -85,12 +95,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--into", type=Path, required=True)
+    parser.add_argument("--place", default="results", help="name of the two comments")
     given = parser.parse_args()
     tables = "\n".join(table(json.loads(path.read_text())) for path in given.results)
     page = given.into.read_text()
-    if not MARK.search(page):
-        raise SystemExit(f"{given.into} has no results:begin and results:end")
-    given.into.write_text(MARK.sub(lambda found: found[1] + tables + found[2], page))
+    place = re.compile(rf"(<!-- {given.place}:begin -->\n).*?(<!-- {given.place}:end -->)", re.DOTALL)
+    if not place.search(page):
+        raise SystemExit(f"{given.into} has no {given.place}:begin and {given.place}:end")
+    given.into.write_text(place.sub(lambda found: found[1] + tables + found[2], page))
 
 
 if __name__ == "__main__":
