@@ -8,10 +8,12 @@ import torch
 from secateurs.cost import ParameterCost
 from secateurs.environment import Environment
 from secateurs.errors import TargetUnreachable
+from secateurs.factorize import factorize, matrices, rank_groups
 from secateurs.families import discover
 from secateurs.latency_curve import LatencyCurve
 from secateurs.latency_table import LatencyTable
 from secateurs.methods._open_counts import open_counts
+from secateurs.numerics.hard_concrete import HardConcrete
 from secateurs.stages.gates import Gates
 from secateurs.structure import Kind
 from secateurs.target import Budget, Sparsity, Speedup
@@ -96,3 +98,22 @@ def test_gates_that_are_all_but_shut_take_no_room() -> None:
 def test_a_budget_below_the_overhead_is_refused() -> None:
     with pytest.raises(TargetUnreachable):
         open_counts(gates(0), Budget(0.5, table()), STRUCTURE)
+
+
+def test_a_rank_that_costs_as_much_as_its_matrix_is_the_matrix() -> None:
+    """From 24 of 64 components on two factors are as slow as the matrix here; nothing between is ever kept."""
+    model = tiny_model("bert", hidden_size=64, num_attention_heads=16, intermediate_size=96).requires_grad_(False)
+    factorize(model, matrices(model))
+    ranks = rank_groups(model)
+    curve = LatencyCurve((0, 1, 24, 32, 64), (0.0, 0.1, 2.4, 2.4, 2.4), pair=32)
+    priced = LatencyTable(Environment(), 60.0, 1.0, {"rank": curve}, {group.name: "rank" for group in ranks})
+    learned = Gates(ranks, coarse=False, distribution=HardConcrete(beta=1.0))
+    with torch.no_grad():
+        learned.fine.copy_(torch.randn(learned.fine.shape, generator=torch.Generator().manual_seed(0)) * 3)
+    seen = set()
+    for limit in (20.0, 30.0, 35.0, 40.0):
+        counts = open_counts(learned, Budget(limit, priced), ranks)
+        assert float(priced(counts)) <= limit
+        seen |= set(counts.values())
+    assert {count for count in seen if count >= 24} == {64}
+    assert any(0 < count < 24 for count in seen)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from typing import Any
+
 from secateurs.errors import TargetUnreachable
 from secateurs.latency_table import LatencyTable
 from secateurs.stages.gates import Gates
-from secateurs.structure import Kind, Structure
+from secateurs.structure import Group, Kind, Structure
 from secateurs.target import Budget
 
 __all__ = ["open_counts"]
@@ -19,12 +22,15 @@ def open_counts(gates: Gates, budget: Budget, structure: Structure) -> dict[str,
     shift of all gates with which the cost just meets the limit.
 
     Blocks that their coarse gate closes stay closed, unless all that is left is far below the limit: then the fewest
-    of them, the most open first, stay open. Widths are rounded to the free multiple of a latency table.
+    of them, the most open first, stay open. Widths are rounded to the free multiple of a latency table, and a rank that costs
+    as much as its matrix is the matrix: two factors of it would be slower still.
 
     Raises:
         TargetUnreachable: the limit is below what no cut can remove.
     """
     multiples = {group.name: 1 if group.kind is Kind.HEAD else budget.cost.multiple(group.name) for group in structure}
+
+    whole = {group.name: _whole(group, budget.cost) for group in structure if group.product}
 
     def counts(shift: float, reopened: int) -> dict[str, int]:
         found = gates.counts(shift, reopened, rather=gates.rather)
@@ -32,7 +38,11 @@ def open_counts(gates: Gates, budget: Budget, structure: Structure) -> dict[str,
             name: min(structure[name].size, round(found[name] / multiple) * multiple)
             for name, multiple in multiples.items()
         }
-        return {**found, **snapped}
+        return {
+            **found,
+            **snapped,
+            **{name: structure[name].size for name, least in whole.items() if snapped[name] >= least},
+        }
 
     def fits(shift: float, reopened: int) -> bool:
         return float(budget.cost(counts(shift, reopened))) <= budget.limit
@@ -48,3 +58,9 @@ def open_counts(gates: Gates, budget: Budget, structure: Structure) -> dict[str,
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle, reopened) else (low, middle)
     return counts(low, reopened)
+
+
+def _whole(group: Group, cost: Any) -> int:
+    """The fewest components that cost as much as all of them."""
+    full = cost.group_cost(group.name, group.size)
+    return bisect_left(range(group.size), full, key=lambda kept: cost.group_cost(group.name, kept))
