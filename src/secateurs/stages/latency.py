@@ -166,13 +166,14 @@ def _candidates(
     wholes: dict[str, Run] = {}
     for name, curve in curves.items():
         layer, matrix = curve.group.layer, _matrix(curve.group)
-        before = wholes.setdefault(layer, one(layer, None, None))
+        if layer not in wholes:
+            wholes[layer] = one(layer, None, None)
         if not matrix and layer not in runs:
-            runs[layer], behind[layer] = one(layer, None, 0), before
+            runs[layer], behind[layer] = one(layer, None, 0), wholes[layer]
         without = (0,) if matrix else ()
         for units in dict.fromkeys((*without, *curve.units, *curve.probe)):
             runs[f"{name} {units}"] = one(layer, curve.group.name, units, matrix)
-            behind[f"{name} {units}"] = before
+            behind[f"{name} {units}"] = wholes[layer]
     return runs, behind
 
 
