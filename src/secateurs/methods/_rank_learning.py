@@ -39,7 +39,7 @@ TRAVEL = 15.0
 for, the multipliers rise too far, more goes than was asked, and half of the steps are spent on a model that is none yet."""
 
 FASTEST = 0.3
-"""The highest rate that is chosen for the gates."""
+"""The highest rate that is chosen for the gates; a ramp is long enough for it, if that leaves half of the steps."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class RankPruner(LearnedPruner):
         how, job = self.how, self.job
         assert job.train is not None
         steps = how.steps or math.ceil(how.epochs * len(job.train) / job.rows_a_step)
-        ramp = round(steps * how.ramp / how.epochs)
+        ramp = max(round(steps * how.ramp / how.epochs), min(steps // 2, math.ceil(TRAVEL / FASTEST)))
         needed = min(FASTEST, TRAVEL / max(1, ramp))
         if needed > how.gate_rate:
             logger.info("gates cannot close in %d steps at a rate of %g; using %.3g", ramp, how.gate_rate, needed)

@@ -42,7 +42,7 @@ class FLOP:
             of each pair as many as are ``expected`` to be open (the authors).
         prepruning: passes over the training split before there are gates.
         epochs: passes while ranks are learned, the ramp among them.
-        ramp: of those, passes in which the target rises.
+        ramp: of those, passes in which the target rises; 50 steps at least, if that leaves half of them.
         steps: so many steps in place of ``epochs``, with the same part of them for the ramp; 0 = epochs count.
         rate: peak of the learning rate of the weights.
         schedule: ``linear`` to 0 (gates and multipliers: constant), or ``noam`` (theirs follow it too).
