@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from secateurs.latency_table import LatencyTable
 from secateurs.loading import load
 from secateurs.methods import method
 from secateurs.methods._components import components, with_pairs
+from secateurs.methods._rank_learning import RankPruner
 from secateurs.modeling_pruned import is_factored
 from secateurs.numerics.low_rank import break_even
 from secateurs.recipe import Recipe
@@ -180,6 +182,14 @@ def test_the_presets(tmp_path: Path, preset: str, caplog: pytest.LogCaptureFixtu
     (model,) = pipeline.run(recipe, tmp_path / "out").models
     assert 0.3 <= model.sparsity <= 0.32
     assert "gates cannot close in 10 steps at a rate of" in caplog.text
+
+
+@pytest.mark.parametrize(("steps", "ramp", "rate"), [(60, 30, 0.3), (150, 50, 0.3), (600, 75, 0.2), (8000, 1000, 0.05)])
+def test_gates_can_close_within_the_ramp(steps: int, ramp: int, rate: float) -> None:
+    pruner = object.__new__(RankPruner)
+    pruner.how, pruner.job = method("flop", steps=steps), cast(Any, SimpleNamespace(train=[{}], rows_a_step=1))
+    _, pace = pruner._schedule()
+    assert (pace.ramp, pace.gates) == (ramp, pytest.approx(rate))
 
 
 def test_factors_from_scratch(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class FLOP:
         finetuning_rate: peak of their learning rate.
         looks: times the masks are compared with the dense model after the ramp; the closest within the target is taken.
         rewind: keep of what was learned the ranks alone: weights go back to where they started, to the strongest components
-            of each matrix, and learn, without noise, in ``finetuning``.
+            of each matrix (``np``: to the inputs that were kept), and learn, without noise, in ``finetuning``.
     """
 
     name: ClassVar[str] = "flop"
