@@ -24,6 +24,7 @@ from secateurs.job import Job
 from secateurs.numerics.low_rank import lowered
 from secateurs.numerics.regression import Sums
 from secateurs.stages.head import first_reader
+from secateurs.stages.importance import Importance
 from secateurs.stages.levels import Level, LevelDatabase, Projection
 from secateurs.stages.sequential import in_order
 from secateurs.stages.stitch import Stitch
@@ -45,6 +46,7 @@ def in_context(
     towards: float,
     correct: float | None,
     padding: bool,
+    weigh: bool = False,
     ranks: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Level]:
     """Fit a profile, group by group, each behind the groups before it at their new levels.
@@ -58,6 +60,7 @@ def in_context(
         towards: ridge that holds ``W*`` to the dense weights.
         correct: ridge that holds ``A`` to the identity, given plenty of tokens; ``None`` leaves the feeders as they are.
         padding: let PAD tokens count.
+        weigh: tokens count by their importance.
         ranks: path of a matrix -> the rank it gets, in groups that keep all their units.
 
     Returns:
@@ -97,6 +100,7 @@ def in_context(
     return in_order(
         stitch, job.batches, solve, undrift if correct is not None or ranks else None,
         head=first_reader(job.model, job.structure, job.batches[0], job.device) if correct is not None else None,
+        weigh=Importance(job.model, job.structure, job.task.signal, job.seed) if weigh else None,
         device=job.device, padding=padding, track=job.track,
     )  # fmt: skip
 

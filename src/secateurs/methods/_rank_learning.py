@@ -171,7 +171,7 @@ def input_moments(job: Job, which: str) -> dict[str, Float[Tensor, "inputs input
         if f"{path}.first" in dict(job.model.named_modules()):
             places.setdefault((group.name, group.reader == f"{path}.first"), []).append(path)
     watched = Structure(tuple(_inputs(job.model, path) for path, *_ in places.values()))
-    moments = calibrate(job.model, watched, job.batches, device=job.device, seed=job.seed, track=job.track)
+    moments = calibrate(job.model, watched, job.batches, device=job.device, track=job.track)
     return {path: moments[paths[0]].gram for paths in places.values() for path in paths}
 
 

@@ -28,6 +28,7 @@ from secateurs.methods._one_shot import OneShot, OneShotPruner
 from secateurs.methods._searches import FITTED, Searches
 from secateurs.methods._splitting import MixedLevels
 from secateurs.stages.calibrate import calibrate
+from secateurs.stages.importance import Importance
 from secateurs.stages.levels import Level, LevelDatabase
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Structure
@@ -51,7 +52,8 @@ class ZipLM(OneShot):
         drift_damping: the same for the correction of what feeds a group, which leans on no correction; ``None`` = none.
         compensate: refit biases too, where the projection has one.
         padding: let PAD tokens count.
-        fisher: weight every token by the squared gradient of a sampled label at the projection's output.
+        weigh: how much a token counts in Hessians and fits: ``gradient``, by what an error there does to the outputs
+            (``secateurs.stages.importance``); ``even``, all alike (the paper).
         objective: ``divergence`` measures candidates by the divergence from the dense outputs; ``loss`` by the task
             loss, with the paper's prior and coefficient search.
         ratio: each feed-forward level keeps this much of the one before it (0.9 in the paper).
@@ -76,7 +78,7 @@ class ZipLM(OneShot):
     drift_damping: float | None = 1e-1
     compensate: bool = True
     padding: bool = False
-    fisher: bool = False
+    weigh: Literal["gradient", "even"] = "gradient"
     objective: Literal["divergence", "loss"] = "divergence"
     ratio: float = 0.93
     snap: bool = True
@@ -106,13 +108,14 @@ class ZipLM(OneShot):
     def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """Work in forward passes of one sequence: ``prepare`` once, ``target`` for each target."""
         searched = min(self.search_samples, samples // 2)
-        gathered = samples * (5.0 if self.fisher else 2.5)  # forward, Gram matrices and, for the weights, backward
+        weighing = 3.0 if self.weigh == "gradient" else 0.0  # forward and backward
+        gathered = samples * (2.5 + weighing)  # with the Gram matrices
         if self.objective == "loss":
             return {"prepare": gathered, "target": (self.inits + self.steps) * samples * 0.6}
         # A probe starts at its own layer: half a pass on average; around an incumbent the model is smaller too.
         sweep = self.probes * len(structure.without_alternatives()) * searched * 0.5
         finalists = self.finalists * FITTED if samples - 2 * searched >= FITTED else 0
-        refitted = 4.0 * (samples + finalists) if self.inputs == "sequential" else 0.0
+        refitted = (5.0 + weighing) * (samples + finalists) if self.inputs == "sequential" else 0.0
         return {
             "prepare": gathered + sweep,
             "target": (self.rounds * 0.6 * sweep + self.steps * searched * 0.5) + refitted,
@@ -175,6 +178,7 @@ class ZipLMPruner(OneShotPruner):
             towards=how.refit_damping,
             correct=how.drift_damping,
             padding=how.padding,
+            weigh=how.weigh == "gradient",
             ranks={
                 group.product: counts[group.name]
                 for group in self.whole.alternatives
@@ -193,9 +197,8 @@ class ZipLMPruner(OneShotPruner):
             job.structure,
             job.batches,
             device=job.device,
-            fisher_loss=job.task.fisher_loss if how.fisher else None,
+            weigh=Importance(job.model, job.structure, job.task.signal, job.seed) if how.weigh == "gradient" else None,
             padding=how.padding,
-            seed=job.seed,
             track=job.track,
         )
         database = LevelDatabase.build(
@@ -213,7 +216,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "damping": 0.0,
         "compensate": False,
         "padding": True,
-        "fisher": False,
+        "weigh": "even",
         "objective": "loss",
         "ratio": 0.9,
         "snap": False,

@@ -1,6 +1,6 @@
 """Least squares from sums: the linear map of some inputs that comes nearest to some targets.
 
-    minimise over W, b:  sum over tokens ||W x + b - t||^2  +  lambda ||W - W0||^2
+    minimise over W, b:  sum over tokens w ||W x + b - t||^2  +  lambda ||W - W0||^2
 
 ``W0`` is where the answer should stay near, ``lambda`` the damping times the mean square of an input. Without a bias to
 solve for, moments are not centred.
@@ -27,37 +27,51 @@ class Sums:
 
     Attributes:
         moments: of ``x``.
-        cross: ``sum t x^T``.
-        targets: ``sum t``.
+        cross: ``sum w t x^T``, with ``w`` the weight of a token, or 1.
+        targets: ``sum w t``.
     """
 
     def __init__(self) -> None:
         self.moments: Any = None
         self.cross: Any = 0.0
         self.targets: Any = 0.0
-        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._waiting: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
     def add(
         self,
         inputs: Float[Tensor, "*batch columns"],
         targets: Float[Tensor, "*batch rows"],
         tokens: Bool[Tensor, "*batch"] | None,
+        weights: Float[Tensor, "*batch"] | None = None,
     ) -> None:
-        """Take in a batch: the positions where ``tokens`` is true, or all of them."""
+        """Take in a batch: the positions where ``tokens`` is true, or all of them.
+
+        Args:
+            inputs: ``x``.
+            targets: ``t``.
+            tokens: which positions count.
+            weights: how much each of them counts; either all batches have weights or none.
+        """
         x, t = inputs.flatten(0, -2), targets.flatten(0, -2)
+        w = None if weights is None else weights.flatten()
         if tokens is not None:
-            x, t = x[tokens.flatten()], t[tokens.flatten()]
-        self._waiting.append((x.float(), t.float()))
-        if sum(len(x) for x, _ in self._waiting) >= CHUNK_TOKENS:
+            counted = tokens.flatten()
+            x, t, w = x[counted], t[counted], None if w is None else w[counted]
+        self._waiting.append((x.float(), t.float(), w))
+        if sum(len(x) for x, *_ in self._waiting) >= CHUNK_TOKENS:
             self.flush()
 
     def flush(self) -> None:
         """Add the tokens gathered so far."""
         if self._waiting:
-            x, t = (torch.cat(part) for part in zip(*self._waiting, strict=True))
+            x, t = torch.cat([x for x, *_ in self._waiting]), torch.cat([t for _, t, _ in self._waiting])
+            weights = [w for *_, w in self._waiting if w is not None]
+            w = torch.cat(weights).double() if weights else None
             if self.moments is None:
                 self.moments = Moments(x.shape[1], device=x.device)
-            self.moments.update(x)
+            self.moments.update(x, w)
+            if w is not None:
+                t = t * w.float()[:, None]
             self.cross = self.cross + transposed_product(t, x).double()
             self.targets = self.targets + t.double().sum(0)
             self._waiting.clear()

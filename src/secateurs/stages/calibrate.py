@@ -6,7 +6,7 @@ number of samples: it is that of one float64 Gram matrix a group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,6 @@ from secateurs.tasks import model_inputs
 __all__ = ["calibrate", "token_mask"]
 
 Batch = dict[str, Tensor]
-FisherLoss = Callable[[Any, Batch, torch.Generator], Tensor]
 
 CHUNK_TOKENS = 4096
 """Tokens gathered before they are added to the Gram matrices."""
@@ -40,9 +39,8 @@ def calibrate(
     batches: Sequence[Batch],
     *,
     device: torch.device | str = "cpu",
-    fisher_loss: FisherLoss | None = None,
+    weigh: Callable[[Batch], Mapping[str, Tensor]] | None = None,
     padding: bool = False,
-    seed: int = 0,
     track: Callable[..., Iterable[Any]] = lambda items, title, total=None: items,
 ) -> dict[str, Moments]:
     """Moments of the reader inputs of every group.
@@ -51,8 +49,7 @@ def calibrate(
         model: in evaluation mode, on ``device``.
         structure: whose readers are watched.
         batches: calibration batches (CPU tensors).
-        fisher_loss: ``(outputs, batch, generator) -> scalar`` whose gradient is a sample of the score. With it, a
-            token counts ``||d loss / d output||^2``: the Gauss-Newton weight of an error made there.
+        weigh: how much the tokens of a batch count, by group (``secateurs.stages.importance``); ``None`` = all alike.
         padding: count PAD tokens too.
 
     Returns:
@@ -65,51 +62,42 @@ def calibrate(
         raise CalibrationError("there are no calibration batches; give at least one text")
     groups = list(structure)
     moments = {group.name: Moments(group.size * group.width) for group in groups}
-    generator = torch.Generator(device=device).manual_seed(seed)
-    with _Watch(model, groups, gradients=fisher_loss is not None) as watch:
+    with _Watch(model, groups) as watch:
         for batch in track(batches, "calibrate"):
             inputs = {name: value.to(device) for name, value in batch.items()}
             tokens = token_mask(inputs, padding=padding).flatten()
-            features = model_inputs(inputs)
-            if fisher_loss is None:
-                with torch.inference_mode():
-                    model(**features)
-            else:
-                with torch.enable_grad():
-                    fisher_loss(model(**features), inputs, generator).backward()
+            with torch.inference_mode():
+                model(**model_inputs(inputs))
+            weights = weigh(inputs) if weigh is not None else {}
             for group in groups:
-                watch.take(group, tokens)
+                watch.take(group, tokens, weights.get(group.name))
             if watch.tokens >= CHUNK_TOKENS:
                 watch.flush(groups, moments)
         watch.flush(groups, moments)
-    model.zero_grad(set_to_none=True)
     return moments
 
 
 class _Watch:
-    """Hooks that hold the last input of every reader (and the gradient at its output), and the tokens not yet summed.
+    """Hooks that hold the last input of every reader, and the tokens not yet summed.
 
     A Gram matrix costs as much to add to for ten tokens as for a thousand, so tokens are gathered before they are summed.
     """
 
-    def __init__(self, model: nn.Module, groups: Sequence[Group], *, gradients: bool) -> None:
+    def __init__(self, model: nn.Module, groups: Sequence[Group]) -> None:
         self.seen: dict[str, Tensor] = {}
-        self.outputs: dict[str, Tensor] = {}
         self.waiting: dict[str, list[tuple[Tensor, Tensor | None]]] = {group.name: [] for group in groups}
         self.tokens = 0
-        self.gradients = gradients
         self.handles = [model.get_submodule(group.reader).register_forward_hook(self._keep(group)) for group in groups]
 
     def _keep(self, group: Group) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             self.seen[group.name] = args[0].detach()
-            if self.gradients:
-                output.retain_grad()
-                self.outputs[group.name] = output
 
         return hook
 
-    def take(self, group: Group, tokens: Bool[Tensor, " tokens"]) -> None:
+    def take(
+        self, group: Group, tokens: Bool[Tensor, " tokens"], weights: Float[Tensor, "batch sequence"] | None
+    ) -> None:
         """Gather the inputs of the tokens that count, and their weights.
 
         Raises:
@@ -121,13 +109,8 @@ class _Watch:
                 f"the inputs of {group.reader} are not finite on the calibration data; check the weights of the model, "
                 "or use --dtype float32"
             )
-        weights = None
-        if self.gradients:
-            gradient = self.outputs.pop(group.name).grad
-            assert gradient is not None
-            weights = gradient.flatten(0, -2)[tokens].double().pow(2).sum(-1)
         waiting = self.waiting[group.name]
-        waiting.append((inputs, weights))
+        waiting.append((inputs, None if weights is None else weights.flatten()[tokens].double()))
         self.tokens = max(self.tokens, sum(len(rows) for rows, _ in waiting))
 
     def flush(self, groups: Sequence[Group], moments: dict[str, Moments]) -> None:
@@ -135,8 +118,10 @@ class _Watch:
         for group in groups:
             waiting = self.waiting[group.name]
             if waiting:
-                weights = torch.cat([part for _, part in waiting if part is not None]) if self.gradients else None
-                moments[group.name].update(torch.cat([rows for rows, _ in waiting]), weights)
+                weights = [part for _, part in waiting if part is not None]
+                moments[group.name].update(
+                    torch.cat([rows for rows, _ in waiting]), torch.cat(weights) if weights else None
+                )
                 waiting.clear()
         self.tokens = 0
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from secateurs.arithmetic import fast
@@ -51,19 +51,31 @@ class Stitchable(Protocol):
 
 
 @dataclass
-class _Dense:
-    """One batch in the dense model: what enters the first layer, what else every layer is called with, what the feeders of
-    every group read, and the stream behind it."""
+class _State:
+    """One batch on its way through both models, in front of the layer at hand.
 
-    entry: Tensor | None = None
+    Nothing is kept of the layers behind or ahead but how they are called: so many texts fit into memory at once, and the
+    more texts, the better the fit.
+
+    Attributes:
+        inputs: of the model.
+        tokens: those that count; ``None`` = all.
+        calls: what every layer is called with besides the hidden states.
+        dense: the dense model's hidden states.
+        pruned: the pruned model's.
+        reads: what the feeders of a group read in the dense model, of the groups of this layer; and what the head reads.
+        streams: the dense stream right behind a group, of the groups of this layer.
+        weights: how much the tokens count, by group; empty = all alike.
+    """
+
+    inputs: Batch
+    tokens: Bool[Tensor, "batch tokens"] | None
     calls: dict[str, Call] = field(default_factory=dict)
+    dense: Any = None
+    pruned: Any = None
     reads: dict[str, Tensor] = field(default_factory=dict)
     streams: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the hidden states."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.reads.values(), *self.streams.values()))
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 def in_order(
@@ -73,6 +85,7 @@ def in_order(
     correct: Callable[[Sequence[str], Sums], Mapping[str, Tensor]] | None = None,
     *,
     head: str | None = None,
+    weigh: Callable[[Batch], Mapping[str, Tensor]] | None = None,
     device: torch.device | str = "cpu",
     padding: bool = False,
     memory_bytes: float = 3e9,
@@ -88,9 +101,11 @@ def in_order(
         correct: ``(paths of feeders, their sums) -> parameters``: new ones by name, at full size, which stand while the
             projection is observed. The level that ``solve`` returns holds them too.
         head: path of a module behind the last layer, corrected at the end.
+        weigh: how much the tokens of a batch count for what a projection should put out, by group
+            (``secateurs.stages.importance``); ``None`` = all alike.
         device: where the model computes.
         padding: let PAD tokens count.
-        memory_bytes: what the dense hidden states may take; the first batches that fit are used.
+        memory_bytes: what the hidden states of all batches may take; the first batches that fit are used.
         track: shows progress.
         title: of the progress.
 
@@ -99,59 +114,104 @@ def in_order(
     """
     model, structure = stitch.model, stitch.structure
     stitch.reset_all()
-    states: list[tuple[Batch, _Dense]] = []
-    used = 0
-    for batch in batches:
-        inputs = {name: value.to(device) for name, value in model_inputs(batch).items()}
-        dense = _observe(model, structure, inputs, head)
-        used += dense.bytes
-        if states and used > memory_bytes:
-            logger.info("fit to the pruned model: %d of %d batches fit into memory", len(states), len(batches))
-            break
-        states.append((inputs, dense))
-    entries = [dense.entry for _, dense in states]
-    counted = [
-        inputs["attention_mask"].bool() if "attention_mask" in inputs and not padding else None for inputs, _ in states
-    ]
+    layers = layer_paths(model, structure)
+    states = _enter(model, structure, batches, head, device, padding, memory_bytes)
+    if weigh is not None:
+        for state, batch in zip(states, batches, strict=False):  # those that fit into memory
+            state.weights = dict(weigh({name: value.to(device) for name, value in batch.items()}))
 
-    def gather(look: Callable[[Any, _Dense], tuple[Tensor, Tensor]], starts: Sequence[Any]) -> Sums:
+    def gather(look: Callable[[_State], tuple[Tensor, Tensor]], name: str | None = None) -> Sums:
         sums = Sums()
-        for start, (_, dense), tokens in zip(starts, states, counted, strict=True):
-            x, t = look(start, dense)
-            sums.add(x, t, tokens if x.ndim == 3 else None)  # a pooled vector is no token
+        for state in states:
+            x, t = look(state)
+            weights = None if name is None else state.weights.get(name)
+            sums.add(x, t, state.tokens if x.ndim == 3 else None, weights)  # a pooled vector is no token
         sums.flush()
         return sums
 
     solved: dict[str, Any] = {}
-    for path in track(layer_paths(model, structure), title):
-        layer = model.get_submodule(path)
-        for group in structure.layers.get(path, ()):
-            run = partial(_layer, layer, path)
+    for path in track(layers, title):
+        groups = structure.layers.get(path, ())
+        for state in states:
+            # Nothing in this layer has been changed yet.
+            _pass_dense(model, path, groups, state, feeders=correct is not None)
+        for group in groups:
+            run = partial(_pruned_layer, model, path)
             if correct is not None:
-                drift = gather(partial(_drift, model, run, group.feeders[0], group.name), entries)
+                drift = gather(partial(_drift, model, run, group.feeders[0], group.name))
                 stitch.reset(group.name, correct(group.feeders, drift))
             # A whole group drifts too: its inputs come from pruned layers.
-            level = solved[group.name] = solve(group, gather(partial(_regression, model, run, group, path), entries))
+            level = solved[group.name] = solve(group, gather(partial(_regression, model, run, group, path), group.name))
             stitch.install(group.name, level.units, level.weight, level.bias, level.feeders)
-        entries = [_layer(layer, path, entry, dense) for entry, (_, dense) in zip(entries, states, strict=True)]
+        for state in states:
+            state.pruned = _pruned_layer(model, path, state)
     if correct is not None and head is not None:
-        drift = gather(partial(_drift, model, partial(_whole, model), head, head), [inputs for inputs, _ in states])
+        drift = gather(partial(_drift, model, lambda state: _whole(model, state.inputs), head, head))
         stitch.replace(correct((head,), drift))
     return solved
 
 
-def _observe(model: nn.Module, structure: Structure, inputs: Batch, head: str | None) -> _Dense:
-    """One dense forward pass."""
-    seen = _Dense()
+def _enter(
+    model: nn.Module,
+    structure: Structure,
+    batches: Sequence[Batch],
+    head: str | None,
+    device: torch.device | str,
+    padding: bool,
+    memory_bytes: float,
+) -> list[_State]:
+    """The batches that fit into memory, in front of the first layer."""
+    layers = layer_paths(model, structure)
+    most = max(len(structure.layers.get(path, ())) for path in layers)
+    states: list[_State] = []
+    used = 0
+    for batch in batches:
+        inputs = {name: value.to(device) for name, value in model_inputs(batch).items()}
+        counted = inputs["attention_mask"].bool() if "attention_mask" in inputs and not padding else None
+        state = _State(inputs, counted)
+        _observe(model, layers, state, head)
+        used += _bytes(state.dense) * (2 + 2 * most) + sum(map(_bytes, state.reads.values()))
+        if states and used > memory_bytes:
+            logger.info("fit to the pruned model: %d of %d batches fit into memory", len(states), len(batches))
+            break
+        states.append(state)
+    return states
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _observe(model: nn.Module, layers: Sequence[str], state: _State, head: str | None) -> None:
+    """One dense forward pass: what enters the first layer, how all of them are called, and what the head reads."""
 
     def keep_call(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if seen.entry is None:
-                seen.entry = args[0] if args else kwargs["hidden_states"]
+            if state.dense is None:
+                state.dense = state.pruned = args[0] if args else kwargs["hidden_states"]
             rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-            seen.calls[path] = (args[1:], rest)
+            state.calls[path] = (args[1:], rest)
 
         return hook
+
+    def keep_head(module: nn.Module, args: tuple[Any, ...]) -> None:
+        assert head is not None
+        state.reads[head] = args[0].clone()  # a pooled vector is often a view of all tokens, which would stay with it
+
+    handles: list[Any] = [
+        model.get_submodule(path).register_forward_pre_hook(keep_call(path), with_kwargs=True) for path in layers
+    ]
+    if head:
+        handles.append(model.get_submodule(head).register_forward_pre_hook(keep_head))
+    try:
+        _whole(model, state.inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _pass_dense(model: nn.Module, path: str, groups: Sequence[Group], state: _State, *, feeders: bool) -> None:
+    """Take the dense hidden states through a layer that is still whole, and note what its groups will be fitted to."""
 
     def keep(into: dict[str, Tensor], name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -159,28 +219,27 @@ def _observe(model: nn.Module, structure: Structure, inputs: Batch, head: str | 
 
         return hook
 
-    def watch(path: str, into: dict[str, Tensor], name: str) -> Any:
-        return model.get_submodule(path).register_forward_pre_hook(keep(into, name))
+    def watch(at: str, into: dict[str, Tensor], name: str) -> Any:
+        return model.get_submodule(at).register_forward_pre_hook(keep(into, name))
 
-    handles = [
-        *(
-            model.get_submodule(path).register_forward_pre_hook(keep_call(path), with_kwargs=True)
-            for path in layer_paths(model, structure)
-        ),
-        *(watch(group.feeders[0], seen.reads, group.name) for group in structure),
-        *(watch(group.stream, seen.streams, group.name) for group in structure),
-        *([watch(head, seen.reads, head)] if head else []),
-    ]
+    handles = [watch(group.feeders[0], state.reads, group.name) for group in groups if feeders]
+    handles += [watch(group.stream, state.streams, group.name) for group in groups if _inside(group, path)]
     try:
-        _whole(model, inputs)
+        state.dense = _layer(model, path, state.dense, state)
     finally:
         for handle in handles:
             handle.remove()
-    return seen
+    # A pre-LN layer ends where the next norm reads: its output is the stream.
+    state.streams.update({group.name: state.dense for group in groups if not _inside(group, path)})
+
+
+def _inside(group: Group, layer: str) -> bool:
+    """Whether the stream behind a group is read in its own layer."""
+    return group.stream.startswith(f"{layer}.")
 
 
 def _drift(
-    model: nn.Module, run: Callable[[Any, _Dense], Any], path: str, name: str, start: Any, dense: _Dense
+    model: nn.Module, run: Callable[[_State], Any], path: str, name: str, state: _State
 ) -> tuple[Tensor, Tensor]:
     """What the module at ``path`` reads, here and in the dense model."""
     seen: list[Tensor] = []
@@ -191,16 +250,16 @@ def _drift(
 
     handle = model.get_submodule(path).register_forward_pre_hook(keep)
     try:
-        run(start, dense)
+        run(state)
     except _Seen:
         pass
     finally:
         handle.remove()
-    return seen[0], dense.reads[name]
+    return seen[0], state.reads.pop(name)
 
 
 def _regression(
-    model: nn.Module, run: Callable[[Any, _Dense], Any], group: Group, path: str, start: Any, dense: _Dense
+    model: nn.Module, run: Callable[[_State], Any], group: Group, path: str, state: _State
 ) -> tuple[Tensor, Tensor]:
     """Input of the projection, and what it should put out: the dense stream less the residual."""
     seen: dict[str, Tensor] = {}
@@ -212,35 +271,38 @@ def _regression(
         seen["stream"] = args[0]
         raise _Seen
 
-    reader = model.get_submodule(group.reader)
-    inside = group.stream.startswith(f"{path}.")
-    handles = [reader.register_forward_hook(keep_reader)]
-    if inside:
+    handles = [model.get_submodule(group.reader).register_forward_hook(keep_reader)]
+    if _inside(group, path):
         handles.append(model.get_submodule(group.stream).register_forward_pre_hook(keep_stream))
     try:
-        # A pre-LN layer ends where the next norm reads: its output is the stream.
-        seen["stream"] = run(start, dense)
+        seen["stream"] = run(state)
     except _Seen:
         pass  # what follows in the layer is not needed
     finally:
         for handle in handles:
             handle.remove()
-    return seen["input"], dense.streams[group.name] - (seen["stream"] - seen["output"])
+    return seen["input"], state.streams.pop(group.name) - (seen["stream"] - seen["output"])
 
 
 class _Seen(Exception):
     """Ends the run of a layer early."""
 
 
-def _layer(layer: nn.Module, path: str, entry: Tensor | None, dense: _Dense) -> Tensor:
-    """Run one layer alone on other hidden states."""
-    args, kwargs = dense.calls[path]
+def _pruned_layer(model: nn.Module, path: str, state: _State) -> Tensor:
+    """Run one layer, as it is now, on the pruned model's hidden states."""
+    return _layer(model, path, state.pruned, state)
+
+
+def _layer(model: nn.Module, path: str, entry: Tensor, state: _State) -> Tensor:
+    """Run one layer alone on these hidden states."""
+    args, kwargs = state.calls[path]
+    layer = model.get_submodule(path)
     with torch.inference_mode(), fast(next(layer.parameters()).device):
         output = layer(entry, *args, **kwargs)
     return output if isinstance(output, Tensor) else output[0]
 
 
-def _whole(model: nn.Module, inputs: Batch, dense: _Dense | None = None) -> None:
+def _whole(model: nn.Module, inputs: Batch) -> None:
     """Run the model as it is now."""
     with torch.inference_mode(), fast(next(model.parameters()).device):
         model(**inputs, **({"use_cache": False} if _caches(model) else {}))

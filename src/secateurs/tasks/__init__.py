@@ -207,13 +207,6 @@ class Task(ABC):
         """How far two signals are apart: at least 0, and 0 where they are equal."""
 
     @abstractmethod
-    def fisher_loss(self, outputs: Any, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-        """A random loss, without labels, whose gradient ``g`` has ``E[g g^T]`` = the Hessian of the summed divergence.
-
-        The Hessian is taken at student = teacher, where it equals the Fisher information (Gauss-Newton matrix).
-        """
-
-    @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """The mean loss of the task itself, with labels.
 

@@ -16,7 +16,7 @@ from secateurs.errors import DataError
 from secateurs.tasks import Batch, Columns, Score, Task, TaskData, model_inputs
 from secateurs.tasks._batches import IGNORED, Collate, Encode, forward, sample
 from secateurs.tasks._columns import find_texts, texts_of
-from secateurs.tasks._divergence import kl_divergence, sampled_nll
+from secateurs.tasks._divergence import kl_divergence
 from secateurs.tasks._sources import divide, read_splits
 from secateurs.tasks._windows import Windows, joined
 
@@ -114,10 +114,6 @@ class CausalLM(Task):
     ) -> Float[Tensor, " rows"]:
         """KL(teacher || student) of the next token, in nats."""
         return kl_divergence(student, teacher)
-
-    def fisher_loss(self, outputs: Any, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-        """See ``Task.fisher_loss``, over the positions of ``signal``."""
-        return sampled_nll(self.signal(outputs, batch), generator)
 
     def inputs_for_loss(self, model: Any, batch: Batch) -> Batch:
         """With labels for a model that computes their loss without the scores of its whole vocabulary."""

@@ -28,7 +28,6 @@ from secateurs.tasks._batches import (
     sample,
 )
 from secateurs.tasks._columns import check_label, find_label, find_texts, texts_of
-from secateurs.tasks._divergence import gaussian_projection
 from secateurs.tasks._pooling import SentenceFiles, pool
 from secateurs.tasks._retrieval import Collection, find_collection
 from secateurs.tasks._similarity import Agreement, ScoredPairs, Search
@@ -173,10 +172,6 @@ class Embedding(Task):
         """1 - cosine, as half the squared distance of the unit vectors: exactly 0 where they are equal."""
         unit = torch.nn.functional.normalize
         return 0.5 * (unit(student, dim=-1) - unit(teacher, dim=-1)).square().sum(-1)
-
-    def fisher_loss(self, outputs: Any, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-        """See ``Task.fisher_loss``: half a squared distance has curvature 1 in the unit vector."""
-        return gaussian_projection(self.signal(outputs, batch), 1.0, generator)
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """There is none; embeddings are trained by distillation."""

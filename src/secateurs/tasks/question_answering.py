@@ -18,7 +18,7 @@ from secateurs.tasks import Batch, Columns, Score, Task, TaskData
 from secateurs.tasks._answers import agreement
 from secateurs.tasks._batches import Encode, Ordered, calibration_batches, forward, ordered, sample
 from secateurs.tasks._columns import check_label
-from secateurs.tasks._divergence import kl_divergence, sampled_nll
+from secateurs.tasks._divergence import kl_divergence
 from secateurs.tasks._questions import Questions, answered
 from secateurs.tasks._sources import divide, read_splits
 from secateurs.tasks._spans import NOWHERE, SpanRows, best_spans
@@ -144,10 +144,6 @@ class QuestionAnswering(Task):
     ) -> Float[Tensor, " rows"]:
         """KL(teacher || student) of the place of start or end, in nats."""
         return kl_divergence(student, teacher)
-
-    def fisher_loss(self, outputs: Any, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-        """See ``Task.fisher_loss``, over starts and ends."""
-        return sampled_nll(self.signal(outputs, batch), generator)
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean cross-entropy of start and end, in nats; windows without the answer should say so.

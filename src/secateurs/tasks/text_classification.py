@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -15,7 +14,7 @@ from secateurs.tasks import Batch, Columns, Score, Task, TaskData
 from secateurs.tasks._batches import Collate, Encode, TextRows, calibration_batches, forward, ordered_batches, sample
 from secateurs.tasks._columns import check_label, find_label, find_texts, texts_of
 from secateurs.tasks._correlation import correlation
-from secateurs.tasks._divergence import gaussian_projection, kl_divergence, sampled_nll
+from secateurs.tasks._divergence import kl_divergence
 from secateurs.tasks._sources import divide, read_splits
 
 if TYPE_CHECKING:
@@ -104,13 +103,6 @@ class TextClassification(Task):
         if student.shape[-1] == 1:
             return (student - teacher).square().sum(-1)
         return kl_divergence(student, teacher)
-
-    def fisher_loss(self, outputs: Any, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-        """See ``Task.fisher_loss``; the Hessian of a squared error is 2, hence the root."""
-        signal = self.signal(outputs, batch)
-        if signal.shape[-1] == 1:
-            return gaussian_projection(signal, math.sqrt(2.0), generator)
-        return sampled_nll(signal, generator)
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Cross-entropy in nats, or the mean squared error where there is one output."""

@@ -15,7 +15,7 @@ from secateurs.errors import DataError
 from secateurs.tasks import Batch, Columns, Score, Task, TaskData
 from secateurs.tasks._batches import IGNORED, Collate, Encode, calibration_batches, forward, ordered_batches, sample
 from secateurs.tasks._columns import check_label
-from secateurs.tasks._divergence import kl_divergence, sampled_nll
+from secateurs.tasks._divergence import kl_divergence
 from secateurs.tasks._entities import are_chunks, found
 from secateurs.tasks._sources import divide, read_splits
 from secateurs.tasks._tags import Tags, WordRows, words_of
@@ -108,10 +108,6 @@ class TokenClassification(Task):
     ) -> Float[Tensor, " rows"]:
         """KL(teacher || student) of the tag of a word, in nats."""
         return kl_divergence(student, teacher)
-
-    def fisher_loss(self, outputs: Any, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-        """See ``Task.fisher_loss``, over the words."""
-        return sampled_nll(self.signal(outputs, batch), generator)
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean cross-entropy of the tags, in nats; every word of the batch weighs the same."""

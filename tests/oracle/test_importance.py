@@ -1,0 +1,119 @@
+"""The weight of a token against its definition: what a step of the residual stream there does to the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from secateurs.families import discover, model_types
+from secateurs.stages import importance
+from secateurs.stages.calibrate import calibrate
+from secateurs.stages.importance import FLOOR, Importance, directions
+from tiny_models import batch, tiny_model
+
+
+def logits(outputs, batch) -> torch.Tensor:
+    """Of every token that is no PAD."""
+    return outputs.logits[batch["attention_mask"].bool()]
+
+
+def keep(seen: list[torch.Tensor], module, args, output: torch.Tensor) -> None:
+    """What a module reads."""
+    seen.append(args[0])
+
+
+@contextmanager
+def hooked(module: torch.nn.Module, hook: Callable) -> Iterator[None]:
+    """With this forward hook."""
+    handle = module.register_forward_hook(hook)
+    yield
+    handle.remove()
+
+
+def step(added: torch.Tensor, dimension: int, module, args, output: torch.Tensor) -> torch.Tensor:
+    """More of one dimension of what a module puts out."""
+    unit = torch.nn.functional.one_hot(torch.tensor(dimension), output.shape[-1])
+    return output + added * unit.to(output)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("model_type", model_types())
+def test_a_weight_is_the_length_of_the_gradient(model_type: str) -> None:
+    """Found once more with a difference that is added to what a projection puts out, at one token."""
+    model = tiny_model(model_type).double()
+    structure = discover(model)
+    inputs = dict(batch(length=7, padding="right"))
+    found = Importance(model, structure, logits)(inputs)
+    with torch.no_grad():
+        directed = directions(logits(model(**inputs), inputs), generator())
+    for group in structure:
+        rows, tokens = inputs["input_ids"].shape
+        added = torch.zeros(rows, tokens, 1, dtype=torch.float64, requires_grad=True)
+        squared = torch.zeros(rows, tokens, dtype=torch.float64)
+        for dimension in range(model.config.hidden_size):
+            with hooked(model.get_submodule(group.reader), partial(step, added, dimension)):
+                said = (logits(model(**inputs), inputs) * directed).sum()
+            squared += torch.autograd.grad(said, added)[0][..., 0] ** 2
+        wanted = (squared + FLOOR * squared.mean()).sqrt().float()
+        torch.testing.assert_close(found[group.name].float(), wanted, rtol=1e-3, atol=1e-6)
+
+
+def test_what_no_output_reads_gets_the_floor() -> None:
+    """A classifier reads one token of its last layer."""
+    model = AutoModelForSequenceClassification.from_config(tiny_model("bert").config).eval()
+    structure = discover(model)
+    found = Importance(model, structure, lambda outputs, batch: outputs.logits)(dict(batch(length=7)))
+    last = found[list(structure)[-1].name]
+    assert (last[:, 1:] == last[0, 1]).all()
+    assert (last[:, 0] > 3 * last[:, 1]).all()
+    first = found[next(iter(structure)).name]
+    assert (first[:, 1:].std(-1) > 0).all()
+
+
+def test_rows_a_backward_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("gpt2")
+    structure = discover(model)
+    inputs = dict(batch(length=12, padding="right"))
+    assert len(inputs["input_ids"]) > 1
+    # Drawn in parts, random numbers are others.
+    monkeypatch.setattr(importance, "directions", lambda signal, generator: torch.linspace(-1, 1, signal.shape[-1]))
+    whole = Importance(model, structure, logits)(inputs)
+    monkeypatch.setattr(importance, "TOKENS", 12)
+    torch.testing.assert_close(Importance(model, structure, logits)(inputs), whole, rtol=1e-2, atol=1e-5)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_directions_are_unit_vectors_without_their_common_part() -> None:
+    drawn = directions(torch.zeros(5, 3), generator())
+    torch.testing.assert_close(drawn.norm(dim=-1), torch.ones(5))
+    torch.testing.assert_close(drawn.sum(-1), torch.zeros(5), atol=1e-6, rtol=0)
+    assert directions(torch.zeros(4, 1), generator()).abs().eq(1).all()
+
+
+def test_moments_are_weighted_by_it() -> None:
+    model = tiny_model("bert")
+    structure = discover(model)
+    inputs = dict(batch(length=7, padding="right"))
+
+    def signal(outputs, batch) -> torch.Tensor:
+        return outputs.logits[:, 0]
+
+    weights = Importance(model, structure, signal, 3)(inputs)
+    moments = calibrate(model, structure, [inputs], weigh=Importance(model, structure, signal, 3))
+    tokens = inputs["attention_mask"].bool()
+    for group in structure:
+        seen: list[torch.Tensor] = []
+        with hooked(model.get_submodule(group.reader), partial(keep, seen)), torch.no_grad():
+            model(**inputs)
+        x, w = seen[0][tokens].double(), weights[group.name][tokens].double()
+        torch.testing.assert_close(moments[group.name].gram, (x * w[:, None]).T @ x, rtol=1e-4, atol=1e-6)
+        assert moments[group.name].count == pytest.approx(float(w.sum()))
