@@ -28,6 +28,9 @@ __all__ = ["NOISY", "Reading", "Run", "Samples", "Timer", "interleave", "threads
 
 logger = logging.getLogger(__name__)
 
+MEDIAN_ERROR = 1.86
+"""Of normal readings, in half interquartile ranges: sqrt(pi / 2) standard deviations, each of 1 / 0.674 of those."""
+
 NOISY = 0.05
 """Above this relative noise a set of timings is flagged."""
 
@@ -147,6 +150,10 @@ class Samples:
     def spread(self, name: str) -> float:
         """Half the interquartile range, relative to the median."""
         return (self.quantile(name, 0.75) - self.quantile(name, 0.25)) / (2 * max(self.median(name), 1e-9))
+
+    def error(self, name: str) -> float:
+        """Standard error of the median, relative to it: how well so many readings of such a spread tell it."""
+        return MEDIAN_ERROR * self.spread(name) / len(self.ms[name]) ** 0.5
 
     def noise(self, name: str) -> float:
         """The larger of the spread and of the share of the core that others took."""

@@ -20,6 +20,7 @@ from secateurs.latency_table import LatencyTable
 from secateurs.mask import Mask
 from secateurs.runtimes import runtime
 from secateurs.shrink import shrink
+from secateurs.stages import latency
 from secateurs.stages.latency import measure_table
 from secateurs.stages.predict import prediction_error, random_counts
 from secateurs.structure import Kind
@@ -190,6 +191,26 @@ def test_quick_is_shorter(bert) -> None:
     full = len(readings)
     measure_table(bert, structure, SMALL, timer=count, seconds=0.0, rounds=(5, 60), quick=True)
     assert (len(readings) - full) * 5 == full * 3
+
+
+def test_readings_that_scatter_are_repeated_until_they_are_precise(bert, monkeypatch: pytest.MonkeyPatch) -> None:
+    structure = discover(bert)
+    monkeypatch.setattr(latency, "PATIENCE", 1e9)
+    scatter = random.Random(0)
+
+    def readings(noise: float, **how) -> int:
+        seen = []
+
+        def read(run) -> Reading:
+            seen.append(1)
+            return Reading(work_clock(run).ms * (1 + noise * scatter.random()))
+
+        measure_table(bert, structure, SMALL, timer=read, seconds=1e-6, rounds=(2, 60), **how)
+        return len(seen)
+
+    quiet, busy, busier = readings(0.0), readings(0.2), readings(0.5)
+    assert quiet < busy < busier < 30 * quiet
+    assert readings(0.5, quick=True) == quiet
 
 
 def test_noise_is_recorded_and_flagged(bert, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ scaled by the one factor that makes both anchors exact, which is within a few pe
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -38,6 +39,12 @@ __all__ = ["measure_table"]
 
 logger = logging.getLogger(__name__)
 
+
+PRECISE = 0.03
+"""Standard error of a reading's median at which there are enough of them."""
+
+PATIENCE = 5
+"""Where readings scatter so much that they are not that precise, up to so many times as long is spent on them."""
 
 REPEATS = 3
 """Readings of a curve point for each reading of the dense model: short runs are noisier, and count for every layer."""
@@ -80,9 +87,10 @@ def measure_table(
         dense: what speed-ups refer to, if that is another model: one of matrices where this one has pairs of factors.
         seed: of the random tokens and of the order of timing.
         batch: inputs to use in place of random tokens, on the environment's device.
-        seconds: wall time after which no further round of timings begins.
+        seconds: wall time after which no further round of timings begins, if they are precise: otherwise it goes on for up
+            to ``PATIENCE`` times as long.
         rounds: at least and at most so many rounds.
-        quick: a quarter of the time and 3 to 12 rounds: for a first look.
+        quick: a quarter of the time, without patience, and 3 to 12 rounds: for a first look.
         points: kept counts to measure, by kind; full size is always among them.
         multiple: widths are snapped to this; by default 8 on the CPU and 64 on a GPU.
         probe: measure the free multiple instead.
@@ -107,11 +115,17 @@ def measure_table(
             twin(dense, environment.device, DTYPES[environment.dtype]).eval(), environment
         )
         runs["dense"] = lambda: original(inputs)
+    began = time.perf_counter()
+
+    def enough(seen: Samples) -> bool:
+        return time.perf_counter() - began > seconds and all(seen.error(name) < PRECISE for name in runs)
+
     samples = interleave(
         runs,
         environment,
         seed=seed,
-        seconds=seconds,
+        seconds=seconds * (1 if quick else PATIENCE),
+        enough=enough,
         rounds=rounds,
         repeats={name: REPEATS for name in runs if name not in ("dense", "whole")},
         behind=behind,
