@@ -101,9 +101,12 @@ def _memory_bytes(loaded: Loaded, samples: int, signal_bytes: float) -> float:
     grams = sum(8.0 * (group.size * group.width) ** 2 for group in loaded.structure)
     tokens = sum(batch["input_ids"].numel() for batch in loaded.data.calibration)
     hidden = loaded.model.config.hidden_size * 4.0
-    compared = len(loaded.held_out) * loaded.recipe.batch_size + min(samples, 2 * SEARCHED)
+    searched = min(samples, 2 * SEARCHED)
+    compared = len(loaded.held_out) * loaded.recipe.batch_size + searched
     outputs = compared * signal_bytes
-    return 3 * weights + 2 * grams + outputs + min(5e9, 2 * tokens * hidden * len(loaded.structure)) + 0.5e9
+    replayed = min(2e9, tokens * searched / samples * hidden * len(loaded.structure))
+    fitted = min(3e9, 6 * tokens * hidden)  # what two sub-blocks read and leave in front of one layer of both models
+    return 3 * weights + 2 * grams + outputs + replayed + fitted + 0.5e9
 
 
 def _duration(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,3 +206,62 @@ def test_in_context_every_group_is_fitted_behind_the_pruned_ones(model_type: str
     columns = (level.units[:, None] * group.width + torch.arange(group.width)).flatten()
     kept = torch.linalg.solve(hessian[columns][:, columns], hessian[columns] @ whole.T)
     torch.testing.assert_close(level.weight, kept.T, rtol=0, atol=5e-3)  # sums of float32 products
+
+
+def test_the_first_batches_that_fit_into_memory_are_used(tmp_path: Path) -> None:
+    stitch, database, job, profile = prepared("bert", tmp_path)
+    first = in_context(
+        stitch, database, profile, replace(job, batches=job.batches[:1]),
+        damping=0.01, towards=0.1, correct=0.05, padding=False,
+    )  # fmt: skip
+    seen = []
+
+    def solve(group: Group, sums: Sums) -> Level:
+        seen.append(sums.moments.count)
+        return first[group.name]
+
+    in_order(stitch, job.batches, solve, memory_bytes=1)
+    assert set(seen) == {float(job.batches[0]["attention_mask"].sum())}
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2"])
+def test_hidden_states_are_kept_in_front_of_one_layer_only(model_type: str, tmp_path: Path) -> None:
+    """However many layers there are: that is what bounds the texts a fit can use."""
+    stitch, database, job, profile = prepared(model_type, tmp_path)
+    shape = (*job.batches[0]["input_ids"].shape, job.model.config.hidden_size)
+    most = []
+
+    def solve(group: Group, sums: Sums) -> Level:
+        gc.collect()
+        most.append(sum(type(found) is torch.Tensor and found.shape == shape for found in gc.get_objects()))
+        return database.level(group.name, profile[group.name])
+
+    in_order(stitch, job.batches, solve, lambda paths, sums: {})
+    assert len(layer_paths(job.model, job.structure)) > 1
+    assert 2 * len(job.batches) <= max(most) <= (2 + 2 * 2) * len(job.batches) + 4
+
+
+def test_tokens_count_by_their_weight(tmp_path: Path) -> None:
+    """A token that weighs nothing might as well be PAD; one that weighs twice stands there twice."""
+    stitch, database, job, profile = prepared("bert", tmp_path)
+    twice = dict(job.batches[0])
+    found: list[dict[str, torch.Tensor]] = []
+
+    def weigh(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        weights = torch.tensor([2.0, 0.0, 1.0])[:, None].expand(batch["input_ids"].shape)
+        return {group.name: weights for group in job.structure}
+
+    def fitted(batches: list, weigh=None) -> None:
+        grams: dict[str, torch.Tensor] = {}
+
+        def solve(group: Group, sums: Sums) -> Level:
+            grams[f"{group.name}.gram"], grams[f"{group.name}.cross"] = sums.moments.gram, sums.cross
+            return database.level(group.name, profile[group.name])
+
+        in_order(stitch, batches, solve, weigh=weigh)
+        found.append(grams)
+
+    assert len(twice["input_ids"]) == 3
+    fitted([twice], weigh)
+    fitted([{name: value[[0, 0, 2]] for name, value in twice.items()}])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-3)
