@@ -154,7 +154,9 @@ def measure(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = all.")] = 0,
     clock: Annotated[str, typer.Option(help="wall, or cpu for busy machines.")] = "wall",
-    seconds: Annotated[float, typer.Option(help="Time to spend.")] = 30.0,
+    seconds: Annotated[
+        float, typer.Option(help="Time to spend; for a table up to 5 times that, where timings scatter.")
+    ] = 30.0,
     probe: Annotated[
         bool, typer.Option(help="With --table: measure which widths are free, do not take 8 (GPU: 64).")
     ] = False,

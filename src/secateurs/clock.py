@@ -151,9 +151,12 @@ class Samples:
         """Half the interquartile range, relative to the median."""
         return (self.quantile(name, 0.75) - self.quantile(name, 0.25)) / (2 * max(self.median(name), 1e-9))
 
-    def error(self, name: str) -> float:
-        """Standard error of the median, relative to it: how well so many readings of such a spread tell it."""
-        return MEDIAN_ERROR * self.spread(name) / len(self.ms[name]) ** 0.5
+    def error(self, name: str, visits: int) -> float:
+        """Standard error of the median, relative to it: how well so many visits with such a spread tell it.
+
+        Readings of one visit see the same burst of other work, and count as one.
+        """
+        return MEDIAN_ERROR * self.spread(name) / visits**0.5
 
     def noise(self, name: str) -> float:
         """The larger of the spread and of the share of the core that others took."""

@@ -17,6 +17,7 @@ from secateurs.latency_table import LatencyTable
 from secateurs.loading import Loaded, load
 from secateurs.recipe import Recipe
 from secateurs.run_folder import check_folder
+from secateurs.stages.importance import TOKENS
 from secateurs.target import Speedup
 from secateurs.tasks import model_inputs
 
@@ -26,7 +27,10 @@ SEARCHED = 384
 """Texts of each half of a search, by default."""
 
 TABLE_SECONDS = 25.0
-"""A latency table stops adding rounds after about this long; so does one contract measurement."""
+"""A latency table stops adding rounds after about this long where timings are steady; so does one contract measurement."""
+
+ACTIVATIONS = 30
+"""Tensors of the hidden size that a layer keeps for its backward pass, about."""
 
 
 def plan(recipe: Recipe, folder: Path | None = None, *, resume: bool = False) -> Table:
@@ -104,9 +108,11 @@ def _memory_bytes(loaded: Loaded, samples: int, signal_bytes: float) -> float:
     searched = min(samples, 2 * SEARCHED)
     compared = len(loaded.held_out) * loaded.recipe.batch_size + searched
     outputs = compared * signal_bytes
-    replayed = min(2e9, tokens * searched / samples * hidden * len(loaded.structure))
+    layers = len(loaded.structure.layers)
+    replayed = min(4e9, tokens * searched / samples * hidden * layers)
     fitted = min(3e9, 6 * tokens * hidden)  # what two sub-blocks read and leave in front of one layer of both models
-    return 3 * weights + 2 * grams + outputs + replayed + fitted + 0.5e9
+    weighed = ACTIVATIONS * TOKENS * hidden * layers if getattr(loaded.method, "weighs", False) else 0.0
+    return 3 * weights + 2 * grams + outputs + replayed + fitted + weighed + 0.5e9
 
 
 def _duration(seconds: float) -> str:

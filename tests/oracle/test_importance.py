@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from secateurs.errors import CalibrationError
 from secateurs.families import discover, model_types
 from secateurs.stages import importance
 from secateurs.stages.calibrate import calibrate
@@ -53,7 +54,8 @@ def test_a_weight_is_the_length_of_the_gradient(model_type: str) -> None:
     inputs = dict(batch(length=7, padding="right"))
     found = Importance(model, structure, logits)(inputs)
     with torch.no_grad():
-        directed = directions(logits(model(**inputs), inputs), generator())
+        drawn = generator(int(inputs["input_ids"].sum()))
+        directed = directions(logits(model(**inputs), inputs), drawn)
     for group in structure:
         rows, tokens = inputs["input_ids"].shape
         added = torch.zeros(rows, tokens, 1, dtype=torch.float64, requires_grad=True)
@@ -97,6 +99,31 @@ def test_directions_are_unit_vectors_without_their_common_part() -> None:
     torch.testing.assert_close(drawn.norm(dim=-1), torch.ones(5))
     torch.testing.assert_close(drawn.sum(-1), torch.zeros(5), atol=1e-6, rtol=0)
     assert directions(torch.zeros(4, 1), generator()).abs().eq(1).all()
+    assert len(directions(torch.zeros(64, 3), generator())[:, 0].unique()) == 2  # one direction, and its opposite
+
+
+def test_a_batch_gets_the_same_weights_whenever_it_is_weighed() -> None:
+    model = tiny_model("gpt2")
+    weigh = Importance(model, discover(model), logits, 5)
+    first, other = dict(batch(length=5)), dict(batch(length=5, seed=2))
+    once = weigh(first)
+    between = weigh(other)
+    torch.testing.assert_close(weigh(first), once, rtol=0, atol=0)
+    assert not any(torch.equal(once[name], between[name]) for name in once)
+
+
+def test_gradients_that_are_not_finite_are_refused() -> None:
+    model = tiny_model("bert")
+    weigh = Importance(model, discover(model), lambda outputs, batch: outputs.logits[:, 0] * float("inf"))
+    with pytest.raises(CalibrationError, match="gradients behind"):
+        weigh(dict(batch(length=5)))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    model = tiny_model("bert").requires_grad_(False)
+    Importance(model, discover(model), logits)(dict(batch(length=5)))
+    assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_moments_are_weighted_by_it() -> None:

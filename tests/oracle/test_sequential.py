@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from secateurs.families import discover, model_types
 from secateurs.job import Job
 from secateurs.layers import layer_paths
+from secateurs.methods import _context
 from secateurs.methods._context import SCARCE, in_context
 from secateurs.numerics.hessian import Moments, damped
 from secateurs.numerics.regression import Sums
@@ -22,6 +23,7 @@ from secateurs.stages.levels import Level, LevelDatabase, Projection
 from secateurs.stages.sequential import in_order
 from secateurs.stages.stitch import Stitch
 from secateurs.structure import Group
+from secateurs.tasks.text_classification import TextClassification
 from tiny_models import DECODERS, batch, tiny_model, without_layer
 
 
@@ -265,3 +267,30 @@ def test_tokens_count_by_their_weight(tmp_path: Path) -> None:
     fitted([twice], weigh)
     fitted([{name: value[[0, 0, 2]] for name, value in twice.items()}])
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-3)
+
+
+def test_only_ratios_of_weights_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not their size, which is that of a gradient: neither for what is fitted nor for how far a feeder is corrected."""
+    stitch, database, job, profile = prepared("bert", tmp_path)
+    job = replace(job, task=TextClassification())
+    drawn = torch.rand(job.batches[0]["input_ids"].shape, generator=torch.Generator().manual_seed(0)) + 0.1
+
+    def fitted(size: float) -> dict[str, Level]:
+        def weigh(*given):
+            return lambda batch: {group.name: size * drawn for group in job.structure}
+
+        monkeypatch.setattr(_context, "Importance", weigh)
+        return in_context(
+            stitch, database, profile, job, damping=0.01, towards=0.1, correct=0.05, padding=False, weigh=True
+        )
+
+    one, other = fitted(2.0**-14), fitted(2.0**10)
+    plain = in_context(stitch, database, profile, job, damping=0.01, towards=0.1, correct=0.05, padding=False)
+    differs = False
+    for name, level in one.items():
+        assert torch.equal(level.units, other[name].units)
+        torch.testing.assert_close(level.weight, other[name].weight, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(dict(level.feeders), dict(other[name].feeders), rtol=1e-3, atol=1e-4)
+        same = torch.equal(level.units, plain[name].units)
+        differs = differs or not same or not torch.allclose(level.weight, plain[name].weight, atol=1e-3)
+    assert differs

@@ -90,7 +90,7 @@ def test_enough_ends_the_session() -> None:
 
 def test_the_error_of_a_median_is_that_of_many_medians() -> None:
     drawn = np.random.default_rng(0).normal(10, 2, size=(2000, 101))
-    errors = [Samples({"a": list(row)}).error("a") for row in drawn]
+    errors = [Samples({"a": list(row)}).error("a", 101) for row in drawn]
     assert np.mean(errors) == pytest.approx(np.median(drawn, axis=1).std() / 10, rel=0.1)
 
 

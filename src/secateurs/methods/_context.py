@@ -60,7 +60,7 @@ def in_context(
         towards: ridge that holds ``W*`` to the dense weights.
         correct: ridge that holds ``A`` to the identity, given plenty of tokens; ``None`` leaves the feeders as they are.
         padding: let PAD tokens count.
-        weigh: tokens count by their importance.
+        weigh: tokens count by their importance for what a projection should put out.
         ranks: path of a matrix -> the rank it gets, in groups that keep all their units.
 
     Returns:
@@ -100,7 +100,7 @@ def in_context(
     return in_order(
         stitch, job.batches, solve, undrift if correct is not None or ranks else None,
         head=first_reader(job.model, job.structure, job.batches[0], job.device) if correct is not None else None,
-        weigh=Importance(job.model, job.structure, job.task.signal, job.seed) if weigh else None,
+        weigh=Importance(job.model, job.structure, job.task.full_signal, job.seed) if weigh else None,
         device=job.device, padding=padding, track=job.track,
     )  # fmt: skip
 

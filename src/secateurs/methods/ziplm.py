@@ -53,7 +53,7 @@ class ZipLM(OneShot):
         compensate: refit biases too, where the projection has one.
         padding: let PAD tokens count.
         weigh: how much a token counts in Hessians and fits: ``gradient``, by what an error there does to the outputs
-            (``secateurs.stages.importance``); ``even``, all alike (the paper).
+            (``secateurs.stages.importance``); ``even``, all alike (the paper, and wherever ranks are allowed).
         objective: ``divergence`` measures candidates by the divergence from the dense outputs; ``loss`` by the task
             loss, with the paper's prior and coefficient search.
         ratio: each feed-forward level keeps this much of the one before it (0.9 in the paper).
@@ -100,6 +100,11 @@ class ZipLM(OneShot):
             if (value := getattr(self, field)) < least:
                 raise RecipeError(f"ziplm: {field} must be at least {least}, not {value}")
 
+    @property
+    def weighs(self) -> bool:
+        """Whether tokens have weights. Errors of splittings, which stand on one menu with those of levels, know none."""
+        return self.weigh == "gradient" and self.allow == "units"
+
     def structure(self, model: nn.Module) -> Structure:
         """Heads and feed-forward neurons, and the ranks of their matrices if those are allowed; hidden size stays, so the
         teacher's layers match one to one."""
@@ -108,7 +113,7 @@ class ZipLM(OneShot):
     def forwards(self, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
         """Work in forward passes of one sequence: ``prepare`` once, ``target`` for each target."""
         searched = min(self.search_samples, samples // 2)
-        weighing = 3.0 if self.weigh == "gradient" else 0.0  # forward and backward
+        weighing = 3.0 if self.weighs else 0.0  # forward and backward
         gathered = samples * (2.5 + weighing)  # with the Gram matrices
         if self.objective == "loss":
             return {"prepare": gathered, "target": (self.inits + self.steps) * samples * 0.6}
@@ -178,7 +183,7 @@ class ZipLMPruner(OneShotPruner):
             towards=how.refit_damping,
             correct=how.drift_damping,
             padding=how.padding,
-            weigh=how.weigh == "gradient",
+            weigh=how.weighs,
             ranks={
                 group.product: counts[group.name]
                 for group in self.whole.alternatives
@@ -197,7 +202,7 @@ class ZipLMPruner(OneShotPruner):
             job.structure,
             job.batches,
             device=job.device,
-            weigh=Importance(job.model, job.structure, job.task.signal, job.seed) if how.weigh == "gradient" else None,
+            weigh=Importance(job.model, job.structure, job.task.full_signal, job.seed) if how.weighs else None,
             padding=how.padding,
             track=job.track,
         )

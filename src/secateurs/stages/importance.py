@@ -4,9 +4,9 @@ Least squares over all tokens spends its effort where numbers are large. In a BE
 large as the others' behind some layers, and a norm divides that out again; in the last layer of a classifier all tokens but
 one are never read. So a token counts by the length of the gradient of the outputs there,
 
-    weight = sqrt( ||dv/ds||^2 + 1 % of its mean over the batch ),     v = signal . u
+    weight = sqrt( ||dv/ds||^2 + 1 % of its mean over the batch ),     v = sum over rows of signal . u
 
-with ``s`` the residual stream behind the sub-block and ``u`` a random direction, one for every row of the task's signal.
+with ``s`` the residual stream behind the sub-block and ``u`` a random direction of what the model says.
 The *squared* length would be the Gauss-Newton weight, under which a few tokens decide everything: it lost
 (benchmarks/LOG.md). Neither labels nor the confidence of the predictions enter.
 """
@@ -21,14 +21,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from secateurs.arithmetic import fast
+from secateurs.errors import CalibrationError
 from secateurs.layers import layer_paths
 from secateurs.structure import Structure
 from secateurs.tasks import model_inputs
+from secateurs.uncached import uncached
 
 __all__ = ["Importance", "Signal", "directions"]
 
 Signal = Callable[[Any, dict[str, Tensor]], Tensor]
-"""``(outputs, batch) -> rows x features``: what a model says (``secateurs.tasks.Task.signal``)."""
+"""``(outputs, batch) -> rows x features``: what a model says."""
 
 FLOOR = 0.01
 """No token counts for nothing: a fit with too few of them is a poor one."""
@@ -43,13 +45,13 @@ class Importance:
     Args:
         model: the dense model, in evaluation mode.
         structure: whose readers are watched.
-        signal: what the model says.
-        seed: of the directions: the same batches in the same order get the same weights, on any device.
+        signal: what the model says, all of it (``secateurs.tasks.Task.full_signal``).
+        seed: of the directions. The same batch gets the same weights, whenever and wherever it is weighed.
     """
 
     def __init__(self, model: nn.Module, structure: Structure, signal: Signal, seed: int = 0) -> None:
         self.model, self.structure, self.signal = model, structure, signal
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
 
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch tokens"]]:
         """Weight of every token for the fit of every group.
@@ -59,9 +61,13 @@ class Importance:
 
         Returns:
             Group name -> weights, not normalised: only their ratios mean something.
+
+        Raises:
+            CalibrationError: a gradient is not finite.
         """
         rows, tokens = batch["input_ids"].shape
         step = max(1, TOKENS // tokens)
+        generator = torch.Generator().manual_seed(self.seed + int(batch["input_ids"].sum()))
         parts = []
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         for parameter in trained:
@@ -71,24 +77,34 @@ class Importance:
                 part = {
                     name: value[start : start + step] if len(value) == rows else value for name, value in batch.items()
                 }
-                parts.append(_gradients(self.model, self.structure, part, self.signal, self.generator))
+                parts.append(_gradients(self.model, self.structure, part, self.signal, generator))
         finally:
             for parameter in trained:
                 parameter.requires_grad_()
         weights = {}
         for group in self.structure:
             squared = torch.cat([part[group.name] for part in parts])
+            if not bool(torch.isfinite(squared).all()):
+                raise CalibrationError(
+                    f"the gradients behind {group.reader} are not finite on the calibration data; check the weights of "
+                    "the model, or leave tokens unweighed (--set weigh=even)"
+                )
             mean = squared.mean()
             weights[group.name] = (squared + FLOOR * mean).sqrt() if mean > 0 else torch.ones_like(squared)
         return weights
 
 
 def directions(signal: Float[Tensor, "rows features"], generator: torch.Generator) -> Float[Tensor, "rows features"]:
-    """A random unit vector for each row; of several features their common part, which no softmax sees, is left out."""
-    drawn = torch.randn(signal.shape, generator=generator, dtype=torch.float32, device=generator.device)
-    if drawn.shape[-1] > 1:
-        drawn = drawn - drawn.mean(-1, keepdim=True)
-    return torch.nn.functional.normalize(drawn, dim=-1).to(signal)
+    """One random unit vector, with a random sign for each row, so that rows do not add up.
+
+    The common part of several features is left out: a softmax does not see it.
+    """
+    rows, features = signal.shape
+    drawn = torch.randn(features, generator=generator)
+    if features > 1:
+        drawn = drawn - drawn.mean()
+    signs = 1.0 - 2.0 * torch.randint(2, (rows, 1), generator=generator)
+    return (signs * drawn / drawn.norm()).to(signal)
 
 
 def _gradients(
@@ -113,10 +129,8 @@ def _gradients(
     handles = [first.register_forward_pre_hook(enter, with_kwargs=True)]
     handles += [model.get_submodule(group.reader).register_forward_hook(keep(group.name)) for group in structure]
     try:
-        # Checkpointed key-value caches and the like are of no use here, and some cannot be differentiated through.
-        caching = {"use_cache": False} if getattr(getattr(model, "config", None), "use_cache", False) else {}
         with torch.enable_grad(), fast(batch["input_ids"].device):
-            said = signal(model(**model_inputs(batch), **caching), batch)
+            said = signal(model(**model_inputs(batch), **uncached(model)), batch)
             (said * directions(said, generator)).sum().backward()
     finally:
         for handle in handles:

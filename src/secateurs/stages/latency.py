@@ -118,7 +118,8 @@ def measure_table(
     began = time.perf_counter()
 
     def enough(seen: Samples) -> bool:
-        return time.perf_counter() - began > seconds and all(seen.error(name) < PRECISE for name in runs)
+        visits = len(seen.ms["whole"])
+        return time.perf_counter() - began > seconds and all(seen.error(name, visits) < PRECISE for name in runs)
 
     samples = interleave(
         runs,

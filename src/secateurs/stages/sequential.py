@@ -13,7 +13,8 @@ What to make of them is the caller's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ from secateurs.layers import layer_paths
 from secateurs.numerics.regression import Sums
 from secateurs.structure import Group, Structure
 from secateurs.tasks import model_inputs
+from secateurs.uncached import uncached
 
 __all__ = ["in_order"]
 
@@ -69,13 +71,13 @@ class _State:
     """
 
     inputs: Batch
-    tokens: Bool[Tensor, "batch tokens"] | None
+    tokens: Bool[Tensor, "batch tokens"] | None = None
     calls: dict[str, Call] = field(default_factory=dict)
     dense: Any = None
     pruned: Any = None
     reads: dict[str, Tensor] = field(default_factory=dict)
     streams: dict[str, Tensor] = field(default_factory=dict)
-    weights: dict[str, Tensor] = field(default_factory=dict)
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def in_order(
@@ -90,7 +92,6 @@ def in_order(
     padding: bool = False,
     memory_bytes: float = 3e9,
     track: Callable[..., Iterable[Any]] = lambda items, title, total=None: items,
-    title: str = "fit to the pruned model",
 ) -> dict[str, Any]:
     """Visit the groups first layer first, each on what the groups before it, already solved, produce.
 
@@ -107,7 +108,6 @@ def in_order(
         padding: let PAD tokens count.
         memory_bytes: what the hidden states of all batches may take; the first batches that fit are used.
         track: shows progress.
-        title: of the progress.
 
     Returns:
         Group name -> the level that is now installed.
@@ -116,21 +116,21 @@ def in_order(
     stitch.reset_all()
     layers = layer_paths(model, structure)
     states = _enter(model, structure, batches, head, device, padding, memory_bytes)
-    if weigh is not None:
-        for state, batch in zip(states, batches, strict=False):  # those that fit into memory
-            state.weights = dict(weigh({name: value.to(device) for name, value in batch.items()}))
+    for state, batch in zip(states, batches, strict=False):  # those that fit into memory
+        if weigh is not None:
+            state.weights = weigh({name: value.to(device) for name, value in batch.items()})
 
-    def gather(look: Callable[[_State], tuple[Tensor, Tensor]], name: str | None = None) -> Sums:
+    def gather(look: Callable[[_State], tuple[Tensor, Tensor]], weighed: str | None = None) -> Sums:
         sums = Sums()
         for state in states:
             x, t = look(state)
-            weights = None if name is None else state.weights.get(name)
+            weights = None if weighed is None else state.weights.get(weighed)
             sums.add(x, t, state.tokens if x.ndim == 3 else None, weights)  # a pooled vector is no token
         sums.flush()
         return sums
 
     solved: dict[str, Any] = {}
-    for path in track(layers, title):
+    for path in track(layers, "fit to the pruned model"):
         groups = structure.layers.get(path, ())
         for state in states:
             # Nothing in this layer has been changed yet.
@@ -138,10 +138,12 @@ def in_order(
         for group in groups:
             run = partial(_pruned_layer, model, path)
             if correct is not None:
+                # Tokens alike: what a feeder makes of one token is read by others.
                 drift = gather(partial(_drift, model, run, group.feeders[0], group.name))
                 stitch.reset(group.name, correct(group.feeders, drift))
             # A whole group drifts too: its inputs come from pruned layers.
-            level = solved[group.name] = solve(group, gather(partial(_regression, model, run, group, path), group.name))
+            sums = gather(partial(_regression, model, run, group, path), weighed=group.name)
+            level = solved[group.name] = solve(group, sums)
             stitch.install(group.name, level.units, level.weight, level.bias, level.feeders)
         for state in states:
             state.pruned = _pruned_layer(model, path, state)
@@ -166,20 +168,16 @@ def _enter(
     states: list[_State] = []
     used = 0
     for batch in batches:
-        inputs = {name: value.to(device) for name, value in model_inputs(batch).items()}
-        counted = inputs["attention_mask"].bool() if "attention_mask" in inputs and not padding else None
-        state = _State(inputs, counted)
+        state = _State({name: value.to(device) for name, value in model_inputs(batch).items()})
+        if "attention_mask" in state.inputs and not padding:
+            state.tokens = state.inputs["attention_mask"].bool()
         _observe(model, layers, state, head)
-        used += _bytes(state.dense) * (2 + 2 * most) + sum(map(_bytes, state.reads.values()))
+        used += state.dense.nbytes * (2 + 2 * most) + sum(read.nbytes for read in state.reads.values())
         if states and used > memory_bytes:
             logger.info("fit to the pruned model: %d of %d batches fit into memory", len(states), len(batches))
             break
         states.append(state)
     return states
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _observe(model: nn.Module, layers: Sequence[str], state: _State, head: str | None) -> None:
@@ -194,43 +192,40 @@ def _observe(model: nn.Module, layers: Sequence[str], state: _State, head: str |
 
         return hook
 
-    def keep_head(module: nn.Module, args: tuple[Any, ...]) -> None:
-        assert head is not None
-        state.reads[head] = args[0].clone()  # a pooled vector is often a view of all tokens, which would stay with it
-
     handles: list[Any] = [
         model.get_submodule(path).register_forward_pre_hook(keep_call(path), with_kwargs=True) for path in layers
     ]
     if head:
-        handles.append(model.get_submodule(head).register_forward_pre_hook(keep_head))
-    try:
+        handles.append(model.get_submodule(head).register_forward_pre_hook(_into(state.reads, head)))
+    with _hooked(*handles):
         _whole(model, state.inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    if head:  # a pooled vector is often a view of all tokens, and would keep them
+        state.reads[head] = state.reads[head].clone()
 
 
 def _pass_dense(model: nn.Module, path: str, groups: Sequence[Group], state: _State, *, feeders: bool) -> None:
     """Take the dense hidden states through a layer that is still whole, and note what its groups will be fitted to."""
 
-    def keep(into: dict[str, Tensor], name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            into[name] = args[0]
-
-        return hook
-
     def watch(at: str, into: dict[str, Tensor], name: str) -> Any:
-        return model.get_submodule(at).register_forward_pre_hook(keep(into, name))
+        return model.get_submodule(at).register_forward_pre_hook(_into(into, name))
 
     handles = [watch(group.feeders[0], state.reads, group.name) for group in groups if feeders]
     handles += [watch(group.stream, state.streams, group.name) for group in groups if _inside(group, path)]
-    try:
+    with _hooked(*handles):
         state.dense = _layer(model, path, state.dense, state)
-    finally:
-        for handle in handles:
-            handle.remove()
     # A pre-LN layer ends where the next norm reads: its output is the stream.
     state.streams.update({group.name: state.dense for group in groups if not _inside(group, path)})
+
+
+def _into(seen: dict[str, Tensor], name: str, *, last: bool = False) -> Callable[..., None]:
+    """A hook that keeps what a module reads; the ``last`` thing that a run is for."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen[name] = args[0]
+        if last:
+            raise _Seen
+
+    return hook
 
 
 def _inside(group: Group, layer: str) -> bool:
@@ -242,20 +237,10 @@ def _drift(
     model: nn.Module, run: Callable[[_State], Any], path: str, name: str, state: _State
 ) -> tuple[Tensor, Tensor]:
     """What the module at ``path`` reads, here and in the dense model."""
-    seen: list[Tensor] = []
-
-    def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
-        seen.append(args[0])
-        raise _Seen
-
-    handle = model.get_submodule(path).register_forward_pre_hook(keep)
-    try:
+    seen: dict[str, Tensor] = {}
+    with _hooked(model.get_submodule(path).register_forward_pre_hook(_into(seen, name, last=True))):
         run(state)
-    except _Seen:
-        pass
-    finally:
-        handle.remove()
-    return seen[0], state.reads.pop(name)
+    return seen[name], state.reads.pop(name)
 
 
 def _regression(
@@ -267,25 +252,28 @@ def _regression(
     def keep_reader(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         seen["input"], seen["output"] = args[0], output
 
-    def keep_stream(module: nn.Module, args: tuple[Any, ...]) -> None:
-        seen["stream"] = args[0]
-        raise _Seen
-
     handles = [model.get_submodule(group.reader).register_forward_hook(keep_reader)]
     if _inside(group, path):
-        handles.append(model.get_submodule(group.stream).register_forward_pre_hook(keep_stream))
-    try:
+        handles.append(model.get_submodule(group.stream).register_forward_pre_hook(_into(seen, "stream", last=True)))
+    with _hooked(*handles):
         seen["stream"] = run(state)
-    except _Seen:
-        pass  # what follows in the layer is not needed
-    finally:
-        for handle in handles:
-            handle.remove()
     return seen["input"], state.streams.pop(group.name) - (seen["stream"] - seen["output"])
 
 
 class _Seen(Exception):
-    """Ends the run of a layer early."""
+    """Ends the run of a layer early: what follows is not needed."""
+
+
+@contextmanager
+def _hooked(*handles: Any) -> Iterator[None]:
+    """With these hooks, one of which may end the run."""
+    try:
+        yield
+    except _Seen:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _pruned_layer(model: nn.Module, path: str, state: _State) -> Tensor:
@@ -305,9 +293,4 @@ def _layer(model: nn.Module, path: str, entry: Tensor, state: _State) -> Tensor:
 def _whole(model: nn.Module, inputs: Batch) -> None:
     """Run the model as it is now."""
     with torch.inference_mode(), fast(next(model.parameters()).device):
-        model(**inputs, **({"use_cache": False} if _caches(model) else {}))
-
-
-def _caches(model: nn.Module) -> bool:
-    """A key-value cache would remember tokens between the calls of one layer."""
-    return bool(getattr(getattr(model, "config", None), "use_cache", False))
+        model(**inputs, **uncached(model))

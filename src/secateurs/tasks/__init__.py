@@ -200,6 +200,10 @@ class Task(ABC):
     def signal(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
         """What the model says, one row for everything it is judged by."""
 
+    def full_signal(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
+        """All that the model says, where ``signal`` is a sample of it."""
+        return self.signal(outputs, batch)
+
     @abstractmethod
     def divergence(
         self, student: Float[Tensor, "rows features"], teacher: Float[Tensor, "rows features"]

@@ -109,6 +109,10 @@ class CausalLM(Task):
         rows, positions = _spread(batch["attention_mask"], most)
         return logits[rows.to(logits.device), positions.to(logits.device)]
 
+    def full_signal(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
+        """The logits at every position."""
+        return outputs.logits[batch["attention_mask"].bool().to(outputs.logits.device)]
+
     def divergence(
         self, student: Float[Tensor, "rows features"], teacher: Float[Tensor, "rows features"]
     ) -> Float[Tensor, " rows"]:
