@@ -155,7 +155,7 @@ def measure(
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = all.")] = 0,
     clock: Annotated[str, typer.Option(help="wall, or cpu for busy machines.")] = "wall",
     seconds: Annotated[
-        float, typer.Option(help="Time to spend; for a table up to 5 times that, where timings scatter.")
+        float, typer.Option(help="Time to spend; for a table up to twice that, where timings scatter.")
     ] = 30.0,
     probe: Annotated[
         bool, typer.Option(help="With --table: measure which widths are free, do not take 8 (GPU: 64).")
