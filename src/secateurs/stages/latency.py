@@ -44,7 +44,8 @@ PRECISE = 0.03
 """Standard error of a reading's median at which there are enough of them."""
 
 PATIENCE = 2
-"""Where readings scatter so much that they are not that precise, up to so many times as long is spent on them; more is had with `measure --table --seconds`."""
+"""Where readings scatter so much that they are not that precise, up to so many times as long is spent on them.
+`secateurs measure --table FILE --seconds N` has more patience."""
 
 REPEATS = 3
 """Readings of a curve point for each reading of the dense model: short runs are noisier, and count for every layer."""
