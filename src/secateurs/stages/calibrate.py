@@ -62,24 +62,25 @@ def calibrate(
         raise CalibrationError("there are no calibration batches; give at least one text")
     groups = list(structure)
     moments = {group.name: Moments(group.size * group.width) for group in groups}
-    with _Watch(model, groups) as watch:
-        for batch in track(batches, "calibrate"):
-            inputs = {name: value.to(device) for name, value in batch.items()}
-            tokens = token_mask(inputs, padding=padding).flatten()
-            with torch.inference_mode():
-                model(**model_inputs(inputs))
-            weights = weigh(inputs) if weigh is not None else {}
-            for group in groups:
-                watch.take(group, tokens, weights.get(group.name))
-            if watch.tokens >= CHUNK_TOKENS:
-                watch.flush(groups, moments)
-        watch.flush(groups, moments)
+    watch = _Watch(model, groups)
+    for batch in track(batches, "calibrate"):
+        inputs = {name: value.to(device) for name, value in batch.items()}
+        tokens = token_mask(inputs, padding=padding).flatten()
+        weights = weigh(inputs) if weigh is not None else {}  # runs the model too, so it comes before the hooks
+        with watch, torch.inference_mode():
+            model(**model_inputs(inputs))
+        for group in groups:
+            watch.take(group, tokens, weights.get(group.name))
+        if watch.tokens >= CHUNK_TOKENS:
+            watch.flush(groups, moments)
+    watch.flush(groups, moments)
     return moments
 
 
 class _Watch:
-    """Hooks that hold the last input of every reader, and the tokens not yet summed.
+    """Hooks that hold the input of every reader in one forward pass, and the tokens not yet summed.
 
+    The hooks are on the model inside ``with watch:`` alone, so that they see no pass but the one they are meant for.
     A Gram matrix costs as much to add to for ten tokens as for a thousand, so tokens are gathered before they are summed.
     """
 
@@ -87,7 +88,8 @@ class _Watch:
         self.seen: dict[str, Tensor] = {}
         self.waiting: dict[str, list[tuple[Tensor, Tensor | None]]] = {group.name: [] for group in groups}
         self.tokens = 0
-        self.handles = [model.get_submodule(group.reader).register_forward_hook(self._keep(group)) for group in groups]
+        self.readers = [(group, model.get_submodule(group.reader)) for group in groups]
+        self.handles: list[Any] = []
 
     def _keep(self, group: Group) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -125,8 +127,8 @@ class _Watch:
                 waiting.clear()
         self.tokens = 0
 
-    def __enter__(self) -> _Watch:
-        return self
+    def __enter__(self) -> None:
+        self.handles = [reader.register_forward_hook(self._keep(group)) for group, reader in self.readers]
 
     def __exit__(self, *_: object) -> None:
         for handle in self.handles:
