@@ -15,6 +15,7 @@ from secateurs.methods._mask_learning import Pace
 from secateurs.methods.cofi import PRESETS, CoFi
 from secateurs.numerics.hard_concrete import HardConcrete
 from secateurs.numerics.lagrangian import Lagrangian, warmed
+from secateurs.optimizer import build_optimizer
 
 GATE = HardConcrete()
 STEPS, RAMP, TARGET, UNITS = 900, 400, 0.76, 400
@@ -34,7 +35,7 @@ def followed(how: CoFi, strength: float, seed: int = 0) -> tuple[list[float], li
         {"params": [log_alpha], **pace.of_gates()},
         {"params": list(penalty.parameters()), **pace.of_multipliers()},
     ]
-    optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
+    optimiser = build_optimizer(groups, 1e-4)
     removed, wanted = [], []
     for step in range(STEPS):
         gates = GATE.sample(log_alpha, torch.rand(UNITS, generator=generator))

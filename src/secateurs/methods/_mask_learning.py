@@ -22,6 +22,7 @@ from secateurs.fold import Opening
 from secateurs.methods._distillation import Distillation, Lesson
 from secateurs.numerics.lagrangian import Lagrangian, warmed
 from secateurs.objective import OWN_RATE, Objective
+from secateurs.optimizer import PLAIN
 from secateurs.stages.gates import Gated
 from secateurs.stages.layer_matching import LayerMatching
 from secateurs.target import Budget
@@ -62,15 +63,9 @@ class Pace:
         return settings if self.ascent == "adam" else settings | {"betas": (0.5, 0.99)}
 
     def of_multipliers(self) -> dict[str, Any]:
-        """Settings of theirs: upwards; without Adam's normalisation, if only the gradient counts."""
+        """Settings of theirs: upwards, by SGD if only the gradient counts."""
         settings = {"lr": self.multipliers, OWN_RATE: not self.scheduled, "maximize": True}
-        # Beside an eps of this size nothing is left of what Adam divides by: the rate is scaled to make up for it.
-        plain = {"lr": self.multipliers * PLAIN, "eps": PLAIN, "betas": (0.0, 0.0)}
-        return settings if self.ascent == "adam" else settings | plain
-
-
-PLAIN = 1e4
-"""An ``eps`` against which no gap (at most 1) counts."""
+        return settings | {PLAIN: self.ascent == "gradient"}
 
 
 class Removal:

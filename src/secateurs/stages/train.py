@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from secateurs.errors import CheckpointError, RecipeError, SecateursError
 from secateurs.numerics.noam import noam
 from secateurs.objective import OWN_RATE, Objective
+from secateurs.optimizer import build_optimizer
 from secateurs.processes import first
 from secateurs.trackers import EVERY, logging_to
 
@@ -192,10 +193,7 @@ class _Minimiser(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             assert self.model is not None
-            # Fused: one pass over the weights instead of ten, most of a step on a CPU with a large vocabulary.
-            self.optimizer = torch.optim.AdamW(
-                self.objective.groups(self.model), lr=self.args.learning_rate, weight_decay=0.0, fused=True
-            )
+            self.optimizer = build_optimizer(self.objective.groups(self.model), self.args.learning_rate)
         return self.optimizer
 
     def create_scheduler(
