@@ -1,12 +1,13 @@
-"""Factors of what matrices do to text against factors of the matrices alone, before any training, rank by rank.
+"""Compares two ways to factorise matrices, before any training: for the calibration texts, and for the matrix alone.
 
     python benchmarks/factorize.py MODEL --task text-classification --data DATA --json benchmarks/results/factorize.json
     python benchmarks/factorize.py MODEL --task text-classification --data DATA --json /tmp/f.json --quick
 
-Every matrix of attention and feed-forward blocks keeps the same part of its components, the strongest; nothing is
-trained or refitted. ``aware`` has seen the calibration texts. Both are judged on texts neither has seen: by the relative
-squared error of the outputs, ``||(W - P Q) X||^2 / ||W X||^2`` (mean over matrices, each on the dense model's inputs), by
-the divergence from the dense model's answers, and by the metric.
+Every matrix of attention and feed-forward blocks keeps the same fraction of its components, the strongest ones. ``aware``
+approximates ``W X`` for the inputs ``X`` of the calibration texts, ``svd`` approximates ``W``. Nothing is trained. Both are
+evaluated on other texts, by three numbers: the relative squared error of the outputs, ``||(W - P Q) X||^2 / ||W X||^2`` (the
+mean over matrices, each on the inputs that it has in the dense model), the divergence from the outputs of the dense model,
+and the metric of the task.
 """
 
 from __future__ import annotations
@@ -21,44 +22,59 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateurs.environment import machine
-from secateurs.factorize import pairs, refit
-from secateurs.job import Job
-from secateurs.loading import Loaded, load
-from secateurs.mask import Mask
-from secateurs.methods._rank_learning import input_moments
-from secateurs.provenance import commit, versions
-from secateurs.recipe import Recipe
-from secateurs.shrink import shrink
-from secateurs.stages.evaluate import divergence, signals
-from secateurs.workload import twin
+from secateurs.context import PruneContext
+from secateurs.latency.environment import machine
+from secateurs.methods.flop.steps import pair_input_moments
+from secateurs.pipeline.load import Loaded, load
+from secateurs.pipeline.provenance import commit, versions
+from secateurs.pipeline.recipe import Recipe
+from secateurs.structure.mask import Mask
+from secateurs.surgery.factorize import pairs, refit
+from secateurs.surgery.shared_copy import shared_copy
+from secateurs.surgery.shrink import shrink
+from secateurs.training.evaluate import divergence, record_outputs
 
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
 
 
 def output_error(model: Any, kept: Mask, moments: dict[str, Tensor], names: dict[str, str]) -> float:
-    """Mean over matrices of the relative squared error of what they put out, if only these components are kept."""
+    """Relative squared error of the outputs of the matrices at their kept components; the mean over matrices.
+
+    Args:
+        model: a model whose matrices are pairs of factors.
+        kept: the kept components.
+        moments: path of a pair -> second moments of its input.
+        names: path of a pair -> name of its group.
+    """
     errors = []
     for path, pair in pairs(model).items():
         first, second = pair.first.weight.double(), pair.second.weight.double()
-        gone = ~kept[names[path]]
-        lost, whole = second[:, gone] @ first[gone], second @ first
+        removed = ~kept[names[path]]
+        lost, matrix = second[:, removed] @ first[removed], second @ first
         gram = moments[path]
-        errors.append(float(((lost @ gram) * lost).sum() / ((whole @ gram) * whole).sum()))
+        errors.append(float(((lost @ gram) * lost).sum() / ((matrix @ gram) * matrix).sum()))
     return sum(errors) / len(errors)
 
 
-def judged(loaded: Loaded, fraction: float, moments: dict[str, Tensor], wanted: list[Tensor]) -> dict[str, float]:
-    """One row: all matrices at one part of their components."""
+def evaluated(loaded: Loaded, fraction: float, moments: dict[str, Tensor], outputs: list[Tensor]) -> dict[str, float]:
+    """The three numbers of the model with all matrices at one fraction of their components.
+
+    Args:
+        loaded: model and data.
+        fraction: fraction of the components that every matrix keeps.
+        moments: path of a pair -> second moments of its input on the evaluation texts.
+        outputs: outputs of the dense model on the evaluation texts.
+    """
     structure, device = loaded.structure, loaded.recipe.device
     units = {group.name: torch.arange(max(1, round(fraction * group.size))) for group in structure}
     mask = Mask.from_units(structure, units)
     names = {group.product: group.name for group in structure}
     with torch.no_grad():
         error = output_error(loaded.model, mask, moments, names)
-    small = shrink(twin(loaded.model), structure, mask)
-    score = loaded.task.evaluate(small, loaded.data.evaluation, device)
-    apart = divergence(small, loaded.task, loaded.data.evaluation, wanted, device)
+    small: Any = shrink(shared_copy(loaded.model), structure, mask)
+    texts: Any = loaded.data.evaluation
+    score = loaded.task.evaluate(small, texts, device)
+    apart = divergence(small, loaded.task, texts, outputs, device)
     return {"output_error": error, "divergence": apart, score.name: score.value}
 
 
@@ -72,32 +88,36 @@ def main() -> None:
     parser.add_argument("--sequence-length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="few texts and ranks")
+    parser.add_argument("--quick", action="store_true", help="a smoke test with few texts and ranks")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    recipe = Recipe(
-        model=given.model,
-        task=given.task,
-        data=given.data,
-        method="flop",
-        hyperparameters={"init": "svd"},
-        sparsity=(0.5,),  # none is pruned to; a recipe has one
-        sequence_length=given.sequence_length,
-        calibration_samples=64 if given.quick else given.samples,
-        evaluation_samples=64 if given.quick else None,
-        seed=given.seed,
+    recipe = Recipe.of(
+        {
+            "model": given.model,
+            "task": given.task,
+            "data": given.data,
+            "method": "flop",
+            "hyperparameters": {"init": "svd"},
+            "sparsity": 0.5,  # every recipe has a target; this one is not used
+            "sequence_length": given.sequence_length,
+            "calibration_samples": 64 if given.quick else given.samples,
+            "evaluation_samples": 64 if given.quick else None,
+            "seed": given.seed,
+        }
     )
     loaded = load(recipe)
-    job = Job(loaded.model, loaded.structure, loaded.data.calibration, loaded.task, Path(), recipe.seed)
-    seen, unseen = input_moments(job, "all"), input_moments(replace(job, batches=loaded.data.evaluation), "all")
-    wanted = signals(loaded.dense, loaded.task, loaded.data.evaluation, recipe.device)
+    context = PruneContext(loaded.model, loaded.structure, loaded.data.calibration, loaded.task, Path(), recipe.seed)
+    calibrated = pair_input_moments(context, "all")
+    evaluation: Any = loaded.data.evaluation
+    moments = pair_input_moments(replace(context, batches=evaluation), "all")
+    outputs = record_outputs(loaded.dense, loaded.task, evaluation, recipe.device)
     dense = loaded.task.evaluate(loaded.dense, loaded.data.evaluation, recipe.device)
     fractions = FRACTIONS[2::2] if given.quick else FRACTIONS
     rows: dict[str, list[dict[str, float]]] = {}
     for init in ("svd", "aware"):
         if init == "aware":
-            refit(loaded.model, seen)
-        rows[init] = [{"part": fraction, **judged(loaded, fraction, unseen, wanted)} for fraction in fractions]
+            refit(loaded.model, calibrated)
+        rows[init] = [{"part": fraction, **evaluated(loaded, fraction, moments, outputs)} for fraction in fractions]
     record = {
         "model": Path(given.model).name,
         "data": loaded.data.description.replace(given.data, Path(given.data).name),

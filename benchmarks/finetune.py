@@ -1,12 +1,12 @@
-"""Fine-tune an encoder on a task: the dense models that the other benchmarks prune.
+"""Fine-tunes an encoder on a task. The results are the dense models that the other benchmarks prune.
 
     python benchmarks/finetune.py --task text-classification --data DATA/glue_mrpc --epochs 5 --out models/minilm-mrpc
     python benchmarks/finetune.py --task question-answering --data DATA/squad_v1 --rows 12000 --epochs 1 \
         --max-length 384 --out models/minilm-squad
 
-Data, loss, metric and training loop are the package's own; the loss is supervised and dropout is on. Without ``--model`` it
-starts from all-MiniLM-L6-v2. A label column of floats makes a regression, any other as many classes as it has.
-The last weights are saved, never the best of several on the data they are judged by.
+Data, loss, metric and training loop are those of the package, with labels and dropout. Without ``--model`` the training
+starts from all-MiniLM-L6-v2. A label column of floats makes a regression; any other column makes one class per value. The
+last weights are saved: choosing the best of several on the evaluation data would bias its score.
 """
 
 from __future__ import annotations
@@ -24,23 +24,29 @@ import transformers
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from secateurs.arithmetic import native_bfloat16
-from secateurs.console import logs, tracking
-from secateurs.demo import find_model
-from secateurs.environment import machine
-from secateurs.objective import Objective
-from secateurs.provenance import commit, versions
-from secateurs.stages.train import Training, train
-from secateurs.tasks import Columns, model_inputs, task
-from secateurs.tasks._batches import sample
-from secateurs.tasks._columns import find_label
-from secateurs.tasks._sources import divide, read_splits
+from secateurs.cli.console import configure_logging, progress_bars
+from secateurs.cli.demo import find_model
+from secateurs.latency.environment import machine
+from secateurs.numerics.precision import native_bfloat16
+from secateurs.pipeline.provenance import commit, versions
+from secateurs.tasks import task
+from secateurs.tasks.base import Columns, model_inputs
+from secateurs.tasks.data.batches import sample
+from secateurs.tasks.data.columns import find_label
+from secateurs.tasks.data.sources import read_splits
+from secateurs.tasks.data.splits import divide
+from secateurs.training.objective import Objective
+from secateurs.training.trainer import Training, train
 
 TASKS = ("text-classification", "question-answering")
 
 
 class Supervised(Objective):
-    """The loss of the task itself, on labels."""
+    """The loss of the task, by labels.
+
+    Args:
+        its_task: the task.
+    """
 
     name = "fine-tuning"
 
@@ -53,7 +59,12 @@ class Supervised(Objective):
 
 
 def head(name: str, source: str) -> dict[str, Any]:
-    """What the labels of the data say about the head of the model."""
+    """The settings of the head of the model that follow from the labels in the data.
+
+    Args:
+        name: name of the task.
+        source: the data.
+    """
     if name != "text-classification":
         return {}
     rows = divide(source, read_splits(source), usable=lambda rows: find_label(Columns(), rows) is not None, seed=0).rows
@@ -69,28 +80,28 @@ def head(name: str, source: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a folder or hub id; default: all-MiniLM-L6-v2")
+    parser.add_argument("--model", help="folder or hub id of the model; all-MiniLM-L6-v2 if not given")
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=float, default=3.0)
-    parser.add_argument("--steps", type=int, default=0, help="so many in place of the epochs")
     parser.add_argument(
-        "--rows", type=int, help="train on a random part of this size (windows of contexts, for questions)"
+        "--steps", type=int, default=0, help="number of optimiser steps, in place of the epochs; 0 = epochs count"
     )
-    parser.add_argument("--lr", type=float, default=5e-5, help="peak, linear to 0")
+    parser.add_argument("--rows", type=int, help="train on this many random rows (for questions: windows of contexts)")
+    parser.add_argument("--lr", type=float, default=5e-5, help="peak learning rate, linear to 0")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-length", type=int, default=128)
-    parser.add_argument("--evaluation-rows", type=int, help="judge on a random part of this size")
+    parser.add_argument("--evaluation-rows", type=int, help="evaluate on this many random rows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     given = parser.parse_args()
-    logs(verbose=False)
+    configure_logging(verbose=False)
     torch.set_num_threads(given.threads)
     torch.manual_seed(given.seed)
     its_task = task(given.task.replace("-", "_"))
-    with tempfile.TemporaryDirectory() as scratch, tracking() as track:
+    with tempfile.TemporaryDirectory() as scratch, progress_bars() as track:
         source = given.model or find_model(Path(scratch))
         auto = getattr(transformers, its_task.auto_class)
         model = auto.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **head(given.task, given.data))
@@ -151,7 +162,7 @@ def main() -> None:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     (given.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(f"{given.out}: {score if score is not None else 'not judged'} ({trained['steps']:.0f} steps)")
+    print(f"{given.out}: {score if score is not None else 'not evaluated'} ({trained['steps']:.0f} steps)")
 
 
 if __name__ == "__main__":

@@ -24,12 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 import tiny_run
 from secateurs import run
-from secateurs.methods import names
-
-try:
-    from secateurs.pipeline import one_target
-except ImportError:  # an older commit
-    from secateurs import delivery as one_target  # pyright: ignore[reportAttributeAccessIssue]
+from secateurs.pipeline import one_target
 
 QUICK = {"train_batch_size": 8}
 LOSS = {"sparsity": (0.5,), "speedup": ()}
@@ -53,7 +48,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "ziplm, rank": {"method": "ziplm", "own_table": True, "hyperparameters": {**SEARCH, "allow": "rank"}},
     "uniform": {"method": "uniform", "hyperparameters": {}},
     "magnitude": {"method": "magnitude", "hyperparameters": {}},
-    "random": {"method": "random", "hyperparameters": {}},
+    "random": {"method": "random_units", "hyperparameters": {}},
     "cofi, speed-up": {"method": "cofi", "preset": "quick", "speedup": (1.5,), "hyperparameters": STEPS, **QUICK},
     "cofi, sparsity": {"method": "cofi", "preset": "quick", "hyperparameters": STEPS, **QUICK, **LOSS},
     "cofi, hidden": {
@@ -82,8 +77,10 @@ RUNS: dict[str, dict[str, Any]] = {
         "method": "flop", "preset": "quick", **QUICK, **LOSS,
         "hyperparameters": {**RANKS, "init": "scratch", "prepruning": 1.0},
     },
-    "np": {"method": "np", "preset": "quick", "hyperparameters": RANKS, **QUICK, **LOSS},
-    "np, rewound": {"method": "np", "preset": "quick", "hyperparameters": {**RANKS, "rewind": True}, **QUICK, **LOSS},
+    "np": {"method": "neuron_pruning", "preset": "quick", "hyperparameters": RANKS, **QUICK, **LOSS},
+    "np, rewound": {
+        "method": "neuron_pruning", "preset": "quick", "hyperparameters": {**RANKS, "rewind": True}, **QUICK, **LOSS
+    },
     "agp": {"method": "agp", "hyperparameters": {"steps": 20, "finetuning_steps": 4}, **QUICK, **LOSS},
     "agp, speed-up": {
         "method": "agp", "own_table": True, "speedup": (1.3,), "hyperparameters": {"steps": 20}, **QUICK
@@ -91,22 +88,39 @@ RUNS: dict[str, dict[str, Any]] = {
     "agp-unstructured": {"method": "agp-unstructured", "hyperparameters": {"steps": 20}, **QUICK, **LOSS},
     "fac": {"method": "fac", "hyperparameters": {"steps": 10}, **QUICK, **LOSS},
     "fac, scratch": {"method": "fac", "hyperparameters": {"steps": 10, "init": "scratch"}, **QUICK, **LOSS},
+    "cofi, two targets": {
+        "method": "cofi", "preset": "quick", "hyperparameters": STEPS, **QUICK, "sparsity": (0.4, 0.7), "speedup": (),
+    },
+    "flop, two targets": {
+        "method": "flop", "preset": "quick", "hyperparameters": RANKS, **QUICK, "sparsity": (0.4, 0.7), "speedup": (),
+    },
+    "agp, two targets": {
+        "method": "agp", "hyperparameters": {"steps": 20}, **QUICK, "sparsity": (0.4, 0.7), "speedup": (),
+    },
+    "agp-unstructured, two targets": {
+        "method": "agp-unstructured", "hyperparameters": {"steps": 20}, **QUICK, "sparsity": (0.4, 0.7), "speedup": (),
+    },
+    "fac, two targets": {
+        "method": "fac", "hyperparameters": {"steps": 10}, **QUICK, "sparsity": (0.4, 0.7), "speedup": (),
+    },
+    "cofi, llama": {
+        "method": "cofi", "preset": "quick", "hyperparameters": STEPS, **QUICK, **LOSS,
+        "model_type": "llama", "task": "causal-lm",
+    },
+    "flop, gpt2": {
+        "method": "flop", "preset": "quick", "hyperparameters": RANKS, **QUICK, **LOSS,
+        "model_type": "gpt2", "task": "causal-lm",
+    },
 }  # fmt: skip
-
-RENAMED = {"np": "neuron_pruning", "random": "random_units"}
-"""Methods that had another name on older commits."""
 
 
 def fingerprint(how: dict[str, Any], folder: Path) -> dict[str, str]:
     """File of a run -> hash of the tensors in it."""
     how = dict(how)
-    name = how.pop("method")
-    older = name.replace("-", "_")
-    chosen = name if older in names() else RENAMED[older]
     rows, own_table = how.pop("rows", None), how.pop("own_table", False)
     if own_table:
         how.setdefault("speedup", (1.3,))
-    recipe = tiny_run.recipe(folder, method=chosen, seed=3, **how)
+    recipe = tiny_run.recipe(folder, seed=3, **how)
     if rows:
         tiny_run.rows(folder / "data", rows)
     if own_table or how.get("sparsity"):

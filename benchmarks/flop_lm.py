@@ -1,15 +1,15 @@
-"""FLOP against its baselines on one language model, at equal numbers of parameters and equal steps of training.
+"""Compares FLOP with its baselines on one language model, at equal numbers of parameters and of training steps.
 
     python benchmarks/flop_lm.py MODEL --data DATA --out runs/word --json benchmarks/results/flop_word.json \
         --steps 2000 --seed 0 --seed 1 -- --batch-size 16 --sequence-length 64 --threads 1 --clock cpu
 
-Each method and seed is one ordinary run over all targets (``runs/word/<method>-<seed>``), which is taken up where it stopped:
-call it again, with more methods or seeds too. Everything after ``--`` are options of `secateurs prune`, for every method.
-``fac-scratch`` is ``fac`` from random weights, a smaller model of the same kind.
+Each method and seed is one run of `secateurs prune` with all targets (``runs/word/<method>-<seed>``). The same call again,
+possibly with more methods or seeds, resumes what is not finished. Options after ``--`` are passed to `secateurs prune`, for
+every method. ``fac-scratch`` is ``fac`` from random weights: a smaller model of the same kind, trained from scratch.
 
-Per model: the score on held-out text, parameters, zeros, the measured inference speed-up, and the training speed-up: a
-whole step (forward, backward, clipping, optimiser) of the dense model against one of the pruned model, in turns in one
-process. Minutes are those of the run.
+Per model the record has the score on held-out text, parameters, zeros, the measured inference speed-up, the minutes of the
+run, and the training speed-up: the time of a step (forward, backward, clipping, optimiser) of the dense model / that of the
+pruned model, in turns in one process.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from cofi_step import stepper
 from methods import portable
 
 import secateurs
-from secateurs.environment import machine
-from secateurs.objective import Objective
-from secateurs.provenance import commit, versions
+from secateurs.latency.environment import machine
+from secateurs.pipeline.provenance import commit, versions
 from secateurs.tasks import task
+from secateurs.training.objective import Objective
 
 RANKS = ("flop", "agp", "fac", "fac-scratch")
 METHODS = ("flop", "agp", "agp-unstructured", "fac")
@@ -47,7 +47,11 @@ OWN = {
 
 
 class NextToken(Objective):
-    """The loss of the language model, for timing a step."""
+    """The loss of the language model, to time a step.
+
+    Args:
+        model: the language model.
+    """
 
     name = "timing"
 
@@ -55,12 +59,22 @@ class NextToken(Objective):
         self.task, self.model = task("causal_lm"), model
 
     def loss(self, model: Any, inputs: dict[str, torch.Tensor], step: int) -> torch.Tensor:
-        """Of one batch."""
+        """See ``Objective.loss``."""
         return self.task.loss(model(**self.task.inputs_for_loss(self.model, inputs)), inputs)
 
 
 def training_steps(models: dict[str, Any], rows: int, tokens: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Speed-up of a step over that of the model called dense, in turns, by processor seconds; with its quartiles."""
+    """Time a training step of each model, in turns.
+
+    Args:
+        models: name -> model; one is called ``dense``.
+        rows: sequences per step.
+        tokens: tokens per sequence.
+        rounds: number of timed steps.
+
+    Returns:
+        Name -> median speed-up relative to ``dense`` with its quartiles, and median processor seconds.
+    """
     ids = torch.randint(models["dense"].config.vocab_size, (rows, tokens), generator=torch.Generator().manual_seed(0))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     steps = {name: stepper(model, NextToken(model), inputs) for name, model in models.items()}
@@ -69,7 +83,7 @@ def training_steps(models: dict[str, Any], rows: int, tokens: int, rounds: int) 
         for name, step in steps.items():
             begun = time.process_time()
             step()
-            if turn:  # the first allocates
+            if turn:  # the first step allocates memory
                 seconds[name].append(time.process_time() - begun)
     found = {}
     for name, own in seconds.items():
@@ -80,16 +94,23 @@ def training_steps(models: dict[str, Any], rows: int, tokens: int, rounds: int) 
 
 
 def training_speedup(dense: str, pruned: Path, batch: int, length: int, rounds: int) -> dict[str, Any]:
-    """The same of one model in a folder."""
+    """Time a training step of the pruned model in a folder against one of the dense model; see ``training_steps``."""
     models = {"dense": secateurs.load(dense), "pruned": secateurs.load(pruned)}
     steps = training_steps(models, batch, length, rounds)
-    told = {"ratio": steps["pruned"]["ratio"], "quartiles": steps["pruned"]["quartiles"]}
+    speedup = {"ratio": steps["pruned"]["ratio"], "quartiles": steps["pruned"]["quartiles"]}
     seconds = {f"{name}_seconds": step["seconds"] for name, step in steps.items()}
-    return {**told, **seconds, "rows": batch, "tokens": length}
+    return {**speedup, **seconds, "rows": batch, "tokens": length}
 
 
 def prune(given: argparse.Namespace, options: list[str], method: str, seed: int) -> dict[str, Any]:
-    """One run, or what is left of it to do; its report."""
+    """Do or resume one run, and return its report.
+
+    Args:
+        given: options of this script.
+        options: options that are passed on.
+        method: name of the method.
+        seed: seed of the run.
+    """
     folder = given.out / f"{method}-{seed}"
     command = [sys.executable, "-m", "secateurs.cli", "prune", given.model, "--task", "causal-lm", "--data", given.data]
     command += ["--out", str(folder), "--seed", str(seed), "-v", "--method", method.removesuffix("-scratch"), *options]
@@ -111,13 +132,13 @@ def prune(given: argparse.Namespace, options: list[str], method: str, seed: int)
         command += ["--latency-table", str(shared)]
     subprocess.run(command, check=True)
     if not shared.is_file():
-        # The first method measures; the others that cut the same units use the very same table.
+        # The first run measures the table, and other methods with the same groups use it.
         shared.write_bytes((folder / "latency.json").read_bytes())
     return json.loads((folder / "report.json").read_text())
 
 
 def row(given: argparse.Namespace, method: str, seed: int, model: dict[str, Any]) -> dict[str, Any]:
-    """What is compared, of one model; its training step is timed once."""
+    """The record of one model. Its training step is timed once, and the result is kept in the run folder."""
     folder = given.out / f"{method}-{seed}"
     timed = folder / f"step-{Path(model['path']).name}.json"
     if not timed.is_file():
@@ -139,15 +160,15 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--steps", type=int, required=True, help="of training, for every method")
+    parser.add_argument("--steps", type=int, required=True, help="training steps, for every method")
     parser.add_argument("--rate", type=float, default=3e-4, help="peak learning rate of the weights, for every method")
     parser.add_argument("--seed", type=int, action="append")
     parser.add_argument("--sparsity", type=float, action="append")
     parser.add_argument("--method", choices=OWN, action="append")
-    parser.add_argument("--set", action="append", default=[], help="METHOD:name=value, a hyper-parameter of one method")
-    parser.add_argument("--rounds", type=int, default=10, help="steps timed")
-    parser.add_argument("--step-rows", type=int, default=16, help="of a timed step")
-    parser.add_argument("--step-tokens", type=int, default=64)
+    parser.add_argument("--set", action="append", default=[], help="METHOD:name=value: a hyperparameter of one method")
+    parser.add_argument("--rounds", type=int, default=10, help="number of timed training steps")
+    parser.add_argument("--step-rows", type=int, default=16, help="sequences per timed training step")
+    parser.add_argument("--step-tokens", type=int, default=64, help="tokens per sequence of a timed training step")
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given = parser.parse_args(sys.argv[1:split])
     given.sparsity = given.sparsity or [0.7, 0.8, 0.9]

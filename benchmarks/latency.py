@@ -1,9 +1,9 @@
-"""How well a latency table predicts the speed-up of random pruned models.
+"""Measures how well a latency table predicts the speed-up of random pruned models.
 
     python benchmarks/latency.py MODEL --clock cpu --threads 1 --json benchmarks/results/latency-cpu.json
 
-Builds the table of a sequence classifier or language model, then builds, runs and times random pruned models
-interleaved with the dense one. MODEL is a Hugging Face folder or name.
+The script measures the table of a sequence classifier or language model. It then builds random pruned models and times them
+interleaved with the dense model. MODEL is the folder or the hub name of a Hugging Face model.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from secateurs.clock import NOISY
-from secateurs.environment import Environment, machine
 from secateurs.errors import SecateursError
-from secateurs.families import discover
-from secateurs.provenance import commit, versions
-from secateurs.stages.latency import measure_table
-from secateurs.stages.predict import prediction_error
+from secateurs.latency.environment import Environment, machine
+from secateurs.latency.interleave import NOISE_LIMIT
+from secateurs.latency.predict import prediction_error
+from secateurs.latency.profile import measure_table
+from secateurs.pipeline.provenance import commit, versions
+from secateurs.structure.families import discover
 
 
-def load(path: str):
-    """The model with the head its checkpoint names, in float32."""
+def load(path: str) -> Any:
+    """Load a model in float32 with the head that its config names."""
     names = " ".join(AutoConfig.from_pretrained(path).architectures or [])
     if "SequenceClassification" in names:
         auto = AutoModelForSequenceClassification
@@ -39,21 +40,21 @@ def load(path: str):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("model")
-    parser.add_argument("--json", type=Path, help="write the record here")
+    parser.add_argument("--json", type=Path, help="file for the record of the results")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--sequence-length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="cpu")
-    parser.add_argument("--configs", type=int, default=10, help="random pruned models")
+    parser.add_argument("--configs", type=int, default=10, help="number of random pruned models")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table-seconds", type=float, default=20.0)
     parser.add_argument("--prediction-seconds", type=float, default=60.0)
-    parser.add_argument("--quick", action="store_true", help="a quarter of the table's time")
-    parser.add_argument("--probe", action="store_true", help="measure which width multiple is free")
+    parser.add_argument("--quick", action="store_true", help="measure the table in a quarter of the time")
+    parser.add_argument("--probe", action="store_true", help="measure the width multiple instead of using the default")
     options = parser.parse_args()
     logging.basicConfig(format="%(levelname)s %(message)s")
 
@@ -103,8 +104,8 @@ def main() -> None:
         )
     print(f"mean error {100 * result['mean_error']:.1f} %, max {100 * result['max_error']:.1f} %")
     noise = max(table.noise, result["noise"])
-    if noise > NOISY:
-        print(f"the machine was busy: noise {100 * noise:.0f} %")
+    if noise > NOISE_LIMIT:
+        print(f"the timings are noisy: {100 * noise:.0f} %")
     if options.json:
         record = {
             "benchmark": "latency",

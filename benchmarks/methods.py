@@ -1,10 +1,10 @@
-"""Methods against each other on one model, one task and one latency table, at equal *measured* speed-ups.
+"""Compares methods on one model, one task and one latency table, at equal *measured* speed-ups.
 
     python benchmarks/methods.py MODEL --task text-classification --data DATA --out runs/sst2 \
         --json benchmarks/results/sst2.json --speedup 2 --speedup 4 --method ziplm --method uniform
 
-Each method is one ordinary run (``runs/sst2/<method>``) and can be taken up after a kill: call it again.
-``paper`` stands for ``ziplm --preset paper``; its searches are long, ``--paper-steps`` shortens them and is recorded.
+Each method is one run of `secateurs prune` (``runs/sst2/<method>``). The same call again resumes a killed run. ``paper``
+stands for ``ziplm --preset paper``; its searches are long, and ``--paper-steps`` shortens them. The number is recorded.
 """
 
 from __future__ import annotations
@@ -16,11 +16,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-METHODS = ("ziplm", "uniform", "magnitude", "random", "paper")
+METHODS: dict[str, list[str]] = {
+    "ziplm": ["--method", "ziplm"],
+    "uniform": ["--method", "uniform"],
+    "magnitude": ["--method", "magnitude"],
+    "random": ["--method", "random-units"],
+    "paper": ["--method", "ziplm", "--preset", "paper"],
+}
+"""Name in the records -> options of `secateurs prune`."""
 
 
 def portable(report: dict[str, Any]) -> dict[str, Any]:
-    """What holds on any machine: paths cut to their last part, the command and the latency table left out."""
+    """The report without what holds on this machine only: folders of paths, the command, and the latency table."""
     kept = {name: value for name, value in report.items() if name not in ("command", "latency_table")}
     kept["model"] = Path(report["model"]).name
     paths = {
@@ -37,14 +44,14 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--task", required=True)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run folders")
+    parser.add_argument("--json", type=Path, required=True, help="file for the results")
     parser.add_argument("--speedup", type=float, action="append", required=True)
     parser.add_argument("--method", choices=METHODS, action="append")
     parser.add_argument("--paper-steps", type=int, default=1000)
     parser.add_argument("--paper-inits", type=int, default=100)
     parser.add_argument("--recover-epochs", type=float, default=0.0)
-    parser.epilog = "What follows -- are options of `secateurs prune`, for every method."
+    parser.epilog = "Options after -- are passed to `secateurs prune`, for every method."
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given = parser.parse_args(sys.argv[1:split])
     options = sys.argv[split + 1 :]
@@ -55,11 +62,9 @@ def main() -> None:
         command += ["--data", given.data, "--out", str(folder), "-v", *options]
         for speedup in given.speedup:
             command += ["--speedup", str(speedup)]
+        command += METHODS[method]
         if method == "paper":
-            command += ["--method", "ziplm", "--preset", "paper"]
             command += ["--set", f"steps={given.paper_steps}", "--set", f"inits={given.paper_inits}"]
-        else:
-            command += ["--method", method]
         if given.recover_epochs:
             command += ["--recover-epochs", str(given.recover_epochs)]
         shared = given.out / "latency.json"
@@ -69,7 +74,7 @@ def main() -> None:
             command += ["--latency-table", str(shared)]
         subprocess.run(command, check=True)
         if not shared.is_file():
-            # The first method measures; the others prune against the very same table.
+            # The first run measures the table, and the others use it.
             shared.write_bytes((folder / "latency.json").read_bytes())
         report = json.loads((folder / "report.json").read_text())
         runs.append({"method": method, "report": portable(report)})

@@ -1,13 +1,14 @@
-"""How much faster the blocked elimination is than the recursion written out, and whether both give the same order.
+"""Speed-up of the blocked elimination over the one-at-a-time recursion, and whether both give the same order.
 
     python benchmarks/obs.py --json benchmarks/results/obs.json
     python benchmarks/obs.py --json /tmp/obs.json --quick          # a smoke test of seconds on small sizes
 
-Two recursions are timed against ours, all in this process and in turns, in float64. ``reference`` is written as
-published code writes it: every step makes the outer products as new tensors and subtracts them from the whole inverse
-and the whole weight. ``in_place`` is the same recursion with the subtraction fused into the product, the best it can do.
-Neither gets cheaper as it goes on, so some hundred steps stand for all of them; the JSON says how many. It also names the
-kernels NumPy's BLAS chose: an OPENBLAS_CORETYPE in the environment that is not the processor's own may cost a factor of two.
+Two recursions are compared with the blocked elimination, in one process, alternating, in float64. ``reference`` follows
+published code: every step computes the outer products as new tensors and subtracts them from the full inverse and the full
+weight. ``in_place`` is the same recursion with the subtraction fused into the product, which is the fastest form of the
+recursion. A step of either recursion takes the same time from the first to the last, so their totals are extrapolated from
+some hundred steps; the JSON names the number of steps. It also names the kernels that NumPy's BLAS chose: an
+OPENBLAS_CORETYPE in the environment for another processor may cost a factor of two.
 """
 
 from __future__ import annotations
@@ -30,14 +31,19 @@ from torch import Tensor
 from secateurs.numerics.hessian import Moments, damped
 from secateurs.numerics.level_factor import LevelFactor
 from secateurs.numerics.obs import elimination_order
-from secateurs.numerics.side_by_side import side_by_side
-from secateurs.provenance import commit, versions
+from secateurs.numerics.parallel_map import parallel_map
+from secateurs.pipeline.provenance import commit, versions
 
 SEED = 0
 
 
 def made_hessian(cols: int, generator: torch.Generator) -> Tensor:
-    """Damped second moments of rectified, correlated activations, such as feed a feed-forward output."""
+    """Damped second moments of rectified, correlated activations, like the inputs of a feed-forward output projection.
+
+    Args:
+        cols: number of activations.
+        generator: source of the random activations.
+    """
     mixing = torch.randn(cols // 8, cols, generator=generator) / (cols // 8) ** 0.5
     moments = Moments(cols)
     for _ in range(4):
@@ -47,7 +53,7 @@ def made_hessian(cols: int, generator: torch.Generator) -> Tensor:
 
 
 def made_layer(hessian: Tensor, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A layer of its own: new weight, and the Hessian with its inputs shuffled and rescaled."""
+    """A new layer: a random weight, and the Hessian with its inputs permuted and rescaled at random."""
     cols = len(hessian)
     places = torch.randperm(cols, generator=generator)
     scale = torch.randn(cols, generator=generator, dtype=torch.float64).mul(0.3).exp()
@@ -56,7 +62,7 @@ def made_layer(hessian: Tensor, rows: int, generator: torch.Generator) -> tuple[
 
 
 class Recursion:
-    """One column at a time, the whole inverse and the whole weight brought up to date at each step."""
+    """The one-at-a-time recursion, which updates the full inverse and the full weight after every removal."""
 
     def __init__(self, weight: Tensor, hessian: Tensor) -> None:
         self.weight = weight.clone()
@@ -65,7 +71,11 @@ class Recursion:
         self.order: list[int] = []
 
     def step(self, in_place: bool) -> None:
-        """Remove the cheapest column."""
+        """Remove the column with the smallest score.
+
+        Args:
+            in_place: fuse the subtraction into the outer product.
+        """
         diagonal = self.inverse.diagonal()
         scores = self.weight.square().sum(0) / diagonal
         scores[self.removed] = float("inf")
@@ -87,14 +97,23 @@ class Recursion:
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall-clock seconds and processor seconds (all threads) of one call."""
+    """Wall-clock seconds and processor seconds (summed over threads) of one call."""
     wall, processor = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - wall, time.process_time() - processor
 
 
 def compare_speed(rows: int, cols: int, hessian: Tensor, rounds: int, reference: int, in_place: int) -> dict[str, Any]:
-    """Ours and both recursions in turns on one layer."""
+    """Time the blocked elimination and both recursions on one layer, alternating.
+
+    Args:
+        rows: outputs of the layer.
+        cols: inputs of the layer.
+        hessian: Hessian to derive the layer from.
+        rounds: timings of the blocked elimination.
+        reference: timed steps of the ``reference`` recursion.
+        in_place: timed steps of the ``in_place`` recursion.
+    """
     weight, hessian = made_layer(hessian, rows, torch.Generator().manual_seed(SEED + 1))
     recursion: list[Recursion] = []
     inverse = timed(lambda: recursion.append(Recursion(weight, hessian)))
@@ -117,23 +136,23 @@ def compare_speed(rows: int, cols: int, hessian: Tensor, rounds: int, reference:
         "steps_timed": {"reference": len(reference_steps), "in_place": len(in_place_steps)},
     }
     for clock, name in enumerate(("wall", "processor")):
-        own = median(ours, clock)
+        blocked = median(ours, clock)
         totals = {
             "reference": inverse[clock] + cols * median(reference_steps, clock),
             "in_place": inverse[clock] + cols * median(in_place_steps, clock),
         }
         summary[name] = {
-            "ours_seconds": own,
+            "ours_seconds": blocked,
             "ours_seconds_spread": [min(pair[clock] for pair in ours), max(pair[clock] for pair in ours)],
             "inverse_seconds": inverse[clock],
             **{f"{kind}_seconds_extrapolated": total for kind, total in totals.items()},
-            **{f"{kind}_ratio": total / own for kind, total in totals.items()},
+            **{f"{kind}_ratio": total / blocked for kind, total in totals.items()},
         }
     return summary
 
 
-def compare_whole_order(rows: int, cols: int) -> dict[str, Any]:
-    """Ours against the whole recursion, from the first removal to the last."""
+def compare_full_order(rows: int, cols: int) -> dict[str, Any]:
+    """Compare the orders of the blocked elimination and of the recursion, from the first removal to the last."""
     generator = torch.Generator().manual_seed(SEED + 2)
     weight, hessian = made_layer(made_hessian(cols, generator), rows, generator)
     recursion = Recursion(weight, hessian)
@@ -143,19 +162,27 @@ def compare_whole_order(rows: int, cols: int) -> dict[str, Any]:
     return {"rows": rows, "cols": cols, "steps_compared": cols, "same_order": same}
 
 
-def whole_model(layers: int, rows: int, hessian: Tensor, head: int) -> dict[str, Any]:
-    """All the levels of a model: order and factor of every feed-forward and attention output, as many at once as threads."""
+def full_model(layers: int, rows: int, hessian: Tensor, head: int) -> dict[str, Any]:
+    """Time order and level factor of every output projection of a model, with one layer per thread.
+
+    Args:
+        layers: layers of the model.
+        rows: hidden size.
+        hessian: Hessian to derive the feed-forward layers from.
+        head: head size.
+    """
     generator = torch.Generator().manual_seed(SEED + 3)
     attention = made_hessian(rows, generator)
 
     def work(problem: tuple[Tensor, Tensor, int]) -> None:
-        weight, own, width = problem
-        LevelFactor(weight, own, elimination_order(weight, own, width=width).order, width=width)
+        weight, damped_moments, width = problem
+        order = elimination_order(weight, damped_moments, width=width).order
+        LevelFactor(weight, damped_moments, order, width=width)
 
     parts: dict[str, tuple[float, float]] = {}
     for kind, base, width in (("intermediate", hessian, 1), ("heads", attention, head)):
         problems = [(*made_layer(base, rows, generator), width) for _ in range(layers)]
-        parts[kind] = timed(lambda problems=problems: list(side_by_side(work, problems)))
+        parts[kind] = timed(lambda problems=problems: list(parallel_map(work, problems)))
     return {
         "layers": layers,
         "wall_seconds": sum(part[0] for part in parts.values()),
@@ -165,7 +192,7 @@ def whole_model(layers: int, rows: int, hessian: Tensor, head: int) -> dict[str,
 
 
 def choices(rows: int, hessian: Tensor, blocks: list[int]) -> list[dict[str, Any]]:
-    """What the block size and the type of the downdates are worth, and whether they move the order."""
+    """Time of one elimination for every block size and dtype of the downdates, and whether the order stays the same."""
     weight, hessian = made_layer(hessian, rows, torch.Generator().manual_seed(SEED + 1))
     expected = elimination_order(weight, hessian).order
     rows_of_table: list[dict[str, Any]] = []
@@ -190,7 +217,7 @@ def choices(rows: int, hessian: Tensor, blocks: list[int]) -> list[dict[str, Any
 
 
 def processor_name() -> str:
-    """The processor as the system names it."""
+    """The name of the processor that the system reports."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -198,10 +225,10 @@ def processor_name() -> str:
 
 
 def main() -> None:
-    """Measure, write the JSON, say the three numbers that matter."""
+    """Measure, write the JSON and print the main results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="where to write the measurements")
-    parser.add_argument("--threads", type=int, default=2, help="threads of every library")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads of every library")
     parser.add_argument("--quick", action="store_true", help="small sizes: a smoke test, no measurement")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -210,8 +237,8 @@ def main() -> None:
     with threadpool_limits(arguments.threads):
         hessian = made_hessian(cols, torch.Generator().manual_seed(SEED))
         speed = compare_speed(rows, cols, hessian, **({"rounds": 3, "reference": 30, "in_place": 300} | steps))
-        order = compare_whole_order(24, 96) if arguments.quick else compare_whole_order(192, 768)
-        model = whole_model(layers, rows, hessian, head)
+        order = compare_full_order(24, 96) if arguments.quick else compare_full_order(192, 768)
+        model = full_model(layers, rows, hessian, head)
         table = choices(rows, hessian, [16, 64] if arguments.quick else [32, 64, 128])
     result = {
         "same_order": bool(speed["same_order"] and order["same_order"]),
@@ -219,7 +246,7 @@ def main() -> None:
         "ratio_in_place": speed["wall"]["in_place_ratio"],
         "bert_base_seconds": model["wall_seconds"],
         "quick": arguments.quick,
-        "extrapolated": "both recursions: median step times the number of columns, plus the inverse; nothing else",
+        "extrapolated": "only the totals of both recursions: inverse time plus number of columns times median step time",
         "speed": speed,
         "whole_order": order,
         "whole_model": model,
@@ -238,8 +265,8 @@ def main() -> None:
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     print(
-        f"same order: {result['same_order']}, {result['ratio']:.1f} times the reference recursion, "
-        f"{result['ratio_in_place']:.1f} times the one in place, whole model {result['bert_base_seconds']:.1f} s"
+        f"same order: {result['same_order']}, {result['ratio']:.1f} times as fast as the reference recursion, "
+        f"{result['ratio_in_place']:.1f} times the in-place recursion, full model {result['bert_base_seconds']:.1f} s"
     )
 
 

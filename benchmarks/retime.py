@@ -1,14 +1,14 @@
-"""Times on this machine models that were pruned on another, by their shapes alone.
+"""Times models on this machine that were pruned on another machine, using only their shapes.
 
     python benchmarks/retime.py RECORD --json benchmarks/results/h100.json --runs 'cofi-*'
     python benchmarks/retime.py RECORD --json benchmarks/results/h100.json --runs 'word-*' --scoring --step-rows 16
 
-Time depends on shapes and not on weights: each model is built with random weights from the config of its folder, and what
-it is checked by is its number of parameters. RECORD is a folder of run folders, or, as they are easier to carry, a JSON
-file: name of a run -> its ``report`` and, by folder, the ``configs`` of its models. All models of the chosen runs are timed
-in turns with the dense one, one thread, processor time. ``--scoring`` gives labels, so that a language model with an
-adaptive softmax scores text instead of the whole vocabulary. ``--step-rows`` times a whole training step too (forward,
-backward, clipping, optimiser). What was timed before, of other runs, stays in the file.
+Time depends on shapes and not on weights. Each model is therefore built with random weights from the config of its folder,
+and its number of parameters is checked. RECORD is a folder of run folders, or a JSON file, which is easier to transfer: run
+name -> the ``report`` of the run and the ``configs`` of its models by folder. All models of the chosen runs are timed
+interleaved with the dense model, with one thread and on the CPU clock. ``--scoring`` passes labels, so that a language model
+with an adaptive softmax scores text instead of computing logits of the full vocabulary. ``--step-rows`` also times a training
+step (forward, backward, clipping, optimiser). Earlier results of other runs stay in the JSON file of ``--json``.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ import torch
 import transformers
 from flop_lm import training_steps
 
-import secateurs  # noqa: F401  knows how to build small models from their configs
-from secateurs.environment import Environment, machine
-from secateurs.provenance import commit, versions
-from secateurs.stages.measure import compare
-from secateurs.timings import HEADS
+import secateurs  # noqa: F401  registers the hooks that build pruned models from their configs
+from secateurs.cli.saved_model import HEADS
+from secateurs.latency.compare import compare
+from secateurs.latency.environment import Environment, machine
+from secateurs.pipeline.provenance import commit, versions
 
 
 def build(config: dict[str, Any]) -> Any:
-    """A model of this shape, with random weights."""
+    """Build a model with random weights from a config."""
     head = config["architectures"][0]
     auto = next(auto for suffix, auto in HEADS.items() if head.endswith(suffix))
     torch.manual_seed(0)
@@ -41,7 +41,7 @@ def build(config: dict[str, Any]) -> Any:
 
 
 def read(place: Path) -> dict[str, Any]:
-    """A record, or what a folder of run folders says."""
+    """Read a record from a JSON file or from a folder of run folders."""
     if place.is_file():
         return json.loads(place.read_text())
     record = {}
@@ -54,39 +54,49 @@ def read(place: Path) -> dict[str, Any]:
 
 
 def shapes(record: dict[str, Any], pattern: str) -> dict[str, Any]:
-    """``run/folder`` -> model of the chosen runs; and ``dense``."""
+    """Build the models of the chosen runs.
+
+    Args:
+        record: run name -> report and configs.
+        pattern: pattern of the run names, with ``*`` for any characters.
+
+    Returns:
+        ``dense`` -> dense model, and ``RUN/FOLDER`` -> pruned model.
+    """
     models: dict[str, Any] = {}
     for name, run in record.items():
         if not fnmatch(name, pattern):
             continue
-        told = {model["path"]: model for model in run["report"]["models"]}
+        reported = {model["path"]: model for model in run["report"]["models"]}
         for folder, config in run["configs"].items():
             if "dense" not in models:
                 models["dense"] = build({key: value for key, value in config.items() if key != "secateurs"})
                 size = sum(parameter.numel() for parameter in models["dense"].parameters())
-                assert size == told[folder]["dense_parameters"], f"the dense model of {name} has another shape"
+                assert size == reported[folder]["dense_parameters"], f"the dense model of {name} has another shape"
             models[f"{name}/{folder}"] = build(config)
             size = sum(parameter.numel() for parameter in models[f"{name}/{folder}"].parameters())
-            assert size == told[folder]["parameters"], f"{name}/{folder} was built with another shape"
+            assert size == reported[folder]["parameters"], f"{name}/{folder} was built with another shape"
     return models
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("record", type=Path)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--runs", default="*", help="names of runs, with * for anything")
+    parser.add_argument("record", type=Path, help="folder of run folders, or JSON file")
+    parser.add_argument("--json", type=Path, required=True, help="file for the results")
+    parser.add_argument("--runs", default="*", help="pattern of run names, with * for any characters")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--sequence-length", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=240.0)
-    parser.add_argument("--scoring", action="store_true")
-    parser.add_argument("--step-rows", type=int, default=0)
+    parser.add_argument("--scoring", action="store_true", help="pass labels to the models")
+    parser.add_argument(
+        "--step-rows", type=int, default=0, help="sequences per training step; 0 times no training step"
+    )
     parser.add_argument("--step-rounds", type=int, default=8)
     given = parser.parse_args()
     torch.set_num_threads(1)
     models = shapes(read(given.record), given.runs)
     if not models:
-        parser.exit(2, f"{given.record} has no run like {given.runs}\n")
+        parser.exit(2, f"{given.record} has no run whose name matches {given.runs}\n")
     environment = Environment(
         batch_size=given.batch_size, sequence_length=given.sequence_length, threads=1, clock="cpu"
     )

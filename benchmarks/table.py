@@ -1,8 +1,9 @@
-"""Write the results tables of the README and of docs from ``benchmarks/results/*.json``: no number is typed by hand.
+"""Write results tables into a Markdown page from ``benchmarks/results/*.json``, so that no number is typed by hand.
 
-python benchmarks/table.py results/sst2.json [...] --into README.md [--place results]
+python benchmarks/table.py benchmarks/results/sst2.json [...] --into docs/results.md [--place results]
 
-A place in the page is two comments, ``<!-- results:begin -->`` and ``<!-- results:end -->``, or with another name.
+The tables replace the text between two comments of the page, ``<!-- results:begin -->`` and ``<!-- results:end -->``;
+``--place`` gives another name than ``results``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ HEAD = ["method", "asked", "predicted", "measured (95 %)", "metric", "dense", "d
 
 
 def table(result: dict[str, Any]) -> str:
-    """One heading, one row a model, and the circumstances in the last line."""
+    """The table of one record.
+
+    Args:
+        result: a record of ``benchmarks/methods.py`` or ``benchmarks/flop_lm.py``.
+
+    Returns:
+        Markdown: a title, one row per model, and a last line with the machine, the environment, seeds and commits.
+    """
     steps = {(row["method"], row["seed"], row["target"]): row["training_speedup"] for row in result.get("rows", [])}
     seeds = sorted({run["seed"] for run in result["runs"] if "seed" in run})
     head = [*HEAD, *(["training step"] if steps else [])]
@@ -71,7 +79,10 @@ def _line(cells: list[str]) -> str:
 
 
 def _asked(report: dict[str, Any], model: dict[str, Any]) -> str:
-    """``2x``, or ``80 % gone``: realised and, where masks were learned, as their gates expected it."""
+    """The target of a model: ``2x``, or ``80 % gone (80.0, expected 80.1)``.
+
+    The figures in parentheses are the sparsity of the model and, for learned gates, the expected sparsity.
+    """
     if report.get("target_kind") != "sparsity":
         return f"{model['target']:g}x"
     expected = model.get("expected_sparsity")
@@ -80,7 +91,7 @@ def _asked(report: dict[str, Any], model: dict[str, Any]) -> str:
 
 
 def _named(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
-    """The method; with its targets where they are spread over several runs."""
+    """The method of a run, with the targets of the run if several runs of the method have different targets."""
     alike = [other for other in runs if other["method"] == run["method"]]
     if len(alike) == 1 or all("seed" in other for other in alike):
         return run["method"]
@@ -95,13 +106,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--into", type=Path, required=True)
-    parser.add_argument("--place", default="results", help="name of the two comments")
+    parser.add_argument("--place", default="results", help="name in the two comments")
     given = parser.parse_args()
     tables = "\n".join(table(json.loads(path.read_text())) for path in given.results)
     page = given.into.read_text()
     place = re.compile(rf"(<!-- {given.place}:begin -->\n).*?(<!-- {given.place}:end -->)", re.DOTALL)
     if not place.search(page):
-        raise SystemExit(f"{given.into} has no {given.place}:begin and {given.place}:end")
+        raise SystemExit(f"{given.into} has no comments {given.place}:begin and {given.place}:end")
     given.into.write_text(place.sub(lambda found: found[1] + tables + found[2], page))
 
 

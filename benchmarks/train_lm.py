@@ -1,10 +1,10 @@
-"""Trains an adaptive language model from scratch: words or bytes, vocabulary and cut-offs from the training text.
+"""Trains an adaptive language model from scratch, over words or bytes. Vocabulary and cut-offs come from the training text.
 
     python benchmarks/train_lm.py --unit word --data ../shared/data/wikitext2 --out runs/word --steps 1000
     python benchmarks/train_lm.py --unit byte --data ../shared/data/wikitext2 --out runs/byte --steps 1000
 
-It prints, and writes to ``training.json`` in the folder, the score on held-out text: perplexity of words, or bits per byte
-(which papers on enwik8 call bits per character). Windows do not overlap, so the first tokens of each have little context.
+The score on held-out text is printed, and written to ``training.json`` in the folder: perplexity of words, or bits per byte,
+which papers on enwik8 call bits per character. Windows do not overlap: the first tokens of each window have little context.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from torch import Tensor
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 from secateurs.adaptive_lm import AdaptiveLMConfig, AdaptiveLMForCausalLM, byte_tokenizer, cutoffs, word_tokenizer
-from secateurs.checkpoint import save
-from secateurs.environment import machine
-from secateurs.provenance import commit, versions
-from secateurs.tasks import Columns, task
-from secateurs.tasks._sources import read_splits
+from secateurs.checkpoint.save_load import save
+from secateurs.latency.environment import machine
+from secateurs.pipeline.provenance import commit, versions
+from secateurs.tasks import task
+from secateurs.tasks.base import Columns
+from secateurs.tasks.data.sources import read_splits
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "noam": "inverse_sqrt"}
-"""Noam's schedule, rising linearly and then falling with the root of the step, is called otherwise by transformers."""
+"""Name of a schedule -> its name in transformers. Noam's schedule rises linearly, then falls with the root of the step."""
 
 
-def built(args: argparse.Namespace) -> tuple[AdaptiveLMForCausalLM, Any]:
-    """A model with fresh weights, or those of a folder, and its tokenizer."""
+def build(args: argparse.Namespace) -> tuple[AdaptiveLMForCausalLM, Any]:
+    """Build a model with random weights, or read the model of a folder; and its tokenizer."""
     if args.start:
         return AdaptiveLMForCausalLM.from_pretrained(args.start), AutoTokenizer.from_pretrained(args.start)
     lines = read_splits(args.data)["train"]["text"]
@@ -66,14 +67,16 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="a folder, file or hub id with a train split of lines")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
-        "--start", type=Path, help="go on from the model in this folder; sizes and vocabulary are its own"
+        "--start", type=Path, help="folder of the model to train further, whose sizes and vocabulary are kept"
     )
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--intermediate", type=int, default=688)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--vocabulary", type=int, help="most words; all of them if not given")
-    parser.add_argument("--cutoffs", type=int, nargs="*", help="ids at which clusters begin; by frequency if not given")
+    parser.add_argument("--vocabulary", type=int, help="largest number of words; all words if not given")
+    parser.add_argument(
+        "--cutoffs", type=int, nargs="*", help="token ids at which clusters begin; chosen by frequency if not given"
+    )
     parser.add_argument("--embedding", type=int, help="width of the first cluster; the hidden size if not given")
     parser.add_argument("--divisor", type=float, default=4.0)
     parser.add_argument("--dropout", type=float, default=0.0)
@@ -82,14 +85,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--schedule", choices=SCHEDULES, default="cosine")
-    parser.add_argument("--warmup", type=int, default=50, help="steps")
+    parser.add_argument("--warmup", type=int, default=50, help="number of steps")
     parser.add_argument("--weight-decay", type=float, default=0.1)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     language = task("causal_lm")
-    model, tokenizer = built(args)
+    model, tokenizer = build(args)
     data = language.read(
         args.data, model, tokenizer, columns=Columns(), batch_size=args.batch, sequence_length=args.window,
         calibration_samples=args.batch, seed=args.seed,

@@ -1,9 +1,9 @@
-"""Write the tables of ``docs/results.md`` from ``benchmarks/results/h100.json``: no number is typed by hand.
+"""Write the tables of ``docs/results.md`` from ``benchmarks/results/h100.json``, so that no number is typed by hand.
 
 python benchmarks/trained_table.py benchmarks/results/h100.json --into docs/results.md
 
-A place in the page is a comment, ``<!-- trained: cofi-sst2-*, ziplm-sst2-* -->``, up to the next ``<!-- end -->``: the runs
-of these names, in this order.
+A table replaces the text between a comment such as ``<!-- trained: cofi-sst2-*, ziplm-sst2-* -->`` and the next
+``<!-- end -->``. The first comment lists the names of the runs, as patterns, in the order of their rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ PLACE = re.compile(r"(<!-- trained: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def rows(record: dict[str, Any], patterns: list[str]) -> str:
-    """One row a model."""
+    """The table of some runs.
+
+    Args:
+        record: the contents of ``h100.json``.
+        patterns: patterns of run names, in the order of the rows.
+
+    Returns:
+        Markdown, one row per model.
+    """
     chosen = {name: run for pattern in patterns for name, run in record["runs"].items() if fnmatch(name, pattern)}
     stepped = any("training_step" in model.get("timed", {}) for run in chosen.values() for model in run["models"])
     head = ["run", "asked", "expected", "gone", "measured (95 %)", *(["training step"] if stepped else [])]
@@ -32,7 +40,13 @@ def rows(record: dict[str, Any], patterns: list[str]) -> str:
 
 
 def cells(name: str, model: dict[str, Any], *, stepped: bool) -> list[str]:
-    """Of one model."""
+    """The cells of one row.
+
+    Args:
+        name: name of the run.
+        model: one model of the run.
+        stepped: whether the table has a column for the speed-up of a training step.
+    """
     expected, metric, apart, timed = (model[key] for key in ("expected_sparsity", "metric", "divergence", "timed"))
     speed = timed["speedup"]
     sparse = model["path"].startswith("sparsity")
@@ -60,7 +74,7 @@ def main() -> None:
     record = json.loads(given.results.read_text())
     page = given.into.read_text()
     if not PLACE.search(page):
-        raise SystemExit(f"{given.into} has no place for tables: a comment 'trained: NAMES' and one that says 'end'")
+        raise SystemExit(f"{given.into} has no place for a table: it needs the comments 'trained: NAMES' and 'end'")
     given.into.write_text(
         PLACE.sub(
             lambda found: found[1] + rows(record, [part.strip() for part in found[2].split(",")]) + found[3], page

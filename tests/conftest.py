@@ -1,8 +1,9 @@
-"""Shape checking by jaxtyping and beartype (in tests only), and the path to real data."""
+"""Checks array shapes at run time with jaxtyping and beartype, and defines the fixtures that several test files use."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,31 @@ import torch
 from jaxtyping import install_import_hook
 
 install_import_hook("secateurs.numerics", "beartype.beartype")
-install_import_hook("secateurs.mask", "beartype.beartype")
+install_import_hook("secateurs.structure.mask", "beartype.beartype")
 
 SHARED = Path(os.environ.get("SECATEURS_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with real data and models; the test is skipped where there is none."""
+    """The folder with real data and models. Tests that need it are skipped if it does not exist."""
     if not (SHARED / "data").is_dir():
         pytest.skip(f"real data is not on this machine (looked in {SHARED}; set SECATEURS_SHARED)")
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def short_measurements() -> Iterator[None]:
+    """End the measurement of a pruned model after 0.2 s: the speed of tiny models is not tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secateurs.pipeline.one_target.MEASURE_SECONDS", 0.2)
+        yield
+
+
 @cache
 def _rms_norms() -> frozenset[type]:
-    from secateurs.families import model_types
+    """The RMSNorm classes of all families."""
+    from secateurs.structure.families import model_types
     from tiny_models import tiny_model
 
     modules = [module for model_type in model_types() for module in tiny_model(model_type).modules()]
@@ -36,7 +46,10 @@ def _rms_norms() -> frozenset[type]:
 
 @pytest.fixture
 def norms_in_fp64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stock RMSNorms compute in fp32, in which a sum over fewer terms is another number: no place for 1e-12."""
+    """Let every RMSNorm of transformers compute in fp64.
+
+    They compute in fp32, where a sum over fewer terms differs by more than the tolerance of 1e-12.
+    """
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         return self.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon))

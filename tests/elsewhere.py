@@ -1,6 +1,7 @@
-"""Run by ``test_checkpoint_elsewhere.py`` in an environment without Secateurs: reads its folders, prints what came.
+"""A script that loads pruned folders in an environment without Secateurs; ``test_checkpoint_elsewhere.py`` runs it.
 
-Usage: ``python elsewhere.py FOLDER``; every sub-folder holds ``model/``, ``expected.safetensors`` and ``about.json``.
+Usage: ``python elsewhere.py FOLDER``. Every sub-folder holds ``model/``, ``expected.safetensors`` and ``about.json``. The
+results are written to ``FOLDER/results.json``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.modules["secateurs"] = None  # type: ignore[assignment]  # where it is installed beside transformers after all
+sys.modules["secateurs"] = None  # type: ignore[assignment]  # so that an installed Secateurs cannot be imported
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
@@ -18,6 +19,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 
 def difference(model: Any, expected: dict[str, torch.Tensor]) -> float:
+    """Largest absolute difference between the outputs of a model and the expected outputs."""
     inputs = {name: expected[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
         found = model(**inputs)
@@ -26,11 +28,12 @@ def difference(model: Any, expected: dict[str, torch.Tensor]) -> float:
     return (output - wanted).abs().max().item()
 
 
-def read(folder: Path) -> dict[str, Any]:
+def check_folder(folder: Path) -> dict[str, Any]:
+    """Load the model of one sub-folder in every way, and return what happened."""
     about, expected = json.loads((folder / "about.json").read_text()), load_file(folder / "expected.safetensors")
     auto, path = getattr(transformers, about["auto"]), folder / "model"
     if about["plain"]:
-        return {"stock": difference(auto.from_pretrained(path), expected)}
+        return {"without_code": difference(auto.from_pretrained(path), expected)}
     answers: dict[str, Any] = {}
     model, info = auto.from_pretrained(path, trust_remote_code=True, output_loading_info=True)
     answers["remote"] = difference(model, expected)
@@ -44,7 +47,7 @@ def read(folder: Path) -> dict[str, Any]:
     answers["from_config"] = [list(p.shape) for p in built.parameters()] == [list(p.shape) for p in model.parameters()]
     for name, cls in (("auto", auto), ("direct", getattr(transformers, answers["name"], None))):
         if cls is None:
-            continue  # not a class of transformers
+            continue  # an adaptive language model has no class in transformers
         try:
             cls.from_pretrained(path)
             answers[f"refused_{name}"] = ""
@@ -57,6 +60,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def embed(folder: Path) -> list[float]:
+    """The embedding of one sentence by a folder of sentence-transformers."""
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(folder), trust_remote_code=True, device="cpu").encode("the cat sat").tolist()
@@ -64,5 +68,5 @@ def embed(folder: Path) -> list[float]:
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    results = {path.parent.name: read(path.parent) for path in sorted(root.glob("*/about.json"))}
+    results = {path.parent.name: check_folder(path.parent) for path in sorted(root.glob("*/about.json"))}
     json.dump({"models": results, "embedding": embed(root / "embedder")}, (root / "results.json").open("w"))

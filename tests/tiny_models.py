@@ -1,4 +1,4 @@
-"""Small random models of every family, in fp64, in which nothing is trivially zero."""
+"""Small random models of every family, in fp64, in which no parameter is zero."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 import transformers
 from torch import Tensor
 
-from secateurs.families import discover
-from secateurs.mask import Mask
-from secateurs.shrink import shrink
+from secateurs.structure.families import discover
+from secateurs.structure.mask import Mask
+from secateurs.surgery.shrink import shrink
 
 __all__ = ["DECODERS", "VOCABULARY", "batch", "fill", "head_names", "tiny_model", "without_layer"]
 
@@ -86,17 +86,17 @@ _CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 DECODERS = frozenset({"gpt2", "llama", "mistral", "qwen2", "qwen3", "secateurs-adaptive-lm"})
-"""The model types that generate; the others read both ways."""
+"""The model types that generate text; the others are encoders."""
 
 
 def tiny_model(model_type: str, *, auto: str | None = None, seed: int = 0, **changes: Any) -> Any:
-    """A small model in evaluation mode with three layers; decoders get a language head, the others label tokens.
+    """A small model with three layers, in evaluation mode: a language model for decoders, else a token classifier.
 
     Args:
         model_type: one of ``families.model_types()``.
-        auto: name of another Auto class.
-        seed: of the weights.
-        changes: config fields to set otherwise.
+        auto: name of the Auto class, if another head is wanted.
+        seed: seed of the weights.
+        changes: config fields to change.
 
     Raises:
         AssertionError: this file has no config for the model type.
@@ -118,7 +118,7 @@ _HEADS = (
 
 
 def head_names(model_type: str) -> list[str]:
-    """The Auto classes that have this model type, the base model's first; an encoder's causal head is left out."""
+    """The Auto classes that have this model type, first that of the base model. Causal heads of encoders are left out."""
     config = type(transformers.AutoConfig.for_model(model_type))
     return [
         name
@@ -129,7 +129,7 @@ def head_names(model_type: str) -> list[str]:
 
 
 def fill(model: Any, seed: int) -> Any:
-    """Draw every parameter anew, biases and norms too: an untouched bias is zero and would hide what it does."""
+    """Draw every parameter at random, biases and norms too: a zero bias would hide errors in its treatment."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -140,7 +140,13 @@ def fill(model: Any, seed: int) -> Any:
 
 
 def batch(*, length: int = 11, padding: str | None = None, seed: int = 1) -> Mapping[str, Tensor]:
-    """Three rows of tokens, the second and third padded on one side if asked."""
+    """Three rows of tokens.
+
+    Args:
+        length: tokens per row.
+        padding: side on which the second and the third row are padded, ``"left"`` or ``"right"``; ``None`` = no padding.
+        seed: seed of the tokens.
+    """
     tokens = torch.randint(2, VOCABULARY, (3, length), generator=torch.Generator().manual_seed(seed))
     present = torch.ones_like(tokens)
     for row, short in enumerate((0, 3, 6)):
@@ -152,7 +158,7 @@ def batch(*, length: int = 11, padding: str | None = None, seed: int = 1) -> Map
 
 
 def without_layer(model_type: str, index: int | None) -> Any:
-    """A tiny model whose layer ``index`` was pruned away whole: it still adds its biases and norms."""
+    """A tiny model of which all units of layer ``index`` were removed: its biases and norms remain. ``None`` = no layer."""
     model = tiny_model(model_type)
     structure = discover(model)
     layer = None if index is None else list(structure.layers)[index]

@@ -1,40 +1,77 @@
-"""A whole run in seconds: a tiny model and tokenizer in a folder, a few rows, and a latency table from elsewhere."""
+"""Recipes of complete runs that take seconds: a tiny model in a folder, a few rows, and a made-up latency table."""
 
 from __future__ import annotations
 
 import random
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from secateurs.environment import Environment
-from secateurs.families import discover
-from secateurs.latency_curve import LatencyCurve
-from secateurs.latency_table import LatencyTable
-from secateurs.loading import load
-from secateurs.recipe import Recipe
-from secateurs.structure import Kind, Structure
+from secateurs.latency.curve import LatencyCurve
+from secateurs.latency.environment import Environment
+from secateurs.latency.table import LatencyTable
+from secateurs.pipeline.load import load
+from secateurs.pipeline.recipe import Recipe
+from secateurs.progress import Track
+from secateurs.structure.families import discover
+from secateurs.structure.structure import Kind, Structure
 from tiny import WORDS, tiny_tokenizer, write_rows
 from tiny_models import DECODERS, tiny_model
 
-__all__ = ["SMALL", "model_folder", "own_table", "recipe", "rows", "table"]
+__all__ = ["SMALL", "Killed", "kill_at", "model_folder", "own_table", "recipe", "rows", "table", "with_trained_gates"]
 
 
 SMALL: dict[str, dict[str, Any]] = {
     "ziplm": {"preset": "paper", "hyperparameters": {"inits": 3, "steps": 5}},
-    "cofi": {"preset": "quick", "hyperparameters": {"steps": 100, "finetuning_steps": 4}},
-    "flop": {"preset": "quick", "hyperparameters": {"steps": 60, "finetuning_steps": 4}},
-    "np": {"preset": "quick", "hyperparameters": {"steps": 60, "finetuning_steps": 4}},
+    "cofi": {"preset": "quick", "hyperparameters": {"steps": 20, "gate_rate": 0.5, "finetuning_steps": 4}},
+    "flop": {"preset": "quick", "hyperparameters": {"steps": 20, "finetuning_steps": 4}},
+    "neuron_pruning": {"preset": "quick", "hyperparameters": {"steps": 20, "finetuning_steps": 4}},
     "agp": {"hyperparameters": {"steps": 20}},
     "agp_unstructured": {"hyperparameters": {"steps": 20}},
     "fac": {"hyperparameters": {"steps": 10}},
 }
-"""Methods whose defaults take long."""
+"""Fewer steps for the methods whose defaults take long."""
+
+
+class Killed(BaseException):
+    """Stands for a kill: no ``except Exception`` in the library catches it."""
+
+
+def kill_at(stage: str, item: int) -> Track:
+    """A progress display that raises ``Killed``.
+
+    Args:
+        stage: title of the stage in which it raises.
+        item: number of items of that stage that are finished before.
+    """
+
+    def track(items: Iterable[Any], title: str, total: int | None = None) -> Iterable[Any]:
+        for number, value in enumerate(items):
+            if title == stage and number == item:
+                raise Killed(title)
+            yield value
+
+    return track
+
+
+def with_trained_gates(done: Path, recipe: Recipe, folder: Path) -> Path:
+    """Make a run folder for ``recipe`` that holds the trained gates of another run, to be resumed.
+
+    Args:
+        done: folder of the other run.
+        recipe: a recipe that differs in what happens after the gates are trained.
+        folder: the new run folder.
+    """
+    shutil.copytree(done / "stages" / "learned", folder / "stages" / "learned")
+    (folder / "recipe.yaml").write_text(recipe.to_yaml())
+    return folder
 
 
 def model_folder(path: Path, model_type: str = "bert", **changes: Any) -> Path:
-    """A random two-class model (or a decoder) with its tokenizer."""
+    """Save a random two-class model, or a decoder, with its tokenizer."""
     auto = None if model_type in DECODERS else "AutoModelForSequenceClassification"
     model = tiny_model(model_type, auto=auto, **{"num_labels": 2, "pad_token_id": 0, **changes}).float()
     model.save_pretrained(path)
@@ -43,7 +80,7 @@ def model_folder(path: Path, model_type: str = "bert", **changes: Any) -> Path:
 
 
 def rows(path: Path, count: int = 48) -> Path:
-    """Random sentences with random labels, in two splits."""
+    """Write random sentences with random labels, in two splits."""
     chance = random.Random(0)
     for split, number in (("train", count), ("validation", 16)):
         texts = [" ".join(chance.choices(WORDS, k=chance.randint(3, 9))) for _ in range(number)]
@@ -52,7 +89,7 @@ def rows(path: Path, count: int = 48) -> Path:
 
 
 def table(structure: Structure, path: Path) -> Path:
-    """A table in which every unit takes as long as every other of its kind; measured on no machine at all."""
+    """Save a latency table in which all units of one kind take equally long. It belongs to no real machine."""
     curves = {}
     for kind in {group.kind for group in structure}:
         size = max(group.size for group in structure if group.kind is kind)
@@ -66,7 +103,7 @@ def table(structure: Structure, path: Path) -> Path:
 
 
 def own_table(recipe: Recipe, path: Path) -> Recipe:
-    """The recipe with a table of the structure of its own method, in which every unit takes as long as every other."""
+    """The recipe with a latency table for the structure of its method, in which all units of a group take equally long."""
     if not path.exists():
         structure = load(recipe).structure
         curves = {
@@ -79,7 +116,7 @@ def own_table(recipe: Recipe, path: Path) -> Recipe:
 
 
 def recipe(folder: Path, model_type: str = "bert", task: str = "text-classification", **changes: Any) -> Recipe:
-    """The recipe of a tiny run; the timings of such a model mean nothing, so the table comes from a file."""
+    """The recipe of a tiny run. Timings of such a small model are noise, so its latency table comes from a file."""
     model = folder / "model"
     if not model.exists():
         model_folder(model, model_type)

@@ -1,4 +1,4 @@
-"""A clock that does not tick: it reads the work done, so that every latency in a test is exact and repeatable."""
+"""Timers that count work in place of time, so that latencies in tests are exact and repeatable."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateurs.clock import Reading
+from secateurs.latency.timer import Reading
 
 __all__ = ["product_clock", "work_clock"]
 
-
 OPERATION = 100
-"""What starting an operation costs, in elements."""
+"""Elements that the start of an operation counts as."""
 
 
 class _Elements(TorchDispatchMode):
-    """Counts the elements of every tensor that any operation returns, and a fixed price of each operation."""
+    """Counts the elements of every tensor that an operation returns, and ``OPERATION`` for every operation."""
 
     total = 0
 
@@ -31,14 +30,14 @@ class _Elements(TorchDispatchMode):
 
 
 def work_clock(run: Callable[[], object]) -> Reading:
-    """One millisecond per thousand elements computed; starting an operation counts as ``OPERATION`` of them."""
+    """A run takes one millisecond per thousand elements that it computes; every operation counts as ``OPERATION`` more."""
     with _Elements() as elements:
         run()
     return Reading(elements.total / 1e3)
 
 
 def product_clock(run: Callable[[], object]) -> Reading:
-    """One millisecond per thousand operations of matrix products, and nothing else: two factors cost what they have."""
+    """A run takes one millisecond per thousand floating-point operations of its matrix products; all else takes no time."""
     with FlopCounterMode(display=False) as products:
         run()
     return Reading(products.get_total_flops() / 1e3)

@@ -1,9 +1,9 @@
 """Secateurs: structured pruning of transformers to a *measured* speed-up.
 
->>> import secateurs  # from here on, from_pretrained reads pruned folders
+>>> import secateurs  # from now on, from_pretrained reads pruned folders
 
-Importing this package is light: it neither starts CUDA nor loads the modelling code of transformers. Names are loaded
-when they are used.
+Importing this package is fast: it neither starts CUDA nor imports the modelling code of transformers. The public names
+below are imported on first use.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from secateurs.checkpoint.hooks import install as _install
 from secateurs.errors import (
     CalibrationError,
     CheckpointError,
@@ -20,37 +21,36 @@ from secateurs.errors import (
     TargetUnreachable,
     UnsupportedModelError,
 )
-from secateurs.loader import install as _install
 
 if TYPE_CHECKING:
-    from secateurs.checkpoint import load, save
-    from secateurs.cost import ParameterCost
-    from secateurs.environment import Environment
-    from secateurs.families import discover
-    from secateurs.latency_table import LatencyTable
-    from secateurs.mask import Mask
-    from secateurs.pipeline import run
-    from secateurs.recipe import Recipe
-    from secateurs.report import Report
-    from secateurs.structure import Cut, Group, Kind, Structure
+    from secateurs.checkpoint.save_load import load, save
+    from secateurs.latency.environment import Environment
+    from secateurs.latency.table import LatencyTable
+    from secateurs.pipeline.recipe import Recipe
+    from secateurs.pipeline.run import run
+    from secateurs.report.report import Report
+    from secateurs.structure.cost import ParameterCost
+    from secateurs.structure.families import discover
+    from secateurs.structure.mask import Mask
+    from secateurs.structure.structure import Cut, Group, Kind, Structure
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Cut": "structure",
-    "Environment": "environment",
-    "Group": "structure",
-    "Kind": "structure",
-    "LatencyTable": "latency_table",
-    "Mask": "mask",
-    "ParameterCost": "cost",
-    "Recipe": "recipe",
-    "Report": "report",
-    "Structure": "structure",
-    "discover": "families",
-    "load": "checkpoint",
-    "run": "pipeline",
-    "save": "checkpoint",
+    "Cut": "structure.structure",
+    "Environment": "latency.environment",
+    "Group": "structure.structure",
+    "Kind": "structure.structure",
+    "LatencyTable": "latency.table",
+    "Mask": "structure.mask",
+    "ParameterCost": "structure.cost",
+    "Recipe": "pipeline.recipe",
+    "Report": "report.report",
+    "Structure": "structure.structure",
+    "discover": "structure.families",
+    "load": "checkpoint.save_load",
+    "run": "pipeline.run",
+    "save": "checkpoint.save_load",
 }
 
 __all__ = [

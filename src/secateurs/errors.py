@@ -1,16 +1,16 @@
-"""Every way Secateurs can fail on purpose.
+"""The errors that Secateurs raises on purpose.
 
     SecateursError
-    ├── UnsupportedModelError   the model is of a kind, or in a state, that cannot be pruned
-    ├── DataError               a file, split, column or label is missing or does not fit
-    ├── RecipeError             the run as described makes no sense
+    ├── UnsupportedModelError   the type or the state of the model cannot be pruned
+    ├── DataError               a file, split, column or label is missing or does not fit the task
+    ├── RecipeError             the settings are out of range, contradict each other or do not fit the model
     ├── CalibrationError        the activations cannot be used (none, NaN, not positive definite)
-    ├── TargetUnreachable       no set of cuts reaches the target; carries the largest reachable one
+    ├── TargetUnreachable       no mask reaches the target; carries the largest value that can be reached
     ├── CheckpointError         a folder on disk cannot be read or written
-    └── FailedElsewhere         another process of the same run failed, and says why
+    └── FailedElsewhere         another process of the same run failed, and prints why
 
-A message says what failed, what was given, what is allowed and what to do, in one line. The command line prints
-that line and exits with status 2. Anything else that surfaces is a defect of Secateurs.
+A message states in one line what failed, what was given, what is allowed and what to do. The command line prints
+that line and exits with status 2. Any other exception that reaches the user is a bug in Secateurs.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = [
 
 
 class SecateursError(Exception):
-    """The root of the tree: catch this to catch every deliberate failure."""
+    """The base class: catch it to catch every error that Secateurs raises on purpose."""
 
 
 class UnsupportedModelError(SecateursError):
-    """The model is of a kind, or in a state, that cannot be pruned."""
+    """The type or the state of the model cannot be pruned."""
 
 
 class DataError(SecateursError):
@@ -40,18 +40,18 @@ class DataError(SecateursError):
 
 
 class RecipeError(SecateursError):
-    """The run as described makes no sense."""
+    """The settings of the run are out of range, contradict each other or do not fit the model."""
 
 
 class CalibrationError(SecateursError):
-    """The activations gathered on the calibration data cannot be used."""
+    """The activations collected on the calibration data cannot be used (none, NaN, not positive definite)."""
 
 
 class TargetUnreachable(SecateursError):
-    """No set of cuts reaches the target.
+    """No mask reaches the target.
 
     Attributes:
-        largest: the largest value of the same target that can be reached, or ``None`` when unknown.
+        largest: largest value of this target that can be reached (a speed-up or a sparsity); ``None`` if unknown.
     """
 
     def __init__(self, message: str, largest: float | None = None) -> None:
@@ -64,7 +64,7 @@ class CheckpointError(SecateursError):
 
 
 class FailedElsewhere(SecateursError):
-    """Another process of the same run failed, and says why."""
+    """Another process of the same run failed; the message of that process says why."""
 
     def __init__(self) -> None:
         super().__init__("another process of this run failed; its message says why")

@@ -1,4 +1,4 @@
-"""Pairs of factors in every family: exact at full rank, shrunk to any ranks, and cut again afterwards."""
+"""Pairs of factors in every family: exact at full rank, shrunk to any rank, and pruned again afterwards."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateurs.cost import ParameterCost
 from secateurs.errors import RecipeError, UnsupportedModelError
-from secateurs.factorize import factorize, matrices, rank_groups
-from secateurs.families import discover, model_types
-from secateurs.mask import Mask
-from secateurs.methods._components import widths, with_pairs
-from secateurs.modeling_pruned import is_factored
+from secateurs.methods.flop.components import embedding_widths, with_pairs
+from secateurs.modeling.modeling_pruned import is_factored
 from secateurs.numerics.low_rank import break_even
-from secateurs.shrink import edits_of, shrink, zero_masked
-from secateurs.structure import Kind, Structure
+from secateurs.structure.cost import ParameterCost
+from secateurs.structure.families import discover, model_types
+from secateurs.structure.mask import Mask
+from secateurs.structure.structure import Kind, Structure
+from secateurs.surgery.config_block import block_of
+from secateurs.surgery.factorize import factorize, matrices, rank_groups
+from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_models import batch, tiny_model, without_layer
 
 TYPES = model_types()
@@ -46,7 +47,7 @@ def even(model: Any, path: str) -> int:
 
 
 def mixed(model: Any, structure: Structure, start: int = 0) -> Mask:
-    """Ranks of every sort in turn: none, a few, exactly break-even, one more than that, nearly all, all."""
+    """Ranks in turn: 0, 3, the break-even rank, one more than that, one less than the full rank, the full rank."""
     kept = {}
     for index, group in enumerate(structure):
         line = even(model, group.product)
@@ -64,13 +65,15 @@ def test_a_pair_of_full_rank_is_the_matrix(model_type: str) -> None:
     assert difference(outputs(model), wanted) < TOLERANCE
     assert len(structure) == len(matrices(dense)) >= 12
     size = sum(parameter.numel() for parameter in dense.parameters())
-    assert sum(parameter.numel() for parameter in model.parameters()) > 1.2 * size, "larger, until ranks go"
+    assert sum(parameter.numel() for parameter in model.parameters()) > 1.2 * size, (
+        "pairs of full rank are larger than their matrices"
+    )
     cost = ParameterCost.of(model, structure)
     assert cost(structure.sizes) == size
     shrink(model, structure, Mask.full(structure))
     assert [(name, p.shape) for name, p in sorted(model.named_parameters())] == [
         (name, p.shape) for name, p in sorted(dense.named_parameters())
-    ], "all of them are multiplied back"
+    ], "all pairs are multiplied back"
     assert difference(outputs(model), wanted) < TOLERANCE
 
 
@@ -79,12 +82,12 @@ def test_a_pair_of_full_rank_is_the_matrix(model_type: str) -> None:
 def test_shrinking_ranks_changes_nothing(model_type: str, start: int) -> None:
     model = tiny_model(model_type)
     structure = factored(model)
-    cost, mask, whole = ParameterCost.of(model, structure), mixed(model, structure, start), outputs(model)
+    cost, mask, before = ParameterCost.of(model, structure), mixed(model, structure, start), outputs(model)
     zero_masked(model, structure, mask)
     masked = outputs(model)
     shrink(model, structure, mask)
     assert difference(masked, outputs(model)) < TOLERANCE
-    assert difference(whole, masked) > 1e-3
+    assert difference(before, masked) > 1e-3
     assert cost(mask.counts) == sum(parameter.numel() for parameter in model.parameters())
     for group in structure:
         kept = mask.counts[group.name]
@@ -101,7 +104,7 @@ def even_of(module: Any) -> int:
 
 @pytest.mark.parametrize("model_type", TYPES)
 def test_shrinking_twice_is_shrinking_once(model_type: str) -> None:
-    """The ranks that are left of a pair are found again."""
+    """``rank_groups`` of a shrunk model has the ranks that are left."""
     once, twice = tiny_model(model_type), tiny_model(model_type)
     structure = factored(once)
     factored(twice)
@@ -118,14 +121,14 @@ def test_shrinking_twice_is_shrinking_once(model_type: str) -> None:
     }
     shrink(twice, rest, second)
     shrink(once, structure, Mask(both))
-    assert edits_of(once) == edits_of(twice)
+    assert block_of(once) == block_of(twice)
     assert all(torch.equal(value, twice.state_dict()[name]) for name, value in once.state_dict().items())
     assert difference(outputs(once), outputs(twice)) == 0.0
 
 
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_pruned_model_is_factorised(model_type: str) -> None:
-    """Uneven heads and neurons, an emptied attention and an emptied feed-forward block."""
+    """The pruned model has uneven heads and neurons, one emptied attention and one emptied feed-forward block."""
     model = tiny_model(model_type)
     groups = discover(model)
     kept = {group.name: torch.arange(group.size) % 3 != 1 for group in groups}
@@ -143,13 +146,14 @@ def test_a_pruned_model_is_factorised(model_type: str) -> None:
     shrink(model, structure, mask)
     assert difference(masked, outputs(model)) < TOLERANCE
     assert cost(mask.counts) == sum(parameter.numel() for parameter in model.parameters())
-    assert len(edits_of(model)["groups"]) == len(groups) + len(structure)
+    block = block_of(model)
+    assert block is not None and len(block["groups"]) == len(groups) + len(structure)
 
 
 @pytest.mark.parametrize("gone", ["nothing", "attention", "feed-forward"])
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_factorised_model_is_pruned(model_type: str, gone: str) -> None:
-    """Heads and neurons are rows of second factors and columns of first ones; whole blocks go too."""
+    """Units are rows of second factors and columns of first factors; complete blocks are removed too."""
     model = tiny_model(model_type)
     ranks = factored(model)
     shrink(model, ranks, mixed(model, ranks, 3))
@@ -181,7 +185,7 @@ def test_some_matrices_only(model_type: str) -> None:
     assert set(matrices(model, "*.1.*")) == {path for path in matrices(model) if ".1." in path}
     structure = factored(model, name)
     assert [group.product for group in structure] == [name]
-    assert set(matrices(model)) == {*attention, *forward}, "pairs are matrices too"
+    assert set(matrices(model)) == {*attention, *forward}, "pairs of factors are included"
 
 
 def test_what_cannot_be_factorised_is_named() -> None:
@@ -222,8 +226,8 @@ def test_factors_from_scratch_have_as_many_entries(model_type: str) -> None:
     assert cost.fixed + cost.dense == sum(p.numel() for p in dense.parameters())
 
 
-def test_a_rank_of_0_emits_its_bias_in_memory_of_its_own() -> None:
-    """Attention takes a slow path for queries or keys of which all tokens are one."""
+def test_a_pair_of_rank_0_outputs_its_bias_in_contiguous_memory() -> None:
+    """Attention is slow for queries or keys that are one expanded vector."""
     model = tiny_model("bert")
     structure = factored(model)
     name = structure.groups[0].product
@@ -246,18 +250,18 @@ def test_gradients_reach_both_factors(model_type: str) -> None:
             assert pair.first.weight.grad is not None and torch.isfinite(pair.first.weight.grad).all()
 
 
-def test_dimensions_of_adaptive_embeddings_come_in_order_of_strength() -> None:
-    """The same answers; what the last dimensions carry is least, in a cluster with more words than dimensions."""
+def test_dimensions_of_adaptive_embeddings_are_sorted_by_strength() -> None:
+    """The outputs are unchanged, and the last dimensions carry least in a cluster with more words than dimensions."""
     model = tiny_model("secateurs-adaptive-lm")
-    turned = with_pairs(model, "all")
-    assert difference(outputs(turned), outputs(model)) < TOLERANCE
-    group = next(group for group in widths(turned, "all") if group.name == "embeddings.1.rank")
-    table, projection = (turned.get_parameter(cut.parameter).detach() for cut in group.cuts)
+    rotated = with_pairs(model, "all")
+    assert difference(outputs(rotated), outputs(model)) < TOLERANCE
+    group = next(group for group in embedding_widths(rotated, "all") if group.name == "embeddings.1.rank")
+    table, projection = (rotated.get_parameter(cut.parameter).detach() for cut in group.cuts)
     strengths = table.norm(dim=0) * projection.norm(dim=0)
     assert (strengths.diff() <= 0).all() and strengths[-1] < 0.5 * strengths[0]
     torch.testing.assert_close(table.norm(dim=0), projection.norm(dim=0))
-    twin = table @ projection.T
-    whole = model.get_parameter(group.cuts[0].parameter) @ model.get_parameter(group.cuts[1].parameter).T
-    best = torch.linalg.svdvals(whole.detach())[3:].square().sum()  # Eckart and Young
+    product = table @ projection.T
+    original = model.get_parameter(group.cuts[0].parameter) @ model.get_parameter(group.cuts[1].parameter).T
+    best = torch.linalg.svdvals(original.detach())[3:].square().sum()  # Eckart and Young
     kept = table[:, :3] @ projection[:, :3].T
-    assert (twin - kept).square().sum() == pytest.approx(best.item(), rel=1e-8)
+    assert (product - kept).square().sum() == pytest.approx(best.item(), rel=1e-8)

@@ -1,4 +1,4 @@
-"""Gates on every family: the model with gates is the shrunk model with the gates folded in, whatever their values."""
+"""Gates on every family: the model with gates equals the shrunk model with the gates folded in, for any gate values."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import copy
 import pytest
 import torch
 
-from secateurs.cost import ParameterCost
-from secateurs.families import discover, model_types
-from secateurs.fold import Opening
-from secateurs.kept_norm import release
-from secateurs.shrink import shrink
-from secateurs.stages.gates import REACH, Gated, Gates
-from secateurs.structure import Kind
+from secateurs.gates.fold import Opening
+from secateurs.gates.gates import REACH, Gated, Gates
+from secateurs.structure.cost import ParameterCost
+from secateurs.structure.families import discover, model_types
+from secateurs.structure.structure import Kind
+from secateurs.surgery.masked_norm import unmask_norm
+from secateurs.surgery.shrink import shrink
 from tiny_models import batch, tiny_model
 
 TYPES = model_types()
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("norms_in_fp64")
 
 
 def gated(model_type: str, *, coarse: bool = True, hidden: bool = False) -> Gated:
-    """A tiny model whose gates have every value there is: closed, half open, open."""
+    """A tiny model with closed, half open and open gates."""
     model = tiny_model(model_type)
     structure = discover(model, hidden=hidden)
     gates = Gates(structure, coarse=coarse).double()
@@ -89,7 +89,7 @@ def test_open_gates_change_nothing_and_samples_train_every_gate(model_type: str)
         masked.gates.hidden.fill_(0.0)
     masked.step = 7
     first = logits(masked)
-    torch.testing.assert_close(logits(masked), first)  # one sample for the whole step
+    torch.testing.assert_close(logits(masked), first)  # one sample for all passes of a step
     masked.step = 8
     assert not torch.equal(logits(masked), first)
     masked(**batch()).logits.square().mean().backward()
@@ -102,7 +102,7 @@ def test_open_gates_change_nothing_and_samples_train_every_gate(model_type: str)
     dimensions = sampled.stream["hidden"]
     assert masked.gates.hidden.grad is not None
     assert (masked.gates.hidden.grad[(dimensions > 0) & (dimensions < 1)] != 0).all()
-    weight = masked.model.get_parameter(masked.structure.groups[0].reader_cut.parameter)
+    weight = masked.model.get_parameter(masked.structure.groups[0].output_cut.parameter)
     assert weight.grad is not None
 
 
@@ -113,24 +113,19 @@ def test_expected_parameters_are_those_of_the_mean_mask(model_type: str) -> None
     present, counts = masked.gates.expected()
     expected = cost.expected(present, counts)
     assert isinstance(expected, torch.Tensor) and expected.requires_grad
-    generator = torch.Generator().manual_seed(0)
-    total, draws = 0.0, 400
-    for _ in range(draws):
-        drawn = {}
-        for name in masked.gates.names:
-            index = masked.gates.names.index(name)
-            fine = masked.gates.fine.split(masked.gates.sizes)[index].detach()
-            is_there = torch.rand((), generator=generator).item() < present[name].item()
-            opened = torch.rand(len(fine), generator=generator) < masked.gates.distribution.open_probability(fine)
-            drawn[name] = int(opened.sum()) if is_there else 0
-        total += float(cost(drawn))
-    dense = float(cost(cost.sizes))
-    assert total / draws == pytest.approx(expected.item(), abs=0.02 * dense)
+    generator, draws = torch.Generator().manual_seed(0), 4000
+    drawn = {}
+    for name, fine in zip(masked.gates.names, masked.gates.fine.detach().split(masked.gates.sizes), strict=True):
+        is_present = torch.rand(draws, 1, generator=generator) < present[name].item()
+        opened = torch.rand(draws, len(fine), generator=generator) < masked.gates.distribution.open_probability(fine)
+        drawn[name] = (opened & is_present).sum(1).double()
+    mean = torch.as_tensor(cost(drawn)).mean().item()
+    assert mean == pytest.approx(expected.item(), abs=0.01 * float(cost(cost.sizes)))
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_gates_that_are_folded_in_can_be_taken_out_again(model_type: str) -> None:
-    """What a second target starts from: the stock norms, and no trace of the first target's gates."""
+def test_folded_gates_can_be_undone(model_type: str) -> None:
+    """A second target starts from the ordinary norms, without any effect of the gates of the first target."""
     masked = gated(model_type, hidden=True).eval()
     dense = logits(masked.model)
     before = {name: value.clone() for name, value in masked.model.state_dict().items()}
@@ -138,7 +133,7 @@ def test_gates_that_are_folded_in_can_be_taken_out_again(model_type: str) -> Non
     assert not torch.allclose(logits(masked.model), dense)
     assert masked.structure.stream is not None
     for path in masked.structure.stream.norms:
-        release(masked.model.get_submodule(path))
+        unmask_norm(masked.model.get_submodule(path))
     masked.model.load_state_dict(before)
     torch.testing.assert_close(logits(masked.model), dense, atol=0, rtol=0)
 

@@ -1,6 +1,7 @@
-"""The residual stream as units, on every family found by scanning, and on every head transformers puts on it.
+"""Pruning the residual stream, for every family and for every task head that transformers has for it.
 
-The law: with nothing written to the dropped dimensions, and the norms taken over the others, shrinking changes nothing.
+The law: if nothing is written to the dropped dimensions and the norms are computed over the others, shrinking changes no
+output.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import Tensor, nn
 
-from secateurs.cost import ParameterCost
-from secateurs.errors import RecipeError, UnsupportedModelError
-from secateurs.families import discover, model_types, plain_form
-from secateurs.kept_norm import KeptNorm
-from secateurs.mask import Mask
-from secateurs.shrink import edits_of, shrink, zero_masked
-from secateurs.structure import Cut, Kind, Stream, Structure
+from masks import only_stream, uneven
+from secateurs.structure.cost import ParameterCost
+from secateurs.structure.families import discover, model_types
+from secateurs.structure.mask import Mask
+from secateurs.structure.structure import Kind, Structure
+from secateurs.surgery.config_block import block_of
+from secateurs.surgery.masked_norm import MaskedNorm
+from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_models import DECODERS, batch, head_names, tiny_model
 
 TYPES = model_types()
@@ -43,23 +44,10 @@ def dense(model_type: str, auto: str | None = None) -> Any:
     return copy.deepcopy(_dense(model_type, auto))
 
 
-def uneven(structure: Structure) -> Mask:
-    """Some of every group and of the stream, never the same ones."""
-    return Mask(
-        {name: torch.arange(size) % 3 != place % 3 for place, (name, size) in enumerate(structure.sizes.items())}
-    )
-
-
 def without(structure: Structure, kind: Kind | None, layer: int) -> Mask:
-    """The same, and nothing of one kind (or of all kinds) in one layer."""
+    """``uneven``, and without all groups of one kind (``None`` = of every kind) in one layer."""
     gone = {g.name for g in structure if g.layer == list(structure.layers)[layer] and kind in (None, g.kind)}
     return Mask({name: units & (name not in gone) for name, units in uneven(structure).kept.items()})
-
-
-def only_stream(structure: Structure, kept: Callable[[Tensor], Tensor]) -> Mask:
-    stream = structure.stream
-    assert stream is not None
-    return Mask({**Mask.full(structure).kept, stream.name: kept(torch.arange(stream.size))})
 
 
 CASES: dict[str, Callable[[Structure], Mask]] = {
@@ -77,7 +65,10 @@ CASES: dict[str, Callable[[Structure], Mask]] = {
 
 
 def outputs(model: Any, kept: Tensor | None = None, padding: str | None = "right") -> list[Tensor]:
-    """The stream at every layer (the kept dimensions of it; the others are zero), and what the head makes of it."""
+    """The stream at every layer, and the outputs of the head.
+
+    With ``kept``, only the kept dimensions of the stream; the others are checked to be zero.
+    """
     with torch.no_grad():
         found = model(**batch(padding=padding), output_hidden_states=True)
     states = list(found.hidden_states)
@@ -97,8 +88,9 @@ def count(model: nn.Module) -> int:
 
 
 def check_law(model: Any, case: str) -> None:
+    """Check that the masked and the shrunk model agree, and that the cost counts the parameters."""
     structure = discover(model, hidden=True)
-    cost, mask, whole = ParameterCost.of(model, structure), CASES[case](structure), outputs(model)
+    cost, mask, before = ParameterCost.of(model, structure), CASES[case](structure), outputs(model)
     assert cost(structure.sizes) == count(model)
     zero_masked(model, structure, mask)
     masked = outputs(model, mask["hidden"])
@@ -106,11 +98,11 @@ def check_law(model: Any, case: str) -> None:
     shrunk = outputs(model)
     assert difference(masked, shrunk) < TOLERANCE
     if mask["hidden"].all():
-        assert (difference(whole, shrunk) > 1e-3) == (mask != Mask.full(structure))
+        assert (difference(before, shrunk) > 1e-3) == (mask != Mask.full(structure))
     else:
         assert shrunk[0].shape[-1] == mask.counts["hidden"] < structure.sizes["hidden"]
     assert cost(mask.counts) == count(model)
-    assert not any(isinstance(module, KeptNorm) for module in model.modules())
+    assert not any(isinstance(module, MaskedNorm) for module in model.modules())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -125,8 +117,8 @@ def test_under_every_head(model_type: str, auto: str) -> None:
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_the_head_moves_too(model_type: str) -> None:
-    """The dropped dimensions meant something, so that the law is no empty one."""
+def test_dropping_a_dimension_changes_the_output(model_type: str) -> None:
+    """The dropped dimensions contribute before they are zeroed, so that the tests of the law are not trivial."""
     model = dense(model_type)
     structure, before = discover(model, hidden=True), outputs(model)[-1]
     shrink(model, structure, CASES["one dimension gone"](structure))
@@ -134,14 +126,14 @@ def test_the_head_moves_too(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_zeros_without_the_norms_would_not_do(model_type: str) -> None:
+def test_zeros_without_masked_norms_are_not_enough(model_type: str) -> None:
     model = dense(model_type)
     structure = discover(model, hidden=True)
     assert structure.stream is not None and structure.stream.norms
     mask = CASES["stream alone"](structure)
-    careless = copy.deepcopy(model)
-    zero_masked(careless, replace(structure, stream=replace(structure.stream, norms=())), mask)
-    assert (outputs(careless)[-1] - outputs(shrink(model, structure, mask))[-1]).abs().max() > 1e-3
+    only_zeros = copy.deepcopy(model)
+    zero_masked(only_zeros, replace(structure, stream=replace(structure.stream, norms=())), mask)
+    assert (outputs(only_zeros)[-1] - outputs(shrink(model, structure, mask))[-1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -152,7 +144,7 @@ def test_language_heads_tied_and_not(model_type: str, tied: bool) -> None:
     auto = "AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForMaskedLM"
     model = tiny_model(model_type, auto=auto, tie_word_embeddings=tied)
     into, out = model.get_input_embeddings(), model.get_output_embeddings()
-    if out is None:  # an adaptive softmax, which is no single matrix
+    if out is None:  # an adaptive softmax has no single matrix
         check_law(model, "all uneven")
         return
     assert (into.weight is out.weight) == tied
@@ -170,7 +162,7 @@ def test_embeddings_of_their_own_size(auto: str, embedding_size: int) -> None:
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_module_fields_stay_true(model_type: str) -> None:
+def test_module_fields_match_the_new_sizes(model_type: str) -> None:
     model = dense(model_type)
     structure = discover(model, hidden=True)
     shrink(model, structure, uneven(structure))
@@ -195,9 +187,9 @@ def test_gradients_are_those_of_the_masked_model(model_type: str) -> None:
     mask, shrunk = CASES["stream alone"](structure), copy.deepcopy(model)
     zero_masked(model, structure, mask)
     shrink(shrunk, structure, mask)
-    for twin in (model, shrunk):
-        twin.train()
-        twin(**batch()).logits.square().mean().backward()
+    for each in (model, shrunk):
+        each.train()
+        each(**batch()).logits.square().mean().backward()
     assert structure.stream is not None
     wanted, compared = dict(model.named_parameters()), 0
     cuts: dict[str, set[int]] = {}
@@ -242,22 +234,22 @@ def test_shrinking_twice_is_shrinking_once(model_type: str) -> None:
     assert rest.sizes == {name: kept for name, kept in first.counts.items() if kept}
     shrink(twice, rest, Mask({name: second[name][first[name]] for name in rest.sizes}))
     shrink(once, structure, first & second)
-    assert edits_of(once) == edits_of(twice)
-    assert edits_of(once)["groups"]["hidden"] == {
+    assert block_of(once) == block_of(twice)
+    assert block_of(once)["groups"]["hidden"] == {
         "kind": "hidden", "size": structure.sizes["hidden"], "kept": (first & second).counts["hidden"]
     }  # fmt: skip
     tensors = twice.state_dict()
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in once.state_dict().items())
     assert difference(outputs(once), outputs(twice)) == 0.0
     groups = discover(once)
-    assert groups.stream is None, "and heads alone can still be pruned"
+    assert groups.stream is None, "groups can still be pruned without the stream"
     shrink(once, groups, uneven(groups))
-    assert edits_of(once)["edits"]["heads"] == edits_of(twice)["edits"]["heads"] != {}
+    assert block_of(once)["edits"]["heads"] == block_of(twice)["edits"]["heads"] != {}
     assert all(torch.isfinite(tensor).all() for tensor in outputs(once))
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_the_stream_is_left_when_every_group_is_gone(model_type: str) -> None:
+def test_the_stream_can_be_pruned_when_every_group_is_gone(model_type: str) -> None:
     model = dense(model_type)
     structure = discover(model, hidden=True)
     shrink(
@@ -266,99 +258,3 @@ def test_the_stream_is_left_when_every_group_is_gone(model_type: str) -> None:
     rest = discover(model, hidden=True)
     assert list(rest.sizes) == ["hidden"] and not len(rest)
     check_law(model, "stream alone")
-
-
-@pytest.mark.parametrize("model_type", TYPES)
-def test_without_being_asked_for_nothing_changes(model_type: str) -> None:
-    model = dense(model_type)
-    structure, whole = discover(model), discover(model, hidden=True)
-    assert structure.stream is None and "hidden" not in structure.sizes
-    assert structure.groups == whole.groups == tuple(whole)
-    assert list(whole.sizes) == [*structure.sizes, "hidden"]
-    assert all(whole.within(layer).stream is None for layer in whole.layers)
-    assert whole.stream is not None
-    moved = whole.prefixed("model.").stream
-    assert moved is not None
-    assert moved.cuts[0].parameter == f"model.{whole.stream.cuts[0].parameter}"
-    assert moved.writers[0][0].startswith("model.") and moved.norms[0].startswith("model.")
-    assert plain_form(shrink(model, whole, CASES["one dimension gone"](whole))) is None
-
-
-@pytest.mark.parametrize("model_type", TYPES)
-def test_the_cost_is_differentiable_in_the_stream_which_is_always_there(model_type: str) -> None:
-    model = dense(model_type)
-    structure = discover(model, hidden=True)
-    cost = ParameterCost.of(model, structure)
-    size = torch.tensor(12.0, dtype=torch.float64, requires_grad=True)
-    present = {group.name: 0.25 for group in structure}
-    expected = cost.expected(present, {**structure.sizes, "hidden": size})
-    quarter = {group.name: 0.25 * group.size for group in structure}
-    assert isinstance(expected, Tensor)
-    assert float(expected.detach()) == float(cost({**quarter, "hidden": 12.0}))
-    expected.backward()
-    step = float(cost({**quarter, "hidden": 12.5})) - float(cost({**quarter, "hidden": 11.5}))
-    assert size.grad is not None and size.grad.item() == pytest.approx(step)
-
-
-def test_at_least_one_dimension_stays() -> None:
-    model = dense("bert")
-    structure = discover(model, hidden=True)
-    for act in (shrink, zero_masked):
-        with pytest.raises(RecipeError, match="none of the 32 dimensions"):
-            act(model, structure, only_stream(structure, lambda dims: dims < 0))
-    with pytest.raises(RecipeError, match="does not fit"):
-        shrink(model, structure, Mask.full(discover(model)))
-
-
-def test_modules_nobody_knows_of_are_refused_by_name() -> None:
-    model = dense("bert")
-    model.side_head = nn.Linear(32, 3)
-    with pytest.raises(UnsupportedModelError, match=r"BertForTokenClassification.*side_head \(Linear\)"):
-        discover(model, hidden=True)
-    assert len(discover(model)) == 6, "its heads and neurons can be pruned"
-    adapted = dense("llama")
-    adapted.model.layers[1].mlp.up_proj.adapter = nn.Linear(48, 4, bias=False)
-    with pytest.raises(UnsupportedModelError, match=r"layers\.1\.mlp\.up_proj\.adapter"):
-        discover(adapted, hidden=True)
-    swapped = dense("gpt2")
-    swapped.transformer.ln_f = nn.Linear(32, 32)
-    with pytest.raises(UnsupportedModelError, match=r"ln_f \(Linear\)"):
-        discover(swapped, hidden=True)
-    wide = dense("roberta")
-    wide.classifier = nn.Linear(64, 5)
-    with pytest.raises(UnsupportedModelError, match=r"classifier\.weight has size 64 .* has 32"):
-        discover(wide, hidden=True)
-
-
-class OwnHead(transformers.BertForTokenClassification):
-    """Somebody's head with the usual names and another way through."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.classifier(self.bert(*args, **kwargs).last_hidden_state)
-
-
-class Renamed(transformers.BertForTokenClassification):
-    """The stock head under another name."""
-
-
-def test_a_head_with_its_own_forward_is_refused() -> None:
-    config = _dense("bert", None).config
-    with pytest.raises(UnsupportedModelError, match=r"OwnHead.*forward of its own"):
-        discover(OwnHead(config), hidden=True)
-    model = Renamed(copy.deepcopy(config)).double()
-    structure = discover(model, hidden=True)
-    shrink(model, structure, uneven(structure))
-    assert list(edits_of(model)["edits"]["heads"]) == ["BertForTokenClassification"]
-
-
-def test_a_family_without_a_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secateurs.families._STREAMS", {})
-    with pytest.raises(UnsupportedModelError, match="hidden size of bert models"):
-        discover(dense("bert"), hidden=True)
-
-
-def test_a_stream_states_no_nonsense() -> None:
-    with pytest.raises(UnsupportedModelError, match="size 0"):
-        Stream(0, (), (), ())
-    with pytest.raises(UnsupportedModelError, match=r"not cut with it.*b\.weight"):
-        Stream(4, (Cut("a.weight", 1),), (("b.weight", 1),), ())

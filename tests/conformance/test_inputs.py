@@ -1,4 +1,4 @@
-"""Inputs of linear layers in every family: masked is shrunk, what is saved is loaded, and nothing is cut twice."""
+"""Inputs of linear layers as units, in every family: the law, saving and loading, and the refusal of a second pruning."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 import transformers
 from torch import Tensor
 
-from secateurs.checkpoint import load, save
-from secateurs.cost import ParameterCost
+from secateurs.checkpoint.hooks import install
+from secateurs.checkpoint.save_load import load, save
 from secateurs.errors import UnsupportedModelError
-from secateurs.factorize import factorize, matrices
-from secateurs.families import discover, model_types
-from secateurs.inputs import input_groups
-from secateurs.loader import install
-from secateurs.mask import Mask
-from secateurs.modeling_pruned import is_emptied, is_selected
-from secateurs.shrink import shrink, zero_masked
-from secateurs.structure import Structure
+from secateurs.modeling.modeling_pruned import is_emptied, is_selected
+from secateurs.structure.cost import ParameterCost
+from secateurs.structure.families import discover, model_types
+from secateurs.structure.mask import Mask
+from secateurs.structure.structure import Structure
+from secateurs.surgery.factorize import factorize, matrices
+from secateurs.surgery.input_selection import input_groups
+from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_models import DECODERS, batch, tiny_model
 
 install()
@@ -37,7 +37,7 @@ def logits(model: Any) -> Tensor:
 
 
 def mixed(structure: Structure) -> Mask:
-    """None, a few, all but one, all, in turn, and not the first ones."""
+    """Keep 0, 3, all but one, and all inputs in turn, chosen at random."""
     kept = {}
     for index, group in enumerate(structure):
         order = torch.randperm(group.size, generator=torch.Generator().manual_seed(index))
@@ -48,17 +48,17 @@ def mixed(structure: Structure) -> Mask:
 @pytest.mark.parametrize("model_type", TYPES)
 def test_what_is_not_selected_contributes_nothing(model_type: str, tmp_path: Path) -> None:
     model = tiny_model(model_type)
-    structure, whole = input_groups(model), logits(model)
-    assert [group.reader for group in structure] == list(matrices(model))
+    structure, before = input_groups(model), logits(model)
+    assert [group.output_projection for group in structure] == list(matrices(model))
     mask, cost = mixed(structure), ParameterCost.of(model, structure)
     zero_masked(model, structure, mask)
     masked = logits(model)
-    assert (masked - whole).abs().max() > 1e-3
+    assert (masked - before).abs().max() > 1e-3
     shrink(model, structure, mask)
     assert (logits(model) - masked).abs().max() < TOLERANCE
     assert cost(mask.counts) == sum(parameter.numel() for parameter in model.parameters())
     for group in structure:
-        module, kept = model.get_submodule(group.reader), mask.units(group.name)
+        module, kept = model.get_submodule(group.output_projection), mask.units(group.name)
         assert is_selected(module) == (0 < len(kept) < group.size)
         assert is_emptied(module) == (len(kept) == 0)
         if is_selected(module):
@@ -73,7 +73,7 @@ def test_what_is_not_selected_contributes_nothing(model_type: str, tmp_path: Pat
     block = json.loads((folder / "config.json").read_text())["secateurs"]
     assert 3 in block["edits"]["selected"].values()
     with pytest.raises(
-        UnsupportedModelError, match="reads some of its inputs only: such a model cannot be pruned again"
+        UnsupportedModelError, match="uses some of its inputs only: such a model cannot be pruned again"
     ):
         discover(load(folder))
 
@@ -82,7 +82,7 @@ def test_pairs_of_factors_have_no_such_inputs() -> None:
     model = tiny_model("bert")
     some = [path for path in matrices(model) if "attention" in path]
     factorize(model, some)
-    assert not set(some) & {group.reader for group in input_groups(model)}
+    assert not set(some) & {group.output_projection for group in input_groups(model)}
     factorize(model, matrices(model))
     with pytest.raises(
         UnsupportedModelError, match="every matrix of this BertForTokenClassification is a pair of factors"

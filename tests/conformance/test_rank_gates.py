@@ -1,4 +1,4 @@
-"""Gates of components in every family: the model with gates is the shrunk model, whatever is open, and learns."""
+"""Gates of rank-1 components in every family: the model with gates equals the shrunk model, and the gates are trained."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateurs.cost import ParameterCost
-from secateurs.factorize import factorize, matrices, rank_groups
-from secateurs.families import model_types
-from secateurs.fold import SLIM, Opening, fold
-from secateurs.methods._mask_learning import Removal
-from secateurs.modeling_pruned import is_factored
+from secateurs.gates.fold import SLIM, Opening, fold
+from secateurs.gates.gates import Gated, Gates
+from secateurs.gates.mask_learning import Removal
+from secateurs.modeling.modeling_pruned import is_factored
 from secateurs.numerics.hard_concrete import HardConcrete
-from secateurs.shrink import shrink
-from secateurs.stages.gates import Gated, Gates
-from secateurs.target import Sparsity
+from secateurs.structure.cost import ParameterCost
+from secateurs.structure.families import model_types
+from secateurs.structure.target import Sparsity
+from secateurs.surgery.factorize import factorize, matrices, rank_groups
+from secateurs.surgery.shrink import shrink
 from tiny_models import batch, tiny_model
 
 TYPES = model_types()
@@ -34,7 +34,7 @@ def _factored(model_type: str) -> Any:
 
 
 def gated(model_type: str) -> Gated:
-    """Gates of every value; the first matrix is closed, the second wide open, the third nearly closed."""
+    """Random gates; the gates of the first matrix are closed, of the second fully open, of the third nearly closed."""
     model = copy.deepcopy(_factored(model_type))
     structure = rank_groups(model)
     gates = Gates(structure, coarse=False, distribution=HardConcrete(beta=1.0), reach=float("inf")).double()
@@ -97,22 +97,22 @@ def test_leaving_closed_components_out_changes_no_output_and_no_gradient(model_t
         if gradient is not None:
             torch.testing.assert_close(slim_gradients[name], gradient, atol=TOLERANCE, rtol=1e-9)
     sizes = {values[f"{group.product}.first.weight"].shape[0] for group in masked.structure}
-    assert 1 in sizes, "of a pair that is closed altogether, one component is left, closed"
+    assert 1 in sizes, "a pair whose gates are all closed keeps one component, with a closed gate"
     between = torch.cat(list(opening.fine.values()))
     moved = masked.gates.fine.grad
     assert moved is not None and (moved[(between > 0) & (between < 1)] != 0).all()
 
 
-def test_the_bias_stays_when_every_component_goes() -> None:
+def test_the_bias_stays_when_every_component_is_removed() -> None:
     masked = gated("bert").eval()
     group = masked.structure.groups[0]
     values = fold(masked.model, masked.structure, masked.gates.deterministic())
     assert f"{group.product}.second.bias" not in values
-    assert (values[group.reader_cut.parameter] == 0).all()
+    assert (values[group.output_cut.parameter] == 0).all()
 
 
-def test_what_is_expected_counts_pairs_as_pairs() -> None:
-    """At full rank a pair is larger than its matrix, and its gates have to be told."""
+def test_expected_parameters_count_pairs_as_two_matrices() -> None:
+    """At full rank a pair is larger than its matrix, and the gradient of its gates must reflect that."""
     masked = gated("bert")
     cost = ParameterCost.of(masked.model, masked.structure)
     with torch.no_grad():
@@ -125,12 +125,12 @@ def test_what_is_expected_counts_pairs_as_pairs() -> None:
         masked.gates.fine.fill_(0.0)
     cost.expected(*masked.gates.expected()).backward()  # pyright: ignore[reportAttributeAccessIssue]
     assert masked.gates.fine.grad is not None and (masked.gates.fine.grad > 0).all()
-    removal = Removal(Sparsity(0.4).budget(cost), cost.sizes)
+    removal = Removal(Sparsity(0.4).budget(cost), masked.structure.sizes)
     assert removal.start == pytest.approx((cost(cost.sizes) - pairs) / cost.dense) and removal.start < -0.3
     assert removal.target == pytest.approx(0.4)
 
 
-def test_gates_start_where_they_are_told_and_go_where_they_want() -> None:
+def test_gates_start_near_the_given_value_and_have_no_bounds() -> None:
     gates = Gates(gated("bert").structure, coarse=False, start=2.944, reach=float("inf"))
     assert 2.9 < gates.fine.min() < gates.fine.max() <= 2.944
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What every task must do, whatever it is. A new task file is tested by this one; nothing here asks for a name."""
+"""Requirements for every task. The tests find tasks by the registry, so a new task is tested without changes here."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import torch
 import transformers
 
 from secateurs.errors import CheckpointError, DataError
-from secateurs.families import discover
-from secateurs.layers import layer_paths
-from secateurs.stages.calibrate import calibrate
-from secateurs.stages.distill import SquareHead
-from secateurs.stages.evaluate import divergence, signals
-from secateurs.stages.head import first_reader
-from secateurs.stages.importance import Importance
-from secateurs.stages.replay import Replay
-from secateurs.stages.train import Training, train
-from secateurs.tasks import Columns, Score, Task, TaskData, model_inputs, names, task
+from secateurs.oneshot.calibrate import calibrate
+from secateurs.oneshot.head import first_linear_of_head
+from secateurs.oneshot.replay import Replay
+from secateurs.oneshot.token_weights import TokenWeights
+from secateurs.structure.families import discover
+from secateurs.structure.layers import layer_paths
+from secateurs.tasks import names, task
+from secateurs.tasks.base import Columns, Score, Task, TaskData, model_inputs
+from secateurs.training.distillation import SquareHead
+from secateurs.training.evaluate import divergence, record_outputs
+from secateurs.training.trainer import Training, train
 from tiny import WORDS, tiny_tokenizer, write_rows
 
 VOCABULARY = 40
@@ -27,7 +28,7 @@ SETTINGS: dict[str, Any] = {"batch_size": 4, "sequence_length": 12, "calibration
 
 
 def small_model(auto_class: str, seed: int = 0) -> Any:
-    """A decoder, because every head exists for it."""
+    """A small decoder, because transformers has every head for this architecture."""
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=16,
@@ -72,13 +73,13 @@ def outputs(model: Any, batch: dict[str, torch.Tensor]) -> Any:
     return model(**model_inputs(batch))
 
 
-def test_the_file_name_is_the_name(subject: Task) -> None:
-    assert type(subject).__module__.rsplit(".", 1)[-1] == subject.name
+def test_the_name_is_that_of_the_file_or_folder(subject: Task) -> None:
+    assert type(subject).__module__.removeprefix("secateurs.tasks.").removesuffix(".task") == subject.name
     assert hasattr(transformers, subject.auto_class)
     assert type(subject).__doc__
 
 
-def test_batches_have_the_shape_that_was_asked_for(data: TaskData) -> None:
+def test_batches_have_the_requested_shape(data: TaskData) -> None:
     assert sum(len(batch["input_ids"]) for batch in data.calibration) == SETTINGS["calibration_samples"]
     for batch in data.calibration:
         rows, tokens = batch["input_ids"].shape
@@ -86,7 +87,7 @@ def test_batches_have_the_shape_that_was_asked_for(data: TaskData) -> None:
         assert tokens <= SETTINGS["sequence_length"]
         assert batch["attention_mask"].shape == (rows, tokens)
         assert (batch["attention_mask"].diff(dim=1) <= 0).all(), "padding must be on the right"
-        assert int(batch["attention_mask"].sum(1).max()) == tokens, "no column may be all padding"
+        assert int(batch["attention_mask"].sum(1).max()) == tokens, "no column may consist of padding only"
         assert all(value.device.type == "cpu" for value in batch.values())
     assert "\n" not in data.description
 
@@ -103,17 +104,20 @@ def test_calibration_needs_no_labels(subject: Task, model: Any, folder: Path) ->
     assert data.calibration
     batch = data.calibration[0]
     assert "labels" not in batch
-    weights = Importance(model, discover(model), subject.signal)(batch)
+    weights = TokenWeights(model, discover(model), subject.compared_outputs)(batch)
     assert all(found.isfinite().all() and found.std() > 0 for found in weights.values())
     if subject.needs_labels_for_metric:
         assert data.evaluation is None
 
 
-def test_signal_and_divergence(subject: Task, model: Any, data: TaskData) -> None:
+def test_compared_outputs_and_divergence(subject: Task, model: Any, data: TaskData) -> None:
     other = small_model(subject.auto_class, seed=1)
     for batch in data.calibration:
         with torch.no_grad():
-            dense, changed = subject.signal(outputs(model, batch), batch), subject.signal(outputs(other, batch), batch)
+            dense, changed = (
+                subject.compared_outputs(outputs(model, batch), batch),
+                subject.compared_outputs(outputs(other, batch), batch),
+            )
         assert dense.dim() == 2
         assert dense.isfinite().all()
         assert dense.shape == changed.shape
@@ -124,19 +128,20 @@ def test_signal_and_divergence(subject: Task, model: Any, data: TaskData) -> Non
         assert apart.mean() > 1e-4
 
 
-def test_padding_says_nothing(subject: Task, model: Any, data: TaskData) -> None:
+def test_padding_does_not_change_the_compared_outputs(subject: Task, model: Any, data: TaskData) -> None:
     batch = {key: value for key, value in data.calibration[0].items() if key != "labels"}
     fill = {key: torch.full((len(value), 3), 9 if key == "input_ids" else 0) for key, value in batch.items()}
     padded = {key: torch.cat([value, fill[key]], 1) for key, value in batch.items()}
-    # A decoder with a class head finds the last token by the padding id.
+    # A decoder with a class head finds the last token by the id of the padding token.
     padded["input_ids"][:, -3:] = model.config.pad_token_id
     with torch.no_grad():
         torch.testing.assert_close(
-            subject.signal(outputs(model, padded), padded), subject.signal(outputs(model, batch), batch)
+            subject.compared_outputs(outputs(model, padded), padded),
+            subject.compared_outputs(outputs(model, batch), batch),
         )
 
 
-def test_loss_is_there_or_refused(subject: Task, model: Any, data: TaskData) -> None:
+def test_the_loss_is_computed_or_refused(subject: Task, model: Any, data: TaskData) -> None:
     batch = data.calibration[0]
     if subject.has_loss:
         assert data.calibration_labels
@@ -154,7 +159,7 @@ def test_train_rows_become_batches(subject: Task, model: Any, data: TaskData) ->
     assert data.train is not None
     assert len(data.train) > 1
     batch = data.collate([data.train[0], data.train[1]])
-    assert subject.signal(outputs(model, batch), batch).isfinite().all()
+    assert subject.compared_outputs(outputs(model, batch), batch).isfinite().all()
 
 
 def test_evaluation_gives_a_score(subject: Task, model: Any, data: TaskData) -> None:
@@ -177,22 +182,24 @@ def test_a_saved_model_is_loaded(subject: Task, model: Any, tmp_path: Path) -> N
     subject.save_extras(str(tmp_path / "model"), tmp_path / "model")
 
 
-def test_every_stage_takes_its_batches(subject: Task, model: Any, data: TaskData, tmp_path: Path) -> None:
-    """What the task puts into a batch for itself never reaches the model."""
+def test_every_stage_accepts_the_batches(subject: Task, model: Any, data: TaskData, tmp_path: Path) -> None:
+    """Keys of a batch that only the task uses are never passed to the model."""
     structure = discover(model)
-    moments = calibrate(model, structure, data.calibration, weigh=Importance(model, structure, subject.signal))
+    moments = calibrate(
+        model, structure, data.calibration, token_weights=TokenWeights(model, structure, subject.compared_outputs)
+    )
     assert all(float(found.gram.diagonal().sum()) > 0 for found in moments.values())
-    first_reader(model, structure, data.calibration[0])
-    wanted = signals(model, subject, data.calibration, "cpu")
+    first_linear_of_head(model, structure, data.calibration[0])
+    expected = record_outputs(model, subject, data.calibration, "cpu")
     replay = Replay(model, layer_paths(model, structure), data.calibration)
-    replay.record(subject.signal)
-    again = list(replay.run(subject.signal, layer_paths(model, structure)[-1]))
-    torch.testing.assert_close(again, wanted)
+    replay.record(subject.compared_outputs)
+    again = list(replay.run(subject.compared_outputs, layer_paths(model, structure)[-1]))
+    torch.testing.assert_close(again, expected)
     student = small_model(subject.auto_class, seed=1)
-    before = divergence(student, subject, data.calibration, wanted, "cpu")
+    before = divergence(student, subject, data.calibration, expected, "cpu")
     how = Training(epochs=3, learning_rate=1e-2, batch_size=8)
     train(student, SquareHead(model, subject), data.train, data.collate, how, tmp_path / "training")
-    assert divergence(student, subject, data.calibration, wanted, "cpu") < 0.9 * before
+    assert divergence(student, subject, data.calibration, expected, "cpu") < 0.9 * before
 
 
 def test_wrong_sources_are_refused(subject: Task, model: Any, folder: Path) -> None:

@@ -1,8 +1,9 @@
-"""The README and the documentation say what is so: their code runs, their recipes parse, their options and links exist."""
+"""The pages are true: their code runs, their recipes parse, and the options, links and names they mention exist."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import json
 import re
@@ -22,11 +23,14 @@ import typer
 import yaml
 
 import secateurs
-from secateurs import families, methods, runtimes, tasks
+from secateurs import methods, tasks
 from secateurs.cli import app
-from secateurs.recipe import Recipe
+from secateurs.latency import runtimes
+from secateurs.pipeline.recipe import Recipe
+from secateurs.structure import families
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "secateurs"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "LOG.md"])
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 FENCE = re.compile(r"(?P<before>[^\n]*)\n```(?P<language>\w+)\n(?P<code>.*?)\n```(?=\n|$)", re.DOTALL)
@@ -71,19 +75,19 @@ RUNNABLE = [block for block in PYTHON if block.runs]
 
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an example registers is gone after it."""
-    families.model_types(), runtimes.names()  # the files must register in the real tables
+    """Discards what an example registers."""
+    families.model_types(), runtimes.names()  # the files of the library must register in the real tables
     monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
     monkeypatch.setattr(families, "_PLAIN", dict(families._PLAIN))
     monkeypatch.setattr(runtimes, "_RUNTIMES", dict(runtimes._RUNTIMES))
 
 
 def run(block: Block, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Execute a block in a module of its own, errors pointing at its page."""
+    """Execute a block as a module; tracebacks point at the line of the page."""
     module = types.ModuleType("a_page_of_the_docs")
-    monkeypatch.setitem(sys.modules, module.__name__, module)  # where dataclasses look up their annotations
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look up their annotations there
     lines = "\n" * (block.line - 1) + block.code
-    # The example files open with ``from __future__``, so annotations of this file must not leak into the others.
+    # dont_inherit: this file imports ``annotations`` from ``__future__``, and not every block does.
     exec(compile(lines, str(block.page), "exec", dont_inherit=True), module.__dict__)
     return module.__dict__
 
@@ -115,7 +119,7 @@ def is_recipe(values: object) -> bool:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """More than its types: the names in it exist."""
+    """Check that the names in a recipe exist, which its types do not say."""
     methods.method(recipe.method, recipe.preset, **recipe.hyperparameters)
     assert recipe.task.replace("-", "_") in tasks.names()
     assert recipe.runtime in runtimes.names()
@@ -124,7 +128,7 @@ def check_recipe(recipe: Recipe) -> None:
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.id)
 def test_yaml_blocks_are_recipes(block: Block) -> None:
     values = yaml.safe_load(block.code)
-    assert is_recipe(values), "a yaml block that is no recipe needs a test of its own"
+    assert is_recipe(values), "a yaml block that is not a recipe needs a separate test"
     check_recipe(Recipe.of(values))
 
 
@@ -148,7 +152,10 @@ def commands() -> dict[str, Any]:
 
 
 def shell_lines(code: str) -> list[list[str]]:
-    """The commands of a block as words; ``\\`` at the end of a line goes on, and a launcher starts what it names."""
+    """The commands of a block, split into words.
+
+    A line that ends with a backslash continues on the next one. ``torchrun ... -m secateurs.cli`` counts as ``secateurs``.
+    """
     lines = code.replace("\\\n", " ").splitlines()
     found = [words for line in lines if (words := shlex.split(line, comments=True))]
     module = "secateurs.cli"
@@ -156,7 +163,7 @@ def shell_lines(code: str) -> list[list[str]]:
 
 
 def parsed(words: list[str]) -> dict[str, Any]:
-    """The parameters of one ``secateurs`` command; nothing is run."""
+    """The parameters of one ``secateurs`` command. The command is not run."""
     return commands()[words[1]].make_context(words[1], words[2:]).params
 
 
@@ -176,9 +183,9 @@ def test_commands_exist(block: Block) -> None:
 
 
 def inline_commands() -> list[tuple[str, str]]:
-    """``secateurs ...`` between backticks, in prose, recipes and what the code tells its users."""
+    """Every ``secateurs ...`` between backticks in prose and code, and in the comments of recipes: ``(file, command)``."""
     sources = [(page, prose(page)) for page in PAGES]
-    sources += [(path, path.read_text()) for path in (ROOT / "src").rglob("*.py")]
+    sources += [(path, path.read_text()) for path in SOURCE.rglob("*.py")]
     found = [(path.name, span) for path, text in sources for span in re.findall(r"`(secateurs [^`\n]+)`", text)]
     in_recipes = [(path.name, line[1:].strip()) for path in RECIPES for line in path.read_text().splitlines()]
     return found + [(name, line) for name, line in in_recipes if line.startswith("secateurs ")]
@@ -221,7 +228,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Headings as links name them: lower case, punctuation dropped, blanks to hyphens."""
+    """The anchors of the headings of a page: lower case, without punctuation, hyphens for blanks."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -233,16 +240,16 @@ def test_every_page_is_reached_from_the_index() -> None:
     assert not missing
 
 
-def test_names_of_functions_are_those_of_the_code() -> None:
-    """Read off the source, so that nothing heavy is imported."""
+def test_dotted_names_exist() -> None:
     names = {name for page in PAGES for name in re.findall(r"`(secateurs(?:\.\w+)+)`", prose(page))}
     assert len(names) > 20
     wrong = sorted(name for name in names if not _defined(name))
-    assert not wrong, f"the pages name what is not there: {wrong}"
+    assert not wrong, f"the pages name what does not exist: {wrong}"
 
 
 def _defined(dotted: str) -> bool:
-    place, parts = ROOT / "src" / "secateurs", dotted.split(".")[1:]
+    """Whether a dotted name exists, by the source files. No module is imported."""
+    place, parts = SOURCE, dotted.split(".")[1:]
     while parts and (place / parts[0]).is_dir():
         place = place / parts.pop(0)
     file = place / f"{parts[0]}.py" if parts and (place / f"{parts[0]}.py").is_file() else place / "__init__.py"
@@ -262,15 +269,36 @@ def test_supported_models_are_listed() -> None:
     assert sorted(name for row in rows for name in re.findall(r"`([\w-]+)`", row[2])) == families.model_types()
 
 
+def drawn(name: str) -> str:
+    """The text block of docs/design.md that follows the comment ``<!-- name -->``."""
+    page = (ROOT / "docs" / "design.md").read_text()
+    found = re.search(rf"<!-- {name} -->\n```text\n(.*?)\n```", page, re.DOTALL)
+    assert found is not None, f"docs/design.md has no {name}"
+    return found[1]
+
+
 def test_the_floors_are_those_of_the_import_linter() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    layers = next(c for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers")["layers"]
-    drawn = re.search(r"<!-- floors -->\n```text\n(.*?)\n```", (ROOT / "docs" / "design.md").read_text(), re.DOTALL)
-    assert drawn is not None
-    assert drawn[1].splitlines() == layers
+    [layers] = [c["layers"] for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers"]
+    assert drawn("floors").splitlines() == layers
 
 
-def test_the_readme_has_room_for_what_scripts_write() -> None:
+def test_the_drawn_tree_has_every_room() -> None:
+    places = [path for path in SOURCE.iterdir() if not path.name.startswith("__") and path.name != "py.typed"]
+    rooms = [path.name + "/" * path.is_dir() for path in places]
+    assert sorted(re.findall(r"^(\w\S*)", drawn("tree"), re.MULTILINE)) == sorted(rooms)
+
+
+def test_the_summary_table_is_what_its_script_writes() -> None:
+    spec = importlib.util.spec_from_file_location("summary_table", ROOT / "benchmarks" / "summary_table.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    made = script.table(json.loads((ROOT / "benchmarks" / "results" / "sst2.json").read_text()))
+    assert f"<!-- results:begin -->\n{made}\n\n" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_has_a_place_for_what_scripts_write() -> None:
     text = (ROOT / "README.md").read_text()
     for name in ("demo-output", "results"):
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"

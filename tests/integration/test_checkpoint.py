@@ -1,27 +1,25 @@
-"""Pruned models on disk, read back where Secateurs is installed."""
+"""Saved models, loaded where Secateurs is installed."""
 
 from __future__ import annotations
 
 import copy
-import errno
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from secateurs.checkpoint import load, save
-from secateurs.errors import CheckpointError
-from secateurs.families import discover, model_types
-from secateurs.loader import install
-from secateurs.mask import Mask
-from secateurs.shrink import edits_of, shrink
+from masks import two_blocks_removed
+from secateurs.checkpoint.hooks import install
+from secateurs.checkpoint.save_load import load, save
+from secateurs.structure.families import discover, model_types
+from secateurs.structure.mask import Mask
+from secateurs.surgery.config_block import block_of
+from secateurs.surgery.shrink import shrink
 from tiny import tiny_tokenizer
 from tiny_models import DECODERS, batch, tiny_model
 
@@ -31,13 +29,10 @@ TOLERANCE = 1e-12
 
 
 def pruned(model_type: str, **changes: Any) -> Any:
-    """Uneven everywhere, the first attention and the second feed-forward removed."""
+    """A pruned tiny model without its first attention block and its second feed-forward block."""
     model = tiny_model(model_type, **changes)
     structure = discover(model)
-    kept = {group.name: torch.arange(group.size) % 3 != 1 for group in structure}
-    for name in ("layer.0.heads", "layer.1.intermediate"):
-        kept[name][:] = False
-    return shrink(model, structure, Mask(kept))
+    return shrink(model, structure, two_blocks_removed(structure))
 
 
 def logits(model: Any) -> Tensor:
@@ -53,19 +48,13 @@ def auto_of(model_type: str) -> Any:
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
-    """A pruned classifier, and its folder."""
+    """A pruned classifier, and the folder in which it was saved."""
     model = pruned("bert", auto="AutoModelForSequenceClassification")
     return model, save(model, tiny_tokenizer(), tmp_path_factory.mktemp("bert") / "model", card="A card.\n")
 
 
-@pytest.fixture
-def copied(bert: tuple[Any, Path], tmp_path: Path) -> Path:
-    """The same folder, to be spoilt."""
-    return Path(shutil.copytree(bert[1], tmp_path / "copy"))
-
-
 @pytest.mark.parametrize("model_type", TYPES)
-def test_what_is_saved_is_loaded(model_type: str, tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded(model_type: str, tmp_path: Path) -> None:
     model = pruned(model_type)
     cls, wanted = type(model), logits(model)
     folder = save(model, None, tmp_path / "model", details={"speedup": 2.1})
@@ -78,7 +67,7 @@ def test_what_is_saved_is_loaded(model_type: str, tmp_path: Path) -> None:
         assert (logits(again) - wanted).abs().max() < TOLERANCE
         tensors = again.state_dict()
         assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items())
-    assert edits_of(again) == {**edits_of(model), "measured": {"speedup": 2.1}}
+    assert block_of(again) == {**block_of(model), "measured": {"speedup": 2.1}}
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -88,11 +77,11 @@ def test_a_pruned_model_is_pruned_again(model_type: str, tmp_path: Path) -> None
     for each in (model, again):
         structure = discover(each)
         shrink(each, structure, Mask({group.name: torch.arange(group.size) > 0 for group in structure}))
-    assert edits_of(again) == edits_of(model), "and the old numbers are gone"
+    assert block_of(again) == block_of(model), "the measured numbers of the first pruning are removed"
     assert (logits(load(save(again, None, tmp_path / "model"))) - logits(model)).abs().max() < TOLERANCE
 
 
-def test_the_folder_is_an_ordinary_one(bert: tuple[Any, Path]) -> None:
+def test_the_folder_is_an_ordinary_checkpoint(bert: tuple[Any, Path]) -> None:
     names = {path.name for path in bert[1].iterdir()}
     assert {"config.json", "model.safetensors", "modeling_pruned.py", "README.md", "tokenizer.json"} <= names
     config = json.loads((bert[1] / "config.json").read_text())
@@ -101,7 +90,9 @@ def test_the_folder_is_an_ordinary_one(bert: tuple[Any, Path]) -> None:
     assert config["auto_map"]["AutoModelForTokenClassification"] == "modeling_pruned.BertForTokenClassification"
     assert config["secateurs"]["groups"]["layer.0.heads"] == {"kind": "head", "size": 4, "kept": 0}
     shapes = {name: tuple(tensor.shape) for name, tensor in load_file(bert[1] / "model.safetensors").items()}
-    assert shapes["bert.encoder.layer.0.attention.self.query.weight"] == (0, 32), "a removed block leaves a sentinel"
+    assert shapes["bert.encoder.layer.0.attention.self.query.weight"] == (0, 32), (
+        "tensors of a removed block have no rows"
+    )
 
 
 def test_another_dtype_device_map_and_head(bert: tuple[Any, Path]) -> None:
@@ -125,8 +116,10 @@ def test_from_config_builds_the_small_model(bert: tuple[Any, Path]) -> None:
     assert [p.shape for p in built.parameters()] == [p.shape for p in bert[0].parameters()]
 
 
-def test_both_loaders_at_once(bert: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The edits may run twice: by the hook and by the code in the folder. Plain saving keeps the folder complete."""
+def test_the_hook_and_the_code_work_together(
+    bert: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edits may be applied twice, by the hook and by the code in the folder. ``save_pretrained`` saves the code too."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     auto = transformers.AutoModelForSequenceClassification
     remote = auto.from_pretrained(bert[1], trust_remote_code=True)
@@ -142,13 +135,13 @@ def test_both_loaders_at_once(bert: tuple[Any, Path], tmp_path: Path, monkeypatc
     assert (logits(load(save(remote, None, tmp_path / "more"))) - logits(remote)).abs().max() < TOLERANCE
 
 
-def test_many_files(bert: tuple[Any, Path], tmp_path: Path) -> None:
+def test_weights_in_several_files(bert: tuple[Any, Path], tmp_path: Path) -> None:
     folder = save(bert[0], None, tmp_path / "model", max_shard_size="20KB")
     assert len(list(folder.glob("model-*.safetensors"))) > 1
     assert (logits(load(folder)) - logits(bert[0])).abs().max() < TOLERANCE
 
 
-def test_a_pipeline_reads_it(bert: tuple[Any, Path]) -> None:
+def test_a_pipeline_loads_it(bert: tuple[Any, Path]) -> None:
     answer = transformers.pipeline("text-classification", model=str(bert[1]))("the cat sat on the mat")
     inputs = tiny_tokenizer()("the cat sat on the mat", return_tensors="pt")
     with torch.no_grad():
@@ -167,10 +160,10 @@ def test_a_checkpoint_of_the_trainer_is_complete(bert: tuple[Any, Path], tmp_pat
     folder = tmp_path / "checkpoint-2"
     assert (folder / "modeling_pruned.py").is_file()
     assert (logits(load(folder)) - logits(model.eval())).abs().max() < 1e-5
-    assert (logits(model) - logits(bert[0])).abs().max() > 1e-6, "it did train"
+    assert (logits(model) - logits(bert[0])).abs().max() > 1e-6, "training changed the model"
 
 
-def test_sentence_transformers_reads_it(bert: tuple[Any, Path], tmp_path: Path) -> None:
+def test_sentence_transformers_loads_it(bert: tuple[Any, Path], tmp_path: Path) -> None:
     folder = embedder(bert[0].bert, tmp_path / "model")
     from sentence_transformers import SentenceTransformer
 
@@ -183,7 +176,7 @@ def test_sentence_transformers_reads_it(bert: tuple[Any, Path], tmp_path: Path) 
 
 
 def embedder(model: Any, folder: Path) -> Path:
-    """A folder of sentence-transformers: the base model, then mean pooling."""
+    """Save a folder for sentence-transformers: the base model, then mean pooling."""
 
     def pooling(partial: Path) -> None:
         modules = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling")]
@@ -202,118 +195,9 @@ def mean_embedding(model: Any) -> Tensor:
         return model(**tiny_tokenizer()("the cat sat", return_tensors="pt")).last_hidden_state[0].mean(0)
 
 
-def test_paths_of_another_version_are_found_again(copied: Path, bert: tuple[Any, Path]) -> None:
-    """The edits name modules that are called otherwise here; the kept counts per group still say it all."""
-    text = (copied / "config.json").read_text()
-    (copied / "config.json").write_text(text.replace('"encoder.layer', '"transformer.blocks'))
-    assert (logits(load(copied)) - logits(bert[0])).abs().max() < TOLERANCE
-
-
-def test_paths_that_nothing_explains_are_named(copied: Path) -> None:
-    values = json.loads((copied / "config.json").read_text())
-    values["secateurs"]["edits"]["shapes"] = {"no.such.weight": [1, 2]}
-    values["secateurs"]["groups"].popitem()
-    (copied / "config.json").write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match=r"no\.such\.weight"):
-        load(copied)
-
-
-def test_a_tensor_that_does_not_fit_is_named(copied: Path) -> None:
-    values = json.loads((copied / "config.json").read_text())
-    values["secateurs"]["edits"]["shapes"]["encoder.layer.1.attention.self.query.bias"] = [8]
-    (copied / "config.json").write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match=r"layer\.1\.attention\.self\.query\.bias has shape \(24,\).*\(8,\)"):
-        load(copied)
-
-
-def test_a_tensor_that_is_missing_is_named(copied: Path) -> None:
-    from safetensors.torch import save_file
-
-    tensors = load_file(copied / "model.safetensors")
-    del tensors["bert.encoder.layer.2.output.dense.weight"]
-    save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
-    for auto_class in (None, "AutoModelForTokenClassification"):
-        with pytest.raises(CheckpointError, match=r"layer\.2\.output\.dense\.weight is missing"):
-            load(copied, auto_class=auto_class)
-
-
-@pytest.mark.parametrize(
-    ("name", "spoil"),
-    [
-        ("model.safetensors", lambda data: data[: len(data) // 2]),
-        ("model.safetensors", lambda data: b""),
-        ("config.json", lambda data: data[: len(data) // 2]),
-        ("config.json", lambda data: b"[]"),
-        ("config.json", lambda data: data.replace(b'"shapes"', b'"forms"')),
-        ("config.json", lambda data: data.replace(b"BertForSeq", b"BirdForSeq")),
-    ],
-)
-def test_damage_is_one_clear_line(copied: Path, name: str, spoil: Any) -> None:
-    (copied / name).write_bytes(spoil((copied / name).read_bytes()))
-    with pytest.raises(CheckpointError) as caught:
-        load(copied)
-    assert "\n" not in str(caught.value)
-    assert str(copied) in str(caught.value)
-
-
-def test_pickles_are_not_read(copied: Path) -> None:
-    torch.save(load_file(copied / "model.safetensors"), copied / "pytorch_model.bin")
-    (copied / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError):
-        load(copied)
-
-
-def test_a_folder_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no config\.json"):
-        load(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left")])
-def test_a_full_disk_loses_nothing(
-    copied: Path, bert: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr("transformers.modeling_utils.safe_save_file", full)
-        with pytest.raises(CheckpointError, match=r"No space left.*nothing was changed") as caught:
-            save(bert[0], None, copied)
-    assert "\n" not in str(caught.value)
-    assert [path.name for path in copied.parent.iterdir()] == [copied.name]
-    assert (logits(load(copied)) - logits(bert[0])).abs().max() < TOLERANCE
-
-
-def test_a_rename_that_fails_restores_the_older_folder(
-    copied: Path, bert: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rename = Path.rename
-
-    def refuse(self: Path, target: Path) -> Path:
-        if self.suffix == ".partial":
-            raise OSError(errno.EACCES, "Permission denied")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(CheckpointError, match="Permission denied"):
-        save(bert[0], None, copied)
-    assert [path.name for path in copied.parent.iterdir()] == [copied.name]
-    assert (copied / "tokenizer.json").is_file()
-
-
-def test_an_older_checkpoint_is_replaced_and_anything_else_is_not(copied: Path, bert: tuple[Any, Path]) -> None:
-    save(bert[0], None, copied)
-    assert not (copied / "tokenizer.json").exists()
-    (copied.parent / "thesis").mkdir()
-    (copied.parent / "thesis" / "chapter.txt").write_text("x")
-    with pytest.raises(CheckpointError, match="no model folder"):
-        save(bert[0], None, copied.parent / "thesis")
-    assert (copied.parent / "thesis" / "chapter.txt").is_file()
-
-
-def test_a_dense_model_is_saved_plainly(tmp_path: Path) -> None:
+def test_a_dense_model_is_saved_without_code(tmp_path: Path) -> None:
     model = tiny_model("bert")
     folder = save(model, None, tmp_path / "model", details={"latency_ms": 1.0})
     assert not (folder / "modeling_pruned.py").exists()
     assert (logits(load(folder)) - logits(model)).abs().max() < TOLERANCE
-    assert edits_of(load(folder)) == {"format": 1, "measured": {"latency_ms": 1.0}}
+    assert block_of(load(folder)) == {"format": 1, "measured": {"latency_ms": 1.0}}

@@ -1,6 +1,6 @@
-"""Pruned models on disk, read back where Secateurs is not installed: one fresh environment reads all folders.
+"""Saved models, loaded where Secateurs is not installed: one new environment loads all folders.
 
-And the other way round: where it is installed, importing it is enough, and cheap.
+The last tests check that ``import secateurs`` is enough where it is installed, and that the import is fast.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from secateurs.checkpoint import load, save
-from secateurs.factorize import factorize, matrices, rank_groups
-from secateurs.families import discover, model_types
-from secateurs.inputs import input_groups
-from secateurs.mask import Mask
-from secateurs.shrink import edits_of, shrink
-from secateurs.structure import Kind, Structure
+from masks import two_blocks_removed
+from secateurs.checkpoint.save_load import load, save
+from secateurs.structure.families import discover, model_types
+from secateurs.structure.mask import Mask
+from secateurs.structure.structure import Kind, Structure
+from secateurs.surgery.config_block import block_of
+from secateurs.surgery.factorize import factorize, matrices, rank_groups
+from secateurs.surgery.input_selection import input_groups
+from secateurs.surgery.shrink import shrink
 from tiny import tiny_tokenizer
 from tiny_models import DECODERS, batch, fill, tiny_model
 
@@ -39,10 +41,10 @@ HIDDEN = {
     "gpt2, hidden too": ("gpt2", "AutoModelForCausalLM"),
     "qwen3, hidden too": ("qwen3", "AutoModelForCausalLM"),
 }
-"""Whose hidden size is cut too: a classifier, and language heads that are tied to the embeddings."""
+"""Models whose hidden size is cut too: a classifier, and language heads that are tied to the embeddings."""
 RANKS = {f"{model_type}, of low rank": model_type for model_type in ("bert", "distilbert", "gpt2", "llama")}
-"""Whose matrices are pairs of factors, after heads and neurons went."""
-OWN: dict[str, Callable[[Structure], Mask]] = {
+"""Models with pairs of factors, after heads and neurons were pruned."""
+ADAPTIVE: dict[str, Callable[[Structure], Mask]] = {
     "adaptive, dense": Mask.full,
     "adaptive, narrower": lambda s: Mask(
         {
@@ -51,29 +53,27 @@ OWN: dict[str, Callable[[Structure], Mask]] = {
         }
     ),
     "adaptive, uneven": lambda s: Mask(
-        {name: units & (name != "embeddings.1.rank") for name, units in uneven(s).kept.items()}
+        {name: units & (name != "embeddings.1.rank") for name, units in two_blocks_removed(s).kept.items()}
     ),
 }
-"""A model of our own always brings its code: unpruned; where its config says what was cut; and where it does not."""
+"""Adaptive language models, which are always saved with code: dense, with a plain config, and with edits."""
 INPUTS = {f"{model_type}, selected inputs": model_type for model_type in ("bert", "gpt2")}
-"""Whose linear layers read some of their inputs."""
-SCRIPT = Path(__file__).parents[1] / "elsewhere.py"  # not to be imported: it forbids Secateurs
-
-
-def uneven(structure: Structure) -> Mask:
-    kept = {name: torch.arange(size) % 3 != 1 for name, size in structure.sizes.items()}
-    for name in ("layer.0.heads", "layer.1.intermediate"):
-        kept[name][:] = False
-    return Mask(kept)
+"""Models whose linear layers use some of their inputs."""
+SCRIPT = Path(__file__).parents[1] / "elsewhere.py"  # run as a script only, because it blocks the import of Secateurs
 
 
 def only_removed(structure: Structure) -> Mask:
     return Mask(dict(Mask.full(structure).kept) | {"layer.1.heads": torch.zeros(4).bool()})
 
 
+def pruned(model: Any) -> Any:
+    structure = discover(model)
+    return shrink(model, structure, two_blocks_removed(structure))
+
+
 def low_rank(model: Any) -> Any:
-    """Rank 0, small ranks, and some that are multiplied back."""
-    shrink(model, discover(model), uneven(discover(model)))
+    """A model with ranks of 0, 3 and 5, and with full ranks, which are multiplied back."""
+    pruned(model)
     factorize(model, matrices(model))
     groups = rank_groups(model)
     counts = {g.name: min(g.size, (0, 3, 5, g.size)[index % 4]) for index, g in enumerate(groups)}
@@ -81,7 +81,7 @@ def low_rank(model: Any) -> Any:
 
 
 def selected(model: Any) -> Any:
-    """No inputs, some, and all of them."""
+    """A model whose layers use none, some or all of their inputs."""
     groups = input_groups(model)
     kept = {g.name: torch.arange(g.size) % 3 != 1 for g in groups}
     kept[groups.groups[1].name][:] = False
@@ -94,7 +94,7 @@ def same_width(structure: Structure) -> Mask:
 
 
 def fewer_layers_and_heads(structure: Structure) -> Mask:
-    """The middle layer gone, one size for the others."""
+    """Drop the middle layer, and give the others equal sizes."""
     kept = {g.name: torch.arange(g.size) < (12 if g.kind is Kind.INTERMEDIATE else g.size - 1) for g in structure}
     return Mask({name: units & ("layer.1." not in name) for name, units in kept.items()})
 
@@ -119,7 +119,7 @@ NOT_PLAIN: dict[str, tuple[str, Callable[[Structure], Mask], dict[str, Any]]] = 
 
 
 def describe(root: Path, name: str, model: Any, auto: str, *, plain: bool = False) -> None:
-    """A sub-folder for the other environment: the model, and what it should say."""
+    """Write a sub-folder for the other environment: the model, and its expected outputs."""
     expected = dict(batch(padding="right"))
     base = getattr(model, model.base_model_prefix, model)
     with torch.no_grad():
@@ -138,7 +138,7 @@ def auto_of(model_type: str) -> str:
 
 
 def renamed_on_disk() -> Any:
-    """GPT-NeoX calls its head otherwise on disk. No family prunes it; its edits are written here by hand."""
+    """A GPT-NeoX, whose head has another name on disk. It has no family file, so its edits are written by hand here."""
     config = transformers.GPTNeoXConfig(
         vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=20,
         max_position_embeddings=64, pad_token_id=1, tie_word_embeddings=False,
@@ -150,7 +150,7 @@ def renamed_on_disk() -> Any:
         shape = [7 if size == 20 else size for size in model.gpt_neox.get_parameter(path).shape]
         shapes[path] = shape
     edits = {"shapes": shapes, "attributes": {}, "emptied": [], "skipped": {}}
-    from secateurs.modeling_pruned import apply_edits
+    from secateurs.modeling.modeling_pruned import apply_edits
 
     model.config.secateurs = {"format": 1, "edits": edits, "groups": {}}
     apply_edits(model, edits)
@@ -161,8 +161,7 @@ def renamed_on_disk() -> Any:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("elsewhere")
     for model_type in TYPES:
-        model = tiny_model(model_type)
-        describe(root, model_type, shrink(model, discover(model), uneven(discover(model))), auto_of(model_type))
+        describe(root, model_type, pruned(tiny_model(model_type)), auto_of(model_type))
     for name, model_type in RANKS.items():
         describe(root, name, low_rank(tiny_model(model_type)), auto_of(model_type))
     for name, model_type in INPUTS.items():
@@ -170,8 +169,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (model_type, auto) in HIDDEN.items():
         model = tiny_model(model_type, auto=auto, tie_word_embeddings=True)
         structure = discover(model, hidden=True)
-        describe(root, name, shrink(model, structure, uneven(structure)), auto)
-    for name, mask in OWN.items():
+        describe(root, name, shrink(model, structure, two_blocks_removed(structure)), auto)
+    for name, mask in ADAPTIVE.items():
         model = tiny_model("secateurs-adaptive-lm")
         structure = discover(model, embeddings=True)
         describe(root, name, shrink(model, structure, mask(structure)), "AutoModelForCausalLM")
@@ -182,7 +181,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         describe(root, name, shrink(model, discover(model), mask(discover(model))), auto_of(model_type), plain=True)
     describe(root, "gpt_neox", renamed_on_disk(), "AutoModelForCausalLM")
     base = tiny_model("bert", auto="AutoModel").float()
-    save(shrink(base, discover(base), uneven(discover(base))), tiny_tokenizer(), root / "embedder", extras=_pooling)
+    save(pruned(base), tiny_tokenizer(), root / "embedder", extras=_pooling)
     return root
 
 
@@ -198,11 +197,11 @@ def _pooling(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def answers(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What an environment with this one's packages, but without Secateurs, says of the folders."""
+    """The results of ``elsewhere.py`` in an environment with the same packages, but without Secateurs."""
     place = tmp_path_factory.mktemp("environment")
     venv.create(place, symlinks=True, with_pip=False)
     packages = next(place.glob("lib/python*/site-packages"))
-    # Folders named in a .pth file are searched, but their own .pth files (an editable Secateurs) are not read.
+    # Python searches folders named in a .pth file, but ignores .pth files inside them (an editable Secateurs).
     packages.joinpath("shared.pth").write_text(
         "\n".join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
     )
@@ -220,8 +219,8 @@ def answers(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return json.loads((folders / "results.json").read_text())
 
 
-@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *OWN, *RANKS, *INPUTS, REMOVED, "gpt_neox"])
-def test_the_folder_brings_its_own_loader(answers: dict[str, Any], name: str) -> None:
+@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *ADAPTIVE, *RANKS, *INPUTS, REMOVED, "gpt_neox"])
+def test_the_folder_loads_with_its_own_code(answers: dict[str, Any], name: str) -> None:
     found = answers["models"][name]
     assert max(found["remote"], found["resaved"], found["base"]) < TOLERANCE
     assert found["loose_keys"] == []
@@ -229,19 +228,19 @@ def test_the_folder_brings_its_own_loader(answers: dict[str, Any], name: str) ->
     assert found.get("tokens", True)
 
 
-@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *OWN, *RANKS, *INPUTS, REMOVED, "gpt_neox"])
-def test_a_stock_class_refuses_it(answers: dict[str, Any], name: str) -> None:
+@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *ADAPTIVE, *RANKS, *INPUTS, REMOVED, "gpt_neox"])
+def test_the_class_of_transformers_refuses_it(answers: dict[str, Any], name: str) -> None:
     found = answers["models"][name]
     if "refused_direct" in found:
         assert "mismatched" in found["refused_auto"]
         assert "mismatched" in found["refused_direct"]
-    else:  # a model of our own: no stock class can build it
+    else:  # an adaptive language model: transformers has no class for it
         assert "trust_remote_code" in found["refused_auto"]
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_plain_folder_needs_no_code(answers: dict[str, Any], folders: Path, name: str) -> None:
-    assert answers["models"][name]["stock"] < TOLERANCE
+    assert answers["models"][name]["without_code"] < TOLERANCE
     assert not (folders / name / "model" / "modeling_pruned.py").exists()
     config = json.loads((folders / name / "model" / "config.json").read_text())
     assert "auto_map" not in config
@@ -254,11 +253,11 @@ def test_a_plain_folder_is_pruned_again(folders: Path) -> None:
     structure = discover(model)
     assert structure.sizes["layer.1.heads"] == 2, "the third layer is now the second"
     shrink(model, structure, Mask({group.name: torch.arange(group.size) > 0 for group in structure}))
-    assert edits_of(model)["groups"]["layer.1.heads"] == {"kind": "head", "size": 2, "kept": 1}
+    assert block_of(model)["groups"]["layer.1.heads"] == {"kind": "head", "size": 2, "kept": 1}
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_a_model_of_our_own_is_edited_only_where_its_config_cannot_say_it(folders: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_an_adaptive_model_has_edits_only_without_a_plain_config(folders: Path, name: str) -> None:
     folder = folders / name / "model"
     block = json.loads((folder / "config.json").read_text())["secateurs"]
     assert ("edits" in block) == (name == "adaptive, uneven")
@@ -270,7 +269,7 @@ def test_a_model_of_our_own_is_edited_only_where_its_config_cannot_say_it(folder
 
 
 @pytest.mark.parametrize("name", NOT_PLAIN)
-def test_what_a_config_cannot_say_keeps_its_loader(tmp_path: Path, name: str) -> None:
+def test_a_model_without_a_plain_config_keeps_its_code(tmp_path: Path, name: str) -> None:
     model_type, mask, changes = NOT_PLAIN[name]
     model = tiny_model(model_type, **changes)
     shrink(model, discover(model), mask(discover(model)))
@@ -280,17 +279,17 @@ def test_what_a_config_cannot_say_keeps_its_loader(tmp_path: Path, name: str) ->
         assert (load(folder)(**batch()).logits - model(**batch()).logits).abs().max() < TOLERANCE
 
 
-def test_sentence_transformers_reads_it(answers: dict[str, Any], folders: Path) -> None:
+def test_sentence_transformers_loads_it(answers: dict[str, Any], folders: Path) -> None:
     model = load(folders / "embedder")
     with torch.no_grad():
         wanted = model(**tiny_tokenizer()("the cat sat", return_tensors="pt")).last_hidden_state[0].mean(0)
     assert (torch.tensor(answers["embedding"]) - wanted).abs().max() < 1e-6
 
 
-def test_importing_is_enough_and_imports_nothing(folders: Path) -> None:
-    """The hook waits for transformers' modelling code, which the import itself does not load."""
+def test_import_installs_the_hooks_without_importing_transformers(folders: Path) -> None:
+    """The hook is installed after transformers' modelling code is imported; ``import secateurs`` does not import it."""
     code = (
-        "import sys; from secateurs.loader import install; install(); install()\n"
+        "import sys; from secateurs.checkpoint.hooks import install; install(); install()\n"
         "assert not {'torch', 'transformers'} & sys.modules.keys(), 'heavy'\n"
         "import transformers\n"
         f"model = transformers.BertForTokenClassification.from_pretrained({str(folders / 'bert' / 'model')!r})\n"

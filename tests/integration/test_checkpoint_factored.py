@@ -1,4 +1,4 @@
-"""Pairs of factors on disk: what was saved is loaded, in every way there is, and can be cut again."""
+"""Saved models with pairs of factors: they load in every way, and can be pruned again."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import torch
 import transformers
 from torch import Tensor
 
-from secateurs.checkpoint import load, save
+from secateurs.checkpoint.hooks import install
+from secateurs.checkpoint.save_load import load, save
 from secateurs.errors import CheckpointError
-from secateurs.factorize import factorize, matrices, rank_groups
-from secateurs.families import discover, model_types
-from secateurs.loader import install
-from secateurs.mask import Mask
-from secateurs.modeling_pruned import is_factored
+from secateurs.modeling.modeling_pruned import is_factored
 from secateurs.numerics.low_rank import break_even
-from secateurs.shrink import edits_of, shrink
+from secateurs.structure.families import discover, model_types
+from secateurs.structure.mask import Mask
+from secateurs.surgery.config_block import block_of
+from secateurs.surgery.factorize import factorize, matrices, rank_groups
+from secateurs.surgery.shrink import shrink
 from tiny_models import DECODERS, batch, tiny_model
 
 install()
@@ -28,7 +29,10 @@ TOLERANCE = 1e-12
 
 
 def low_rank(model: Any, *, heads: bool = False) -> Any:
-    """Of every sort: rank 0, small, multiplied back; with heads and neurons gone before and after, if asked for."""
+    """Factorise a model and prune its ranks: to 0, to a few, and to the full rank, which is multiplied back.
+
+    With ``heads``, heads and neurons are pruned before and after.
+    """
     if heads:
         cut(model, 1)
     factorize(model, matrices(model))
@@ -60,9 +64,9 @@ def auto_of(model_type: str) -> Any:
 
 @pytest.mark.parametrize("heads", [False, True])
 @pytest.mark.parametrize("model_type", TYPES)
-def test_what_is_saved_is_loaded(model_type: str, heads: bool, tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded(model_type: str, heads: bool, tmp_path: Path) -> None:
     model = low_rank(tiny_model(model_type), heads=heads)
-    assert {3, 5} & set(edits_of(model)["edits"]["factored"].values())
+    assert {3, 5} & set(block_of(model)["edits"]["factored"].values())
     wanted = logits(model)
     folder = save(model, None, tmp_path / "model")
     for read in (load, auto_of(model_type).from_pretrained, type(model).from_pretrained):
@@ -71,7 +75,7 @@ def test_what_is_saved_is_loaded(model_type: str, heads: bool, tmp_path: Path) -
         assert {n: v.shape for n, v in again.state_dict().items()} == {
             n: v.shape for n, v in model.state_dict().items()
         }
-    assert edits_of(again) == edits_of(model)
+    assert block_of(again) == block_of(model)
     base = transformers.AutoModel.from_pretrained(folder)
     assert [p.rank for p in base.modules() if is_factored(p)] == [p.rank for p in model.modules() if is_factored(p)]
     built = auto_of(model_type).from_config(transformers.AutoConfig.from_pretrained(folder))
@@ -80,19 +84,19 @@ def test_what_is_saved_is_loaded(model_type: str, heads: bool, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
-def test_it_is_cut_again(model_type: str, tmp_path: Path) -> None:
+def test_it_is_pruned_again(model_type: str, tmp_path: Path) -> None:
     model = low_rank(tiny_model(model_type))
     again = load(save(model, None, tmp_path / "model"))
     for each in (model, again):
         ranks = rank_groups(each)
         shrink(each, ranks, Mask({group.name: torch.arange(group.size) > 0 for group in ranks}))
         cut(each, 1)
-    assert edits_of(again) == edits_of(model)
+    assert block_of(again) == block_of(model)
     assert (logits(load(save(again, None, tmp_path / "more"))) - logits(model)).abs().max() < TOLERANCE
 
 
-def test_all_multiplied_back_needs_no_loader(tmp_path: Path) -> None:
-    """At full rank everywhere, what comes out is a stock model."""
+def test_a_model_without_pairs_left_needs_no_code(tmp_path: Path) -> None:
+    """If every pair keeps its full rank, the result is an ordinary model."""
     model = tiny_model("bert")
     wanted = logits(model)
     factorize(model, matrices(model))
@@ -123,7 +127,7 @@ def test_paths_of_another_version_are_named(tmp_path: Path) -> None:
         load(folder)
 
 
-def test_the_block_says_the_ranks(tmp_path: Path) -> None:
+def test_the_block_holds_the_ranks(tmp_path: Path) -> None:
     model = low_rank(tiny_model("gpt2"))
     values = json.loads((save(model, None, tmp_path / "model") / "config.json").read_text())["secateurs"]
     ranks = values["edits"]["factored"]

@@ -1,4 +1,4 @@
-"""Models whose hidden size was cut, on disk, read back where Secateurs is installed."""
+"""Saved models with a cut hidden size, loaded where Secateurs is installed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import transformers
 from safetensors.torch import load_file
 from torch import Tensor
 
-from secateurs.checkpoint import load, save
+from masks import two_blocks_removed
+from secateurs.checkpoint.hooks import install
+from secateurs.checkpoint.save_load import load, save
 from secateurs.errors import CheckpointError
-from secateurs.families import discover, model_types
-from secateurs.loader import install
-from secateurs.mask import Mask
-from secateurs.shrink import edits_of, shrink
+from secateurs.structure.families import discover, model_types
+from secateurs.structure.mask import Mask
+from secateurs.surgery.config_block import block_of
+from secateurs.surgery.shrink import shrink
 from tiny_models import DECODERS, batch, fill, head_names, tiny_model
 
 install()
@@ -28,13 +30,10 @@ TOLERANCE = 1e-12
 
 
 def pruned(model_type: str, auto: str | None = None, **changes: Any) -> Any:
-    """Uneven everywhere, the first attention and the second feed-forward removed."""
+    """A tiny model with a cut hidden size, without its first attention block and its second feed-forward block."""
     model = tiny_model(model_type, auto=auto, **changes)
     structure = discover(model, hidden=True)
-    kept = {name: torch.arange(size) % 3 != 1 for name, size in structure.sizes.items()}
-    for name in ("layer.0.heads", "layer.1.intermediate"):
-        kept[name][:] = False
-    return shrink(model, structure, Mask(kept))
+    return shrink(model, structure, two_blocks_removed(structure))
 
 
 def outputs(model: Any) -> Tensor:
@@ -49,7 +48,7 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 
 @pytest.mark.parametrize(("model_type", "auto"), HEADS)
-def test_what_is_saved_is_loaded(model_type: str, auto: str, tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded(model_type: str, auto: str, tmp_path: Path) -> None:
     model = pruned(model_type, auto, num_labels=2)
     wanted = outputs(model)
     folder = save(model, None, tmp_path / "model", details={"speedup": 2.1})
@@ -60,8 +59,10 @@ def test_what_is_saved_is_loaded(model_type: str, auto: str, tmp_path: Path) -> 
         assert same(outputs(again), wanted)
         tensors = again.state_dict()
         assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items())
-        assert [p.shape for p in again.parameters()] == [p.shape for p in model.parameters()], "tied or not"
-    mine, found = edits_of(model), edits_of(again)
+        assert [p.shape for p in again.parameters()] == [p.shape for p in model.parameters()], (
+            "parameters are tied as before"
+        )
+    mine, found = block_of(model), block_of(again)
     assert found["groups"] == mine["groups"]
     assert mine["edits"]["heads"].items() <= found["edits"]["heads"].items()
     assert {**found["edits"], "heads": 0, "optional": 0} == {**mine["edits"], "heads": 0, "optional": 0}
@@ -69,23 +70,20 @@ def test_what_is_saved_is_loaded(model_type: str, auto: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("model_type", TYPES)
 def test_the_base_model_and_every_other_head(model_type: str, tmp_path: Path) -> None:
-    """Whatever is loaded of the folder fits."""
+    """The base model and every task head can be loaded from the folder."""
     folders = [
         save(pruned(model_type, head_names(model_type)[first], num_labels=2), None, tmp_path / str(first))
         for first in (0, -1)
-    ]  # with a pooler and without, where there is one
+    ]  # with a pooler and without, if the family has one
     for folder, auto in ((folder, auto) for folder in folders for auto in head_names(model_type)):
         if auto == "AutoModelForQuestionAnswering" and model_type in DECODERS - {"gpt2"}:
-            continue  # transformers names its base model otherwise, so that nothing is read from other folders
+            continue  # its base model has another name in transformers, so that no weight of the folder is used
         other, info = getattr(transformers, auto).from_pretrained(folder, output_loading_info=True)
         assert not info["mismatched_keys"]
         assert torch.isfinite(outputs(other)).all()
         dense = tiny_model(model_type, auto=auto, num_labels=2)
         structure = discover(dense, hidden=True)
-        mask = {name: torch.arange(size) % 3 != 1 for name, size in structure.sizes.items()}
-        for name in ("layer.0.heads", "layer.1.intermediate"):
-            mask[name][:] = False
-        shrink(dense, structure, Mask(mask))
+        shrink(dense, structure, two_blocks_removed(structure))
         assert [p.shape for p in other.parameters()] == [p.shape for p in dense.parameters()]
 
 
@@ -114,20 +112,20 @@ def test_tied_embeddings_stay_tied(model_type: str, tied: bool, tmp_path: Path) 
 
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_pruned_model_is_pruned_again(model_type: str, tmp_path: Path) -> None:
-    """Heads, neurons and the stream, or heads and neurons alone; as it was in memory or read from disk."""
+    """Pruned with and without the stream, in memory and after loading."""
     for hidden in (True, False):
         model = pruned(model_type)
         again = load(save(model, None, tmp_path / "model"))
         for each in (model, again):
             structure = discover(each, hidden=hidden)
             shrink(each, structure, Mask({name: torch.arange(size) > 0 for name, size in structure.sizes.items()}))
-        assert edits_of(again)["groups"] == edits_of(model)["groups"]
+        assert block_of(again)["groups"] == block_of(model)["groups"]
         assert same(outputs(again), outputs(model))
         assert same(outputs(load(save(again, None, tmp_path / "more"))), outputs(model))
 
 
-def test_a_stream_cut_after_heads_and_before_them_is_the_same() -> None:
-    """Edits of two prunings are merged size by size, whichever came first."""
+def test_cutting_the_stream_before_or_after_the_heads_is_the_same() -> None:
+    """The edits of two prunings are merged size by size, in either order."""
     found = []
     for first, second in (("hidden", ""), ("", "hidden")):
         model = tiny_model("llama")
@@ -136,7 +134,7 @@ def test_a_stream_cut_after_heads_and_before_them_is_the_same() -> None:
             names = [turn] if turn else [group.name for group in structure]
             shrink(model, structure, Mask.from_units(structure, {name: torch.arange(2) for name in names}))
         found.append(model)
-    assert edits_of(found[0])["groups"] == edits_of(found[1])["groups"]
+    assert block_of(found[0])["groups"] == block_of(found[1])["groups"]
     built = [type(model)(copy.deepcopy(model.config)) for model in found]
     shapes = [[p.shape for p in model.parameters()] for model in (*found, *built)]
     assert shapes[0] == shapes[1] == shapes[2] == shapes[3]
@@ -151,7 +149,7 @@ def test_the_vocabulary_may_grow_afterwards(tmp_path: Path) -> None:
     assert same(outputs(again), outputs(model))
 
 
-def test_paths_of_another_version_are_found_again(tmp_path: Path) -> None:
+def test_edits_are_derived_again_if_their_paths_do_not_exist(tmp_path: Path) -> None:
     model = pruned("bert")
     folder = save(model, None, tmp_path / "model")
     values = json.loads((folder / "config.json").read_text())
@@ -160,10 +158,10 @@ def test_paths_of_another_version_are_found_again(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(values))
     again = load(folder)
     assert same(outputs(again), outputs(model))
-    assert edits_of(again)["edits"]["heads"]["BertForTokenClassification"] == {"classifier.weight": [None, 21]}
+    assert block_of(again)["edits"]["heads"]["BertForTokenClassification"] == {"classifier.weight": [None, 21]}
 
 
-def test_a_head_nobody_knows_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_head_is_refused(tmp_path: Path) -> None:
     model = pruned("bert", "AutoModel")
     folder = save(model, None, tmp_path / "model")
     values = json.loads((folder / "config.json").read_text())
@@ -185,7 +183,7 @@ def test_a_tensor_of_the_head_that_does_not_fit_is_named(tmp_path: Path) -> None
     assert load_file(folder / "model.safetensors")["classifier.weight"].shape == (5, 21)
 
 
-def test_training_goes_on(tmp_path: Path) -> None:
+def test_the_model_can_be_trained_further(tmp_path: Path) -> None:
     model = fill(pruned("gpt2"), 1).float().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     losses = []

@@ -1,4 +1,4 @@
-"""The command line: what it prints, and that bad input gets one line and status 2."""
+"""The command line: what the commands print, and that wrong input gives a one-line error and exit status 2."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_run
-from secateurs import cli, pipeline
+from secateurs import cli
+from secateurs.methods.base import ForwardPasses
 from secateurs.methods.cofi import CoFi
-from secateurs.structure import Structure
+from secateurs.structure.structure import Structure
 from tiny import write_rows
 
 Run = Callable[..., tuple[int, str, str]]
@@ -24,7 +25,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """``secateurs ARGS`` in this process -> status, stdout, stderr."""
+    """Function that runs ``secateurs ARGUMENTS`` in this process and returns exit status, stdout and stderr."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["secateurs", *map(str, arguments)])
@@ -41,7 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, data, a latency table and the recipe that names them."""
+    """Folder with a model, data, a latency table and two recipes: for ziplm and for cofi."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "recipe.yaml").write_text(tiny_run.recipe(folder).to_yaml())
     learned = {"method": "cofi", "speedup": (), "hyperparameters": {}, "train_batch_size": 8}
@@ -51,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def broken(place: Path) -> dict[str, Path]:
-    """Models and data with one thing wrong each."""
+    """Name -> path of a model, data set or file in which one thing is wrong."""
     made = {}
     for name in ("nan", "no_tokenizer", "truncated", "no_config", "pickle", "unsupported"):
         made[name] = place / "broken" / name
@@ -87,7 +88,7 @@ def broken(place: Path) -> dict[str, Path]:
 
 BAD: dict[str, tuple[str, str]] = {
     "model missing": ("--config {recipe} {nowhere}", "nowhere"),
-    "model of another type": ("--config {recipe} {unsupported}", "albert"),
+    "model of an unsupported type": ("--config {recipe} {unsupported}", "albert"),
     "weights are NaN": ("--config {recipe} {nan}", "nan|NaN"),
     "weights truncated": ("--config {recipe} {truncated}", "truncated"),
     "weights pickled": ("--config {recipe} {pickle}", "safetensors"),
@@ -97,21 +98,27 @@ BAD: dict[str, tuple[str, str]] = {
     "data empty": ("--config {recipe} --data {empty}", "empty|no rows"),
     "column missing": ("--config {recipe} --text-column body", "body.*text"),
     "labels do not fit": ("--config {recipe} --data {labels}", "label.*7|7.*label"),
-    "labels are no tags": ("--config {recipe} --task token-classification", "row 0.*not a tag for every word"),
-    "a model of another task": ("--config {recipe} --task question-answering", "lacks.*qa_outputs"),
-    "nothing to recover on": ("--config {recipe} --data {untrainable} --recover-epochs 1", "recovery.*untrainable"),
+    "labels are not tags": ("--config {recipe} --task token-classification", "row 0.*not a tag for every word"),
+    "model of another task": ("--config {recipe} --task question-answering", "lacks.*qa_outputs"),
+    "recovery without training split": (
+        "--config {recipe} --data {untrainable} --recover-epochs 1",
+        "recovery.*untrainable",
+    ),
     "no such task": ("--config {recipe} --task summarise", "summarise.*text_classification"),
     "no such method": ("--config {recipe} --method magic", "magic.*ziplm"),
     "no such preset": ("--config {recipe} --preset best", "best"),
-    "no such hyper-parameter": ("--config {recipe} --set dampening=1", "dampening.*damping"),
-    "a hyper-parameter of another type": ("--config {recipe} --set damping=high", "damping.*'high'"),
-    "a hyper-parameter with no such choice": ("--config {recipe} --set inputs=sequentail", "inputs.*sequential"),
-    "a hyper-parameter that is no YAML": ("--config {recipe} --set probes=[", "probes=.*YAML"),
-    "too few texts to search on": ("--config {recipe} --set search_samples=0", "search_samples.*at least 2"),
-    "a hyper-parameter out of range": ("--config {recipe} --set ratio=2", "ratio"),
+    "no such hyperparameter": ("--config {recipe} --set dampening=1", "dampening.*damping"),
+    "hyperparameter of another type": ("--config {recipe} --set damping=high", "damping.*'high'"),
+    "hyperparameter with an unknown choice": ("--config {recipe} --set inputs=sequentail", "inputs.*sequential"),
+    "hyperparameter is not YAML": ("--config {recipe} --set probes=[", "probes=.*YAML"),
+    "too few texts for the search": (
+        "--config {recipe} --set search_samples=0",
+        "search_samples.*greater than or equal to 2",
+    ),
+    "hyperparameter out of range": ("--config {recipe} --set ratio=2", "ratio"),
     "speed-up of one": ("--config {recipe} --speedup 1", "greater than 1"),
     "unreachable speed-up": ("--config {recipe} --speedup 90", "unreachable.*gives"),
-    "two targets of one name": ("--config {recipe} --speedup 2.001 --speedup 2.004", "share a folder"),
+    "two targets with one folder name": ("--config {recipe} --speedup 2.001 --speedup 2.004", "share a folder"),
     "cpu clock with several threads": ("--config {recipe} --clock cpu --threads 2", "cpu clock.*1 thread"),
     "sequence too long": ("--config {recipe} --sequence-length 4096", "4096"),
     "no such device": ("--config {recipe} --device cuda:7", "cuda"),
@@ -125,49 +132,52 @@ BAD: dict[str, tuple[str, str]] = {
     "table broken": ("--config {recipe} --latency-table {table}", "not a latency table"),
     "nothing given": ("", "model is missing"),
     "fewer classes than the model": ("--config {recipe} {three}", "2 classes and the model 3"),
-    "a sparsity of nothing": ("--config {learned} --sparsity 0", "sparsity of 0 .*between 0 and 1"),
-    "a sparsity of everything": ("--config {learned} --sparsity 1", "sparsity of 1 .*between 0 and 1"),
-    "a sparsity for a method of time": ("--config {learned} --method ziplm", "ziplm prunes to a time"),
-    "no passes to learn masks in": ("--config {learned} --set epochs=0", "epochs must be above 0"),
-    "no steps to learn masks in": ("--config {learned} --set epochs=0.001 --set ramp=0", "1 steps are too few"),
-    "too few steps to learn masks in": ("--config {learned} --set steps=20", "20 steps are too few.*at least 98"),
-    "too few passes to learn masks in": ("--config {learned} --set epochs=4", "24 steps are too few.*48 rows"),
-    "masks and nothing to learn them on": ("--config {learned} --data {untrainable}", "cofi needs a training split"),
-    "a start that is not there": ("--config {learned} --set start={nowhere}", "nowhere does not exist"),
-    "a start that is wider": ("--config {learned} --set start={wide}", "shape .*48.* the teacher .*32"),
-    "a start for other labels": ("--config {learned} --set start={three}", "3 labels, the teacher for 2"),
-    "a start of another kind": ("--config {learned} --set start={other}", "a distilbert, the teacher a bert"),
+    "sparsity of 0": ("--config {learned} --sparsity 0", "sparsity of 0 .*between 0 and 1"),
+    "sparsity of 1": ("--config {learned} --sparsity 1", "sparsity of 1 .*between 0 and 1"),
+    "sparsity for a method that needs a speed-up": ("--config {learned} --method ziplm", "ziplm prunes to a time"),
+    "no epochs to learn masks": ("--config {learned} --set epochs=0", "epochs: .*greater than 0"),
+    "no steps to learn masks": ("--config {learned} --set epochs=0.001 --set ramp=0", "1 steps are too few"),
+    "too few steps to learn masks": ("--config {learned} --set steps=20", "20 steps are too few.*at least 98"),
+    "too few epochs to learn masks": ("--config {learned} --set epochs=4", "24 steps are too few.*48 rows"),
+    "masks without training split": ("--config {learned} --data {untrainable}", "cofi needs a training split"),
+    "start missing": ("--config {learned} --set start={nowhere}", "nowhere does not exist"),
+    "start of another width": ("--config {learned} --set start={wide}", "shape .*48.* the teacher .*32"),
+    "start with other labels": ("--config {learned} --set start={three}", "3 labels, the teacher for 2"),
+    "start of another model type": ("--config {learned} --set start={other}", "a distilbert, the teacher a bert"),
     "no such tracker": ("--config {learned} --tracker logbook", "no tracker 'logbook'.*tensorboard"),
-    "a tracker and no training": ("--config {recipe} --tracker wandb", "this run has none.*--recover-epochs"),
-    "no rows at once": ("--config {recipe} --accumulate 0", "accumulate.*given: 0"),
-    "a hidden size that must stay": ("--config {learned} --task embedding --set hidden=true", "whose size must stay"),
+    "tracker without training": ("--config {recipe} --tracker wandb", "this run has none.*--recover-epochs"),
+    "no batches per step": ("--config {recipe} --accumulate 0", "accumulate.*given: 0"),
+    "hidden size that must not change": (
+        "--config {learned} --task embedding --set hidden=true",
+        "whose size must stay",
+    ),
 }
-"""All of them are found before the model is timed or evaluated."""
+"""Case -> arguments of ``secateurs prune``, and a pattern of the error message."""
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_gets_one_line(
+def test_wrong_input_gets_one_line(
     run: Run, place: Path, broken: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    def work(*given: object, **named: object) -> None:
-        raise AssertionError("the work has begun")
+    def fail(*given: object, **named: object) -> None:
+        raise AssertionError("wrong input must be found before the model is timed or evaluated")
 
     for stage in ("measure_table", "_dense_score"):
-        monkeypatch.setattr(pipeline, stage, work)
+        monkeypatch.setattr(f"secateurs.pipeline.run.{stage}", fail)
     line, pattern = BAD[case]
     recipes = {name: place / f"{name}.yaml" for name in ("recipe", "learned")}
     names = {**broken, **recipes, "nowhere": tmp_path / "nowhere"}
     arguments = line.format(**names).split()
     status, _, err = run("prune", *arguments, "--out", tmp_path / "out")
-    told = [text for text in err.splitlines() if text.startswith("secateurs: ")]
+    messages = [text for text in err.splitlines() if text.startswith("secateurs: ")]
     assert status == 2, err
-    assert len(told) == 1, err
+    assert len(messages) == 1, err
     assert "Traceback" not in err
-    assert re.search(pattern, told[0]), told[0]
+    assert re.search(pattern, messages[0]), messages[0]
     assert not list((tmp_path / "out").glob("speedup-*")) if (tmp_path / "out").exists() else True
 
 
-def test_a_loss_that_becomes_nan_gets_one_line(run: Run, place: Path, tmp_path: Path) -> None:
+def test_a_loss_of_nan_gets_one_line(run: Run, place: Path, tmp_path: Path) -> None:
     options = ("--set", "rate=1e30", "--set", "steps=98")
     status, _, err = run("prune", "--config", place / "learned.yaml", *options, "--out", tmp_path / "out")
     assert status == 2, err
@@ -208,24 +218,24 @@ def test_a_dry_run_writes_nothing(run: Run, place: Path, tmp_path: Path) -> None
     assert not out.exists()
 
 
-def test_a_dry_run_counts_the_rows_of_a_step(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, dict[str, float]]] = []
-    reckon = CoFi.forwards
+def test_a_dry_run_counts_the_samples_of_a_step(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ForwardPasses]] = []
+    forward_passes = CoFi.forward_passes
 
-    def spy(self: CoFi, structure: Structure, samples: int, rows: int, batch: int) -> dict[str, float]:
-        seen.append((batch, reckon(self, structure, samples, rows, batch)))
+    def spy(self: CoFi, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
+        seen.append((batch, forward_passes(self, structure, samples, rows, batch)))
         return seen[-1][1]
 
-    monkeypatch.setattr(CoFi, "forwards", spy)
+    monkeypatch.setattr(CoFi, "forward_passes", spy)
     for more in (("--train-batch-size", "4"), ("--accumulate", "3")):
         status, _, err = run("prune", "--config", place / "learned.yaml", "--dry-run", "--set", "steps=100", *more)
         assert status == 0, err
-    (four, few), (many, more_work) = seen
-    assert (four, many) == (4, 24)
-    assert more_work["target"] - few["target"] == pytest.approx(4.5 * 100 * 20)
+    (small_batch, few), (large_batch, many) = seen
+    assert (small_batch, large_batch) == (4, 24)
+    assert many.per_target - few.per_target == pytest.approx(4.5 * 100 * 20)
 
 
-def test_a_table_measured_here_is_written(run: Run, place: Path, tmp_path: Path) -> None:
+def test_measure_writes_a_latency_table(run: Run, place: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.json"
     status, _, err = run(
         "measure", place / "model", "--table", table,

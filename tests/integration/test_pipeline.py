@@ -1,4 +1,4 @@
-"""A whole run: what it writes, that it can be taken up after a kill, and that the result is what it says."""
+"""Complete runs: what a run writes, that it resumes after a kill, and that the saved models are as the report says."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 from transformers import AutoModelForSequenceClassification
 
+import secateurs
 import tiny_run
-from secateurs import pipeline
 from secateurs.errors import RecipeError, TargetUnreachable
-from secateurs.mask import Mask
 from secateurs.methods import method as find_method
 from secateurs.methods import names as method_names
-from secateurs.recipe import Recipe
-from secateurs.report import Report
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing in the library may catch it."""
+from secateurs.pipeline import one_target
+from secateurs.pipeline.recipe import Recipe
+from secateurs.report.report import Report
+from secateurs.structure.mask import Mask
+from secateurs.structure.structure import Structure
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe, Report]:
     folder = tmp_path_factory.mktemp("run")
     recipe = tiny_run.recipe(folder)
-    return folder / "out", recipe, pipeline.run(recipe, folder / "out")
+    return folder / "out", recipe, secateurs.run(recipe, folder / "out")
 
 
 def test_the_folder_holds_what_the_report_says(finished: tuple[Path, Recipe, Report]) -> None:
@@ -54,7 +53,7 @@ def test_the_folder_holds_what_the_report_says(finished: tuple[Path, Recipe, Rep
         assert kept == {name: group.kept for name, group in model.kept.items()}
 
 
-def test_a_larger_target_costs_more_quality_and_time_is_the_table_s(finished: tuple[Path, Recipe, Report]) -> None:
+def test_a_larger_target_costs_more_quality(finished: tuple[Path, Recipe, Report]) -> None:
     slow, fast = finished[2].models
     assert slow.parameters > fast.parameters
     assert slow.divergence is not None
@@ -62,24 +61,14 @@ def test_a_larger_target_costs_more_quality_and_time_is_the_table_s(finished: tu
     assert 0 < slow.divergence.value < fast.divergence.value
 
 
-@pytest.mark.parametrize("stage", ["order the units", "sensitivity", "fit to the pruned model"])
-def test_a_killed_run_ends_with_the_same_masks(
-    finished: tuple[Path, Recipe, Report], tmp_path: Path, stage: str
-) -> None:
+def test_a_run_killed_in_every_stage_ends_the_same(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
+    """Killed before the level database is on disk, in the search, and in the refit."""
     done, recipe, _ = finished
-    started = []
-
-    def track(items: Iterable[Any], title: str, total: int | None = None) -> Iterable[Any]:
-        for number, item in enumerate(items):
-            if title == stage and number == 1:
-                started.append(title)
-                raise Killed
-            yield item
-
-    with pytest.raises(Killed):
-        pipeline.run(recipe, tmp_path / "out", track=track)
-    assert started, f"no stage reported itself as {stage!r}"
-    pipeline.run(recipe, tmp_path / "out", resume=True)
+    for number, stage in enumerate(("order the units", "sensitivity", "fit to the pruned model")):
+        with pytest.raises(tiny_run.Killed, match=stage):
+            secateurs.run(recipe, tmp_path / "out", track=tiny_run.kill_at(stage, 1), resume=number > 0)
+    assert not (tmp_path / "out" / "speedup-1.50x").exists()
+    secateurs.run(recipe, tmp_path / "out", resume=True)
     for target in recipe.targets:
         name = f"{target.folder}/mask.safetensors"
         assert Mask.load(tmp_path / "out" / name) == Mask.load(done / name)
@@ -87,25 +76,27 @@ def test_a_killed_run_ends_with_the_same_masks(
         assert (tmp_path / "out" / weights).read_bytes() == (done / weights).read_bytes()
 
 
-def test_sigkill(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
-    """The real thing: the process dies between the two targets and is taken up from the command line's own entry."""
+def test_sigkill_between_two_targets(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
+    """A real kill of a process; the finished target is left as it is."""
     done, recipe, _ = finished
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     script = (
-        "import os, signal, sys; from secateurs import contract, pipeline; from secateurs.recipe import Recipe\n"
-        "keep = contract.keep\n"
+        "import os, signal, sys; import secateurs; from secateurs.pipeline import contract, one_target\n"
+        "from secateurs.pipeline.recipe import Recipe\n"
+        "one_target.MEASURE_SECONDS = 0.2\n"
+        "meet = contract.meet\n"
         "def second(target, *args, **kwargs):\n"
         "    if target.value == 2.0: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return keep(target, *args, **kwargs)\n"
-        "contract.keep = second\n"
-        "pipeline.run(Recipe.load(sys.argv[1]), sys.argv[2])\n"
+        "    return meet(target, *args, **kwargs)\n"
+        "contract.meet = second\n"
+        "secateurs.run(Recipe.load(sys.argv[1]), sys.argv[2])\n"
     )
     out = tmp_path / "out"
     command = [sys.executable, "-c", script, str(tmp_path / "recipe.yaml"), str(out)]
     assert subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == -signal.SIGKILL
     assert (out / "speedup-1.50x").is_dir()
     assert not (out / "report.json").exists()
-    report = pipeline.run(recipe, out, resume=True)
+    report = secateurs.run(recipe, out, resume=True)
     assert len(report.models) == 2
     for target in recipe.targets:
         name = f"{target.folder}/mask.safetensors"
@@ -115,13 +106,13 @@ def test_sigkill(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
 def test_a_folder_in_use_is_refused(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
     out, recipe, _ = finished
     with pytest.raises(RecipeError, match="not empty"):
-        pipeline.run(recipe, out)
+        secateurs.run(recipe, out)
     with pytest.raises(RecipeError, match="seed differ"):
-        pipeline.run(recipe.model_copy(update={"seed": 5}), out, resume=True)
+        secateurs.run(recipe.model_copy(update={"seed": 5}), out, resume=True)
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "file").write_text("x")
     with pytest.raises(RecipeError, match="no run"):
-        pipeline.run(recipe, tmp_path / "else", resume=True)
+        secateurs.run(recipe, tmp_path / "else", resume=True)
 
 
 def test_an_unreachable_target_is_refused_before_the_work(
@@ -129,21 +120,35 @@ def test_an_unreachable_target_is_refused_before_the_work(
 ) -> None:
     _, recipe, _ = finished
     with pytest.raises(TargetUnreachable, match=r"Speedup 50 is unreachable .* gives \d") as caught:
-        pipeline.run(recipe.model_copy(update={"speedup": (50.0,)}), tmp_path / "out")
+        secateurs.run(recipe.model_copy(update={"speedup": (50.0,)}), tmp_path / "out")
     assert caught.value.largest is not None
     assert not (tmp_path / "out" / "stages" / "levels.safetensors").exists()
 
 
 @pytest.mark.parametrize("method", method_names())
-def test_every_method_keeps_the_budget_and_the_law(
-    finished: tuple[Path, Recipe, Report], tmp_path: Path, method: str
+def test_every_method_meets_its_target_and_is_shrunk_exactly(
+    finished: tuple[Path, Recipe, Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """A new method file is tested here without being named."""
+    """``method_names`` finds the file of a new method, which is then tested here."""
+    shrink, shrunk = one_target.shrink, []
+
+    def checked(model: nn.Module, structure: Structure, mask: Mask, **how: Any) -> nn.Module:
+        if how:  # only shapes, for a measurement
+            return shrink(model, structure, mask, **how)
+        inputs = torch.randint(5, 30, (2, 8), generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            wanted = model(input_ids=inputs).logits
+            small = shrink(model, structure, mask)
+            torch.testing.assert_close(small(input_ids=inputs).logits, wanted, atol=1e-5, rtol=1e-5)
+        shrunk.append(mask.counts)
+        return small
+
+    monkeypatch.setattr(one_target, "shrink", checked)
     small = {"hyperparameters": {}, **tiny_run.SMALL.get(method, {})}
     by_time = find_method(method).by_time
     target = {"speedup": (1.7,)} if by_time else {"speedup": (), "sparsity": (0.4,)}
     recipe = finished[1].model_copy(update={"method": method, **target, **small})
-    report = pipeline.run(tiny_run.own_table(recipe, tmp_path / "table.json"), tmp_path / "out")
+    report = secateurs.run(tiny_run.own_table(recipe, tmp_path / "table.json"), tmp_path / "out")
     (model,) = report.models
     if by_time:
         assert model.predicted_speedup is not None
@@ -152,9 +157,11 @@ def test_every_method_keeps_the_budget_and_the_law(
         assert model.met
     assert model.divergence is not None
     assert model.divergence.value > 0
+    (counts,) = shrunk
+    assert counts == {name: kept.kept for name, kept in model.kept.items()}
 
 
-def test_finalists_are_fitted_and_the_best_of_them_is_handed_over(
+def test_the_best_finalist_is_taken(
     finished: tuple[Path, Recipe, Report],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -163,37 +170,36 @@ def test_finalists_are_fitted_and_the_best_of_them_is_handed_over(
     caplog.set_level("INFO", logger="secateurs")
     how = {**finished[1].hyperparameters, "search_samples": 8}
     recipe = finished[1].model_copy(update={"hyperparameters": how, "speedup": (1.7,)})
-    pipeline.run(recipe, tmp_path / "few")
+    secateurs.run(recipe, tmp_path / "few")
     assert any("no finalists" in message for message in caplog.messages)
-    monkeypatch.setattr("secateurs.methods._searches.FITTED", 8)
-    (model,) = pipeline.run(recipe, tmp_path / "enough").models
+    monkeypatch.setattr("secateurs.methods.ziplm.steps.FINALIST_TEXTS", 8)
+    (model,) = secateurs.run(recipe, tmp_path / "enough").models
     fitted = [float(message.split()[3]) for message in caplog.messages if message.startswith("finalist")]
-    (past,) = [
-        found for found in json.loads((tmp_path / "enough/stages/searches.json").read_text()) if found["evaluations"]
-    ]
+    searches = json.loads((tmp_path / "enough/stages/searches.json").read_text())
+    (search,) = [found for found in searches if found["evaluations"]]
     assert len(fitted) > 2
-    assert past["value"] == pytest.approx(min(fitted), abs=1e-5)
+    assert search["value"] == pytest.approx(min(fitted), abs=1e-5)
     assert model.predicted_speedup is not None and model.predicted_speedup >= 1.7
 
 
-def test_recovery_brings_the_outputs_nearer(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
-    """Random units without refitting leave much to recover."""
-    lot = {"method": "random", "hyperparameters": {}, "speedup": (2.0,)}
-    (one_shot,) = pipeline.run(finished[1].model_copy(update=lot), tmp_path / "one-shot").models
-    trained = {**lot, "recover_epochs": 12.0, "learning_rate": 3e-3, "train_batch_size": 8}
-    (recovered,) = pipeline.run(finished[1].model_copy(update=trained), tmp_path / "recovered").models
-    assert recovered.divergence is not None
+def test_finetuning_lowers_the_divergence(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
+    """Random units without a refit lose much, which fine-tuning can win back."""
+    random = {"method": "random-units", "hyperparameters": {}, "speedup": (2.0,)}
+    (one_shot,) = secateurs.run(finished[1].model_copy(update=random), tmp_path / "one-shot").models
+    trained = {**random, "recover_epochs": 12.0, "learning_rate": 3e-3, "train_batch_size": 8}
+    (finetuned,) = secateurs.run(finished[1].model_copy(update=trained), tmp_path / "finetuned").models
+    assert finetuned.divergence is not None
     assert one_shot.divergence is not None
-    assert recovered.divergence.value < 0.7 * one_shot.divergence.value
-    assert recovered.kept == one_shot.kept
-    assert "recover" in recovered.seconds
+    assert finetuned.divergence.value < 0.7 * one_shot.divergence.value
+    assert finetuned.kept == one_shot.kept
+    assert "recover" in finetuned.seconds
 
 
-def test_a_reader_of_contexts_is_pruned_and_recovered(tmp_path: Path) -> None:
-    """A task whose batches hold more than the model takes, and whose model has two outputs."""
+def test_question_answering_is_pruned_and_finetuned(tmp_path: Path) -> None:
+    """Batches of this task hold more than the inputs of the model, and the model has two outputs."""
     from transformers import AutoModelForQuestionAnswering
 
-    from secateurs.families import discover
+    from secateurs.structure.families import discover
     from secateurs.tasks import task
     from tiny import WORDS, tiny_tokenizer, write_rows
     from tiny_models import tiny_model
@@ -206,7 +212,7 @@ def test_a_reader_of_contexts_is_pruned_and_recovered(tmp_path: Path) -> None:
     for split in ("train", "validation"):
         write_rows(tmp_path / "data" / f"{split}.parquet", **task("question_answering").example(texts))
     recipe = tiny_run.recipe(tmp_path, task="question-answering", speedup=1.5, recover_epochs=0.2)
-    (pruned,) = pipeline.run(recipe, tmp_path / "out").models
+    (pruned,) = secateurs.run(recipe, tmp_path / "out").models
     assert pruned.metric is not None
     assert pruned.metric.name == "f1"
     loaded = AutoModelForQuestionAnswering.from_pretrained(tmp_path / "out" / pruned.path)

@@ -1,4 +1,4 @@
-"""``torchrun -m secateurs.cli prune``: two processes end where one does that reads as many rows a step as both."""
+"""Runs under ``torchrun``: two processes end where one process ends that reads the rows of both in each step."""
 
 from __future__ import annotations
 
@@ -13,28 +13,39 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
+import secateurs
 import tiny_run
-from secateurs import pipeline, processes
-from secateurs.recipe import Recipe
+from gate_training import trained_gates
+from secateurs import distributed
+from secateurs.pipeline.recipe import Recipe
 from tiny import WORDS, write_rows
 
 SCRIPT = """
 import atexit
 import sys
+from pathlib import Path
 
-from torch import distributed
+from safetensors.torch import save_file
+from torch import distributed as torch_distributed
 
-from secateurs import arithmetic
+from secateurs.numerics import precision
 
-atexit.register(lambda: print("parted" if not distributed.is_initialized() else "still joined"))  # the last to be called
 
-arithmetic.native_bfloat16 = lambda device: False  # its rounding depends on how rows are divided
+@atexit.register  # the last function that is called
+def report():
+    print("still joined" if torch_distributed.is_initialized() else "parted")
 
-from secateurs import cli, delivery, processes
+
+precision.native_bfloat16 = lambda device: False  # its rounding depends on how rows are divided
+
+from gate_training import trained_gates
+from secateurs import cli, distributed
 from secateurs.errors import DataError, FailedElsewhere
+from secateurs.pipeline import one_target
 
-delivery.MEASURE_SECONDS = 0.5
+one_target.MEASURE_SECONDS = 0.2
 folder = sys.argv[1]
 for name, more in (("learned", []), ("recovered", []), ("refused", ["--set", "start=/nowhere"])):
     recipe = "learned" if name == "refused" else name
@@ -47,11 +58,11 @@ for name, more in (("learned", []), ("recovered", []), ("refused", ["--set", "st
         status = stop.code
     assert status == (2 if name == "refused" else 0), (name, status)
 
-rank = 0 if processes.is_first() else 1
-assert processes.count() == 2
-assert processes.first(lambda: rank + 10) == 10
-assert processes.first(lambda: processes.first(lambda: rank) + 20) == 20
-assert processes.together(lambda: rank) == rank
+rank = 0 if distributed.is_first() else 1
+assert distributed.count() == 2
+assert distributed.first(lambda: rank + 10) == 10
+assert distributed.first(lambda: distributed.first(lambda: rank) + 20) == 20
+assert distributed.together(lambda: rank) == rank
 
 
 def fail(where):
@@ -62,7 +73,7 @@ def fail(where):
     return work
 
 
-for share, where in ((processes.first, 0), (processes.together, 0), (processes.together, 1)):
+for share, where in ((distributed.first, 0), (distributed.together, 0), (distributed.together, 1)):
     try:
         share(fail(where))
         raise SystemExit("no failure")
@@ -70,20 +81,25 @@ for share, where in ((processes.first, 0), (processes.together, 0), (processes.t
         assert rank == where
     except FailedElsewhere:
         assert rank != where
+
+save_file(trained_gates(Path(folder) / "gates", 4), f"{folder}/gates-{rank}.safetensors")
 """
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model, texts of one length (batches of several lengths are divided otherwise), and two recipes."""
+    """A folder with a tiny model, texts and two recipes.
+
+    All texts have one length: batches of several lengths are divided among processes in another way.
+    """
     folder = tmp_path_factory.mktemp("processes")
     chance = random.Random(0)
     for split, number in (("train", 48), ("validation", 16)):
         texts = [" ".join(chance.choices(WORDS, k=6)) for _ in range(number)]
         write_rows(folder / "texts" / f"{split}.parquet", text=texts, label=[chance.randint(0, 1) for _ in texts])
     shared: dict[str, Any] = {"data": str(folder / "texts"), "train_batch_size": 8}
-    learning = {"steps": 98, "epochs": 8.0, "ramp": 2.0, "gate_rate": 0.1, "looks": 2, "finetuning_steps": 6}
-    learned = {"method": "cofi", "speedup": (), "sparsity": (0.5,), "hyperparameters": learning}
+    gates = {"steps": 40, "epochs": 8.0, "ramp": 2.0, "gate_rate": 0.25, "evaluations": 2, "finetuning_steps": 6}
+    learned = {"method": "cofi", "speedup": (), "sparsity": (0.5,), "hyperparameters": gates}
     recovered = {"speedup": (1.5,), "recover_epochs": 2.0, "learning_rate": 1e-4}
     for name, changes in (("learned", learned), ("recovered", recovered)):
         (folder / f"{name}.yaml").write_text(tiny_run.recipe(folder, **shared, **changes).to_yaml())
@@ -91,8 +107,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(place: Path) -> str:
-    """What two processes print while they do both, and are refused a third."""
+def printed(place: Path) -> str:
+    """What two processes print in the script: two runs, one refused run, and a training of gates."""
     if not torch.distributed.is_available():
         pytest.skip("this torch is built without torch.distributed")
     (place / "run.py").write_text(SCRIPT)
@@ -105,32 +121,31 @@ def told(place: Path) -> str:
 
 @pytest.fixture
 def float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("secateurs.arithmetic", "secateurs.delivery", "secateurs.methods._learned"):
+    for module in ("secateurs.numerics.precision", "secateurs.pipeline.one_target", "secateurs.gates.learner"):
         monkeypatch.setattr(f"{module}.native_bfloat16", lambda device: False)
-    monkeypatch.setattr("secateurs.delivery.MEASURE_SECONDS", 0.5)
 
 
 @pytest.mark.parametrize(("name", "folder"), [("learned", "sparsity-0.50"), ("recovered", "speedup-1.50x")])
-@pytest.mark.usefixtures("told", "float32")
-def test_two_processes_end_where_one_does(place: Path, tmp_path: Path, name: str, folder: str) -> None:
-    pipeline.run(Recipe.load(place / f"{name}.yaml"), tmp_path / "out")
-    ours, theirs = (load_file(root / folder / "model.safetensors") for root in (place / name, tmp_path / "out"))
-    assert ours.keys() == theirs.keys()
-    for key in ours:
-        if key.endswith("key.bias"):  # attention does not depend on it: its gradient is rounding, which Adam blows up
+@pytest.mark.usefixtures("printed", "float32")
+def test_two_processes_end_where_one_ends(place: Path, tmp_path: Path, name: str, folder: str) -> None:
+    secateurs.run(Recipe.load(place / f"{name}.yaml"), tmp_path / "out")
+    two, one = (load_file(root / folder / "model.safetensors") for root in (place / name, tmp_path / "out"))
+    assert two.keys() == one.keys()
+    for key in two:
+        if key.endswith("key.bias"):  # attention does not depend on it: its gradient is rounding, which Adam amplifies
             continue
-        apart = (ours[key] - theirs[key]).abs()
-        # Here and there a weight has a gradient of little more than rounding too.
+        apart = (two[key] - one[key]).abs()
+        # The gradients of a few other weights are little more than rounding too.
         assert (apart > 2e-4).float().mean() < 0.005, key
         assert apart.max() < 1e-3, key
     dense = load_file(place / "model" / "model.safetensors")
     trained = "bert.encoder.layer.0.attention.output.LayerNorm.weight"
-    assert (ours[trained] - dense[trained]).abs().max() > 2e-4
+    assert (two[trained] - dense[trained]).abs().max() > 2e-4
 
 
-def test_the_first_process_alone_prints_and_writes(place: Path, told: str) -> None:
-    assert told.count("report: ") == 2
-    refused = [line for line in told.splitlines() if line.startswith("secateurs: ")]
+def test_only_the_first_process_prints_and_writes(place: Path, printed: str) -> None:
+    assert printed.count("report: ") == 2
+    refused = [line for line in printed.splitlines() if line.startswith("secateurs: ")]
     assert len(refused) == 1
     assert "/nowhere does not exist" in refused[0]
     for name in ("learned", "recovered"):
@@ -140,18 +155,45 @@ def test_the_first_process_alone_prints_and_writes(place: Path, told: str) -> No
     assert not list((place / "refused").glob("*")) if (place / "refused").exists() else True
 
 
-def test_both_part_before_they_end(told: str) -> None:
-    """What gloo's threads still hold when the interpreter shuts down can abort a process whose work is done."""
-    assert told.count("parted") == 2
-    assert "still joined" not in told
+def test_both_processes_leave_the_group_before_they_end(printed: str) -> None:
+    """Threads of gloo that still hold tensors when the interpreter shuts down can abort a process whose work is done."""
+    assert printed.count("parted") == 2
+    assert "still joined" not in printed
 
 
-def test_one_gpu_is_not_for_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """What one process trains with 8 rows per batch."""
+    state = trained_gates(tmp_path_factory.mktemp("gates"), 8)
+    assert (state["gated.gates.fine"] - 0.5).abs().min() > 1e-3
+    return state
+
+
+def assert_same(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    for name, value in wanted.items():
+        if name.endswith("key.bias"):  # see above
+            continue
+        torch.testing.assert_close(state[name], value, atol=1e-8, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.usefixtures("printed")
+def test_gates_of_two_processes_are_those_of_one(place: Path, one_process: dict[str, Tensor]) -> None:
+    first, second = (load_file(place / f"gates-{rank}.safetensors") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in one_process)
+    assert_same(first, one_process)
+
+
+def test_gates_of_two_batches_are_those_of_one(one_process: dict[str, Tensor], tmp_path: Path) -> None:
+    """Both batches of a step see the same sample of the gates; with two samples the gates would end elsewhere."""
+    assert_same(trained_gates(tmp_path, 4, accumulate=2), one_process)
+
+
+def test_processes_do_not_share_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     from secateurs.errors import RecipeError
 
     for name, value in (("LOCAL_RANK", "1"), ("RANK", "1"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
-    assert processes.count() == 2
-    assert not processes.is_first()
+    assert distributed.count() == 2
+    assert not distributed.is_first()
     with pytest.raises(RecipeError, match="2 processes cannot share cuda:1; name the device as cuda"):
-        processes.join("cuda:1")
+        distributed.join("cuda:1")

@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing overflows, nothing is loaded, nothing complains."""
+"""The page in Chromium: no element overflows, no file is loaded and no error is logged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import reports
-from secateurs.report import Report, render
+from secateurs.report.page import render
+from secateurs.report.report import Report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -57,7 +58,7 @@ addEventListener("load", () => {
 
 def cases() -> dict[str, list[Report]]:
     six = reports.report(6)
-    long = "a-rather-long-folder-or-model-name-without-any-place-to-break-" * 3
+    long = "a-very-long-folder-or-model-name-without-any-place-to-break-" * 3
     return {
         "five-targets": [reports.missed(six)],
         "one-target": [replace(six, models=six.models[1:2])],

@@ -1,4 +1,4 @@
-"""Slow twins of the numerics, each short enough to be believed at sight."""
+"""Slow reference implementations of the numerics, short enough to verify by reading."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 @dataclasses.dataclass
 class NaiveStep:
-    """What one-at-a-time elimination looks like after one removal."""
+    """State of the one-at-a-time elimination after one removal."""
 
     unit: int
-    score: float  # by how much the error rose
+    score: float  # increase of the error
     error: float  # tr(E^T G E) of the refitted weight
     survivors: list[int]
     weight: Tensor  # refitted, zero at the removed columns
@@ -26,7 +26,7 @@ def columns_of(units: Sequence[int], width: int) -> list[int]:
 
 
 def refit(weight: Tensor, hessian: Tensor, columns: list[int]) -> Tensor:
-    """The weight on ``columns`` alone whose output is nearest to that of ``weight``: the normal equations, solved."""
+    """The weight on ``columns`` alone with the output nearest to the output of ``weight``, from the normal equations."""
     fitted = torch.zeros_like(weight)
     if columns:
         gram = hessian[columns][:, columns]
@@ -35,13 +35,13 @@ def refit(weight: Tensor, hessian: Tensor, columns: list[int]) -> Tensor:
 
 
 def output_error(weight: Tensor, fitted: Tensor, hessian: Tensor) -> float:
-    """``tr(E H E^T)`` with ``E`` the change of the weight: the squared change of the output."""
+    """The squared change of the output: ``tr(E H E^T)`` with ``E`` the change of the weight."""
     change = weight - fitted
     return float((change @ hessian @ change.T).trace())
 
 
 def eliminate(weight: Tensor, hessian: Tensor, width: int = 1) -> list[NaiveStep]:
-    """Try to remove each unit in turn, refit everything, keep the best; repeat until nothing is left."""
+    """Remove the unit with the least error after a refit, found by trying every unit; repeat until no unit is left."""
     weight, hessian = weight.double(), hessian.double()
     survivors = list(range(weight.shape[1] // width))
     steps: list[NaiveStep] = []
@@ -61,7 +61,7 @@ def eliminate(weight: Tensor, hessian: Tensor, width: int = 1) -> list[NaiveStep
 
 
 def downdates(weight: Tensor, hessian: Tensor, width: int = 1) -> tuple[list[int], list[float]]:
-    """The textbook recursion: score, remove, downdate inverse and weight; order and scores."""
+    """Order and scores of the textbook recursion: score all units, remove one, downdate inverse and weight."""
     weight, inverse = weight.double().clone(), torch.linalg.inv(hessian.double())
     survivors = list(range(weight.shape[1] // width))
     order, scores = [], []
@@ -81,7 +81,7 @@ def downdates(weight: Tensor, hessian: Tensor, width: int = 1) -> tuple[list[int
 
 
 def moments(inputs: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor, float]:
-    """Gram matrix, total and count, token by token."""
+    """Gram matrix, total and count, summed token by token."""
     size = inputs.shape[1]
     gram, total, count = torch.zeros(size, size).double(), torch.zeros(size).double(), 0.0
     for token, row in enumerate(inputs.double()):
@@ -95,7 +95,7 @@ def moments(inputs: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tens
 def best_choice(
     times: Sequence[Sequence[float]], costs: Sequence[Sequence[float]], budget: float
 ) -> tuple[float, tuple[int, ...]] | None:
-    """Least cost within the budget by trying everything, and a choice that has it; ``None`` if nothing fits."""
+    """The least cost within the budget and a choice with that cost, by exhaustive search; ``None`` if no choice fits."""
     best = None
     for choice in itertools.product(*(range(len(group)) for group in times)):
         time = sum(group[level] for group, level in zip(times, choice, strict=True))

@@ -1,4 +1,4 @@
-"""FLOP's hard concrete (beta = 1), rule for evaluation, penalty and schedule, against the published code's numbers."""
+"""FLOP's hard concrete gates (beta = 1), evaluation masks, penalty and schedules against numbers of the published code."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from secateurs.numerics.hard_concrete import HardConcrete
-from secateurs.numerics.lagrangian import Lagrangian, warmed
+from secateurs.numerics.lagrangian import Lagrangian, warmup_target
 from secateurs.numerics.low_rank import break_even
-from secateurs.numerics.noam import noam
+from secateurs.training.schedules import noam
 
 GATE = HardConcrete(beta=1.0)
 
@@ -67,7 +67,7 @@ def test_share_of_open_samples() -> None:
     ],
 )
 def test_masks_for_evaluation(log_alpha: tuple[float, ...], expected: float, mask: tuple[float, ...]) -> None:
-    """The lowest close, as many as are expected to be closed; the others keep their values."""
+    """The expected number of gates with the smallest ``log_alpha`` is closed; the other gates keep their values."""
     assert GATE.open_probability(given(*log_alpha)).sum().item() == pytest.approx(expected, abs=1e-6)
     torch.testing.assert_close(GATE.deterministic(given(*log_alpha)), given(*mask), atol=1e-6, rtol=0)
 
@@ -77,7 +77,7 @@ def test_ranks_of_factors_from_scratch(inputs: int, outputs: int, rank: int) -> 
     assert break_even(inputs, outputs) == rank
 
 
-def test_the_penalty_and_what_pushes_its_multipliers() -> None:
+def test_the_penalty_and_the_gradients_of_its_multipliers() -> None:
     penalty = Lagrangian(stiffness=3.0, beta=2.0)
     value = torch.tensor(0.3)
     loss = penalty(value, 0.5)
@@ -85,11 +85,11 @@ def test_the_penalty_and_what_pushes_its_multipliers() -> None:
     loss.backward()
     assert penalty.linear.grad is not None and penalty.quadratic.grad is not None
     assert penalty.linear.grad.item() == pytest.approx(-0.2)
-    assert penalty.quadratic.grad.item() == pytest.approx(2 * 0.04), "a square: it can only grow"
+    assert penalty.quadratic.grad.item() == pytest.approx(2 * 0.04), "a square, so the multiplier can only grow"
 
 
-def test_the_target_rises_from_where_pairs_of_full_rank_stand() -> None:
-    assert [warmed(step, 4, 0.5, -1.0) for step in (0, 2, 4, 9)] == [-1.0, -0.25, 0.5, 0.5]
+def test_the_target_rises_from_the_sparsity_of_factors_of_full_rank() -> None:
+    assert [warmup_target(step, 4, 0.5, -1.0) for step in (0, 2, 4, 9)] == [-1.0, -0.25, 0.5, 0.5]
 
 
 def test_noam_is_the_formula_scaled_to_its_peak() -> None:

@@ -1,4 +1,4 @@
-"""The schedule of gradual pruning against its formula, and what follows it: components and single weights."""
+"""Gradual pruning: its schedule against the formula, and the components and single weights that follow the schedule."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ import pytest
 import torch
 from torch import nn
 
-from secateurs.cost import ParameterCost
-from secateurs.environment import Environment
 from secateurs.errors import TargetUnreachable
-from secateurs.factorize import factorize, matrices, rank_groups
-from secateurs.latency_curve import LatencyCurve
-from secateurs.latency_table import LatencyTable
-from secateurs.methods._even import even_counts
-from secateurs.methods._scales import GradualPruning, Scaled
-from secateurs.methods.agp_unstructured import AGPUnstructured, Sparse, Sparsifying, matrix_groups, weights
-from secateurs.numerics.gradual import gradual
-from secateurs.shrink import shrink
-from secateurs.target import Budget, Sparsity
-from secateurs.zeros import share_of_zeros
+from secateurs.latency.curve import LatencyCurve
+from secateurs.latency.environment import Environment
+from secateurs.latency.table import LatencyTable
+from secateurs.methods.baselines._even_counts import even_counts
+from secateurs.methods.baselines._scaled_components import ScaledComponents, ScalePruning
+from secateurs.methods.baselines.agp_unstructured import (
+    AGPUnstructured,
+    SparseModel,
+    Sparsifying,
+    entry_groups,
+    weights,
+)
+from secateurs.structure.cost import ParameterCost, share_of_zeros
+from secateurs.structure.target import Budget, Sparsity
+from secateurs.surgery.factorize import factorize, matrices, rank_groups
+from secateurs.surgery.shrink import shrink
+from secateurs.training.schedules import cubic_sparsity
 from tiny_models import batch, tiny_model
 
 
@@ -29,45 +34,45 @@ def test_the_formula() -> None:
     begin, end, final, start = 3.0, 17.0, 0.9, 0.05
     for now in (3.0, 4.5, 10.0, 16.9, 17.0):
         wanted = final + (start - final) * (1 - (now - begin) / (end - begin)) ** 3
-        assert gradual(now, begin, end, final, start) == pytest.approx(wanted, abs=1e-12)
-    assert gradual(2.9, begin, end, final, start) == 0.0
-    assert gradual(40.0, begin, end, final, start) == final
-    assert gradual(3.0, begin, end, 0.02, start) == 0.02, "never more than asked"
-    values = [gradual(now / 10, begin, end, final, start) for now in range(200)]
+        assert cubic_sparsity(now, begin, end, final, start) == pytest.approx(wanted, abs=1e-12)
+    assert cubic_sparsity(2.9, begin, end, final, start) == 0.0
+    assert cubic_sparsity(40.0, begin, end, final, start) == final
+    assert cubic_sparsity(3.0, begin, end, 0.02, start) == 0.02, "never above the final sparsity"
+    values = [cubic_sparsity(now / 10, begin, end, final, start) for now in range(200)]
     assert values == sorted(values)
 
 
-def scaled(model_type: str = "bert") -> Scaled:
+def scaled(model_type: str = "bert") -> ScaledComponents:
     model = tiny_model(model_type)
     factorize(model, matrices(model))
-    learner = Scaled(model, rank_groups(model)).double()
+    learner = ScaledComponents(model, rank_groups(model)).double()
     with torch.no_grad():
         learner.scale.copy_(torch.randn(len(learner.scale), generator=torch.Generator().manual_seed(3)))
     return learner
 
 
-def test_scales_follow_the_schedule_and_stay_gone() -> None:
+def test_scales_follow_the_schedule_and_stay_pruned() -> None:
     learner = scaled()
     counts = {group.name: max(0, group.size // 4 - index % 3) for index, group in enumerate(learner.structure)}
-    objective = GradualPruning(learner, None, counts, begin=0.1, end=0.8, start=0.05, rate=0.1)  # type: ignore[arg-type]
-    objective.learner(learner)
+    objective = ScalePruning(learner, None, counts, begin=0.1, end=0.8, start=0.05, rate=0.1)  # type: ignore[arg-type]
+    objective.trained_module(learner)
     before = learner.mask()
     for step in range(1, 21):
-        with torch.no_grad():  # what an optimiser might do to the dropped, too
-            learner.scale += torch.randn(len(learner.scale), generator=torch.Generator().manual_seed(step))
-        objective.stepped(learner, step, 20)
+        with torch.no_grad():  # like an optimiser, also change the pruned scales
+            learner.scale.add_(torch.randn(len(learner.scale), generator=torch.Generator().manual_seed(step)))
+        objective.after_step(learner, step, 20)
         mask = learner.mask()
-        assert mask == mask & before, "what is gone stays gone"
+        assert mask == mask & before, "pruned components stay pruned"
         for group in learner.structure:
             final = 1 - counts[group.name] / group.size
-            wanted = group.size - round(group.size * gradual(step / 20, 0.1, 0.8, final))
+            wanted = group.size - round(group.size * cubic_sparsity(step / 20, 0.1, 0.8, final))
             assert mask.counts[group.name] == wanted
         before = mask
     assert before.counts == counts
     assert torch.equal(learner.scale == 0, ~learner.kept)
 
 
-def test_the_smallest_go() -> None:
+def test_the_smallest_scales_are_pruned() -> None:
     learner = scaled()
     first = next(iter(learner.structure))
     learner.prune({**learner.structure.sizes, first.name: 5})
@@ -88,7 +93,7 @@ def test_scales_fold_exactly(model_type: str) -> None:
         assert (small(**inputs).logits - wanted).abs().max() < 1e-12
 
 
-def test_scales_and_weights_get_gradients_where_they_are_kept() -> None:
+def test_only_kept_scales_get_gradients() -> None:
     learner = scaled()
     learner.prune({group.name: 3 for group in learner.structure})
     learner(**batch()).logits.square().mean().backward()
@@ -99,33 +104,33 @@ def test_scales_and_weights_get_gradients_where_they_are_kept() -> None:
 @pytest.mark.parametrize("model_type", ["bert", "gpt2"])
 def test_single_weights_follow_the_schedule(model_type: str) -> None:
     model = tiny_model(model_type)
-    paths = weights(matrix_groups(model, "all"))
+    paths = weights(entry_groups(model, "all"))
     assert set(paths) == set(matrices(model))
-    sparse = Sparse(model, paths)
+    sparse = SparseModel(model, paths)
     objective = Sparsifying(sparse, None, 0.85, AGPUnstructured(begin=0.1, end=0.6))  # type: ignore[arg-type]
-    objective.learner(sparse)
-    gone = {path: torch.zeros(()).bool() for path in paths}
+    objective.trained_module(sparse)
+    pruned = {path: torch.zeros(()).bool() for path in paths}
     for step in range(1, 21):
         with torch.no_grad():
             for path in paths:
                 original = model.get_parameter(f"{path}.weight_orig")
                 original += 0.1 * torch.randn(original.shape, generator=torch.Generator().manual_seed(step))
-        objective.stepped(sparse, step, 20)
-        wanted = gradual(step / 20, 0.1, 0.6, 0.85)
+        objective.after_step(sparse, step, 20)
+        wanted = cubic_sparsity(step / 20, 0.1, 0.6, 0.85)
         for path in paths:
             zeros = model.get_buffer(f"{path}.weight_mask") == 0
             assert zeros.sum() == pytest.approx(wanted * zeros.numel(), abs=1)
-            assert (zeros | ~gone[path]).all()
-            if not gone[path].any() and zeros.any():  # the first to go are the smallest
+            assert (zeros | ~pruned[path]).all()
+            if not pruned[path].any() and zeros.any():  # the smallest weights are pruned first
                 size = model.get_parameter(f"{path}.weight_orig").abs()
                 assert size[zeros].max() <= size[~zeros].min()
-            gone[path] = zeros
+            pruned[path] = zeros
     with torch.no_grad():
         masked = sparse(**batch()).logits
         folded: Any = sparse.folded()
         assert torch.equal(folded(**batch()).logits, masked)
     for path in paths:
-        assert torch.equal(folded.get_parameter(f"{path}.weight") == 0, gone[path])
+        assert torch.equal(folded.get_parameter(f"{path}.weight") == 0, pruned[path])
         assert isinstance(folded.get_submodule(path).weight, nn.Parameter)
     assert not [name for name in folded.state_dict() if name.endswith(("_orig", "_mask"))]
 
@@ -143,7 +148,7 @@ def test_zeros_are_counted() -> None:
 
 @pytest.mark.parametrize("sparsity", [0.2, 0.55, 0.9])
 def test_an_even_allocation_of_parameters(sparsity: float) -> None:
-    """Within one component of the same part of every group, and within one component of what the budget allows."""
+    """Every group keeps the same fraction up to one component, and the budget is met up to one component."""
     dense = tiny_model("bert")
     model = copy.deepcopy(dense)
     factorize(model, matrices(model))
@@ -161,7 +166,7 @@ def test_an_even_allocation_of_parameters(sparsity: float) -> None:
     assert even_counts(structure, Budget(1e9, cost), halves) == structure.sizes
 
 
-def test_nothing_left_is_too_much() -> None:
+def test_a_budget_below_the_fixed_cost_is_unreachable() -> None:
     dense = tiny_model("bert")
     model = copy.deepcopy(dense)
     factorize(model, matrices(model))

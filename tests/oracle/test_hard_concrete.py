@@ -1,4 +1,4 @@
-"""Hard concrete gates against closed forms, tables and many samples."""
+"""Hard concrete gates against closed forms, tables and sample means."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_share_of_open_samples_is_the_open_probability(log_alpha: float) -> None
     assert share == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / count))
 
 
-def test_a_sample_has_the_gradient_of_its_formula() -> None:
+def test_the_gradient_of_a_sample() -> None:
     log_alpha = torch.tensor([-0.3, 0.2, 0.9], dtype=torch.float64, requires_grad=True)
     uniform = torch.tensor([0.4, 0.5, 0.45], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda parameter: GATE.sample(parameter, uniform), (log_alpha,))
@@ -67,7 +67,7 @@ def test_a_sample_has_the_gradient_of_its_formula() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-4.6, 4.6), min_size=1, max_size=40))
-def test_deterministic_gates_open_as_many_as_expected_and_the_highest(values: list[float]) -> None:
+def test_deterministic_gates_open_the_expected_number_with_the_largest_parameters(values: list[float]) -> None:
     log_alpha = torch.tensor(values, dtype=torch.float64)
     gates = GATE.deterministic(log_alpha)
     expected = GATE.open_probability(log_alpha).sum().item()
@@ -78,12 +78,12 @@ def test_deterministic_gates_open_as_many_as_expected_and_the_highest(values: li
     torch.testing.assert_close(gates[opened], torch.sigmoid(1.2 * log_alpha[opened]))
 
 
-def test_deterministic_gates_can_be_counted_out_and_learned() -> None:
+def test_deterministic_gates_with_a_given_number_and_their_gradient() -> None:
     log_alpha = torch.tensor([1.0, -1.0, 1.0, 0.0], requires_grad=True)
     gates = GATE.deterministic(log_alpha, open_units=2)
     assert (gates > 0).tolist() == [True, False, True, False]
     gates.sum().backward()
     assert (log_alpha.grad != 0).tolist() == [True, False, True, False]
-    assert GATE.deterministic(log_alpha, open_units=1).count_nonzero() == 1  # the first of two equals
+    assert GATE.deterministic(log_alpha, open_units=1).count_nonzero() == 1  # of equal parameters the first stays open
     with pytest.raises(ValueError, match="5 of 4"):
         GATE.deterministic(log_alpha, open_units=5)

@@ -1,4 +1,4 @@
-"""Running moments and damping against sums written out token by token."""
+"""Running moments and damping against sums over single tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_moments_match_sums_token_by_token(dtype: torch.dtype, tolerance: float,
     for start in range(0, 300, 90):
         seen.update(inputs[start : start + 90], None if weights is None else weights[start : start + 90])
     gram, total, count = naive.moments(inputs, weights)
-    # The weights' square roots are rounded to the product type, so compare against the scale of the matrix.
+    # The square roots of the weights are rounded to the dtype of the products, hence a tolerance relative to the matrix.
     scale = float(gram.abs().max())
     torch.testing.assert_close(seen.gram, gram, rtol=0, atol=tolerance * scale)
     torch.testing.assert_close(seen.total, total, rtol=0, atol=tolerance * scale)
@@ -30,7 +30,7 @@ def test_moments_match_sums_token_by_token(dtype: torch.dtype, tolerance: float,
     assert torch.equal(seen.gram, seen.gram.T)
 
 
-def test_chunks_and_panels_do_not_show() -> None:
+def test_chunks_and_panels_do_not_change_the_sums() -> None:
     inputs = inputs_of(5000, 600).double()  # more tokens than a chunk, more inputs than a panel
     seen = Moments(600, dtype=torch.float64)
     seen.update(inputs)
@@ -39,10 +39,10 @@ def test_chunks_and_panels_do_not_show() -> None:
     assert seen.count == 5000
 
 
-def test_sums_across_chunks_keep_what_float32_would_lose() -> None:
+def test_sums_across_chunks_are_float64() -> None:
     ones = torch.ones(2**13, 1)
     seen = Moments(1)
-    seen._lower += 2.0**24  # a float32 sum could not even count from here
+    seen._lower += 2.0**24  # from here a float32 sum cannot count single tokens
     seen.update(ones)
     assert float(seen.gram) == 2.0**24 + 2.0**13
 
@@ -117,7 +117,7 @@ def test_dead_inputs_get_one_on_the_diagonal_and_do_not_move_the_mean() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
-def test_damping_refuses_what_is_no_gram_matrix(bad: float) -> None:
+def test_damping_refuses_a_matrix_that_is_not_a_gram_matrix(bad: float) -> None:
     gram = torch.eye(3)
     gram[1, 1] = bad
     with pytest.raises(ValueError, match="not finite, or a diagonal entry is negative"):

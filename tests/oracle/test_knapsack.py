@@ -1,4 +1,4 @@
-"""The budgeted choice of levels against exhaustive search and an integer programme solver."""
+"""The choice of levels within a budget against exhaustive search and an integer programming solver."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def total(values: list[list[float]], choice: list[int]) -> float:
     ("budget", "choice", "cost", "time"),
     [
         (10.0, [0, 0, 0], 0.0, 10.0),
-        (7.0, [0, 1, 1], 0.25, 7.0),  # fits to the digit; the rounded times alone would settle for [0, 2, 1]
+        (7.0, [0, 1, 1], 0.25, 7.0),  # fits exactly; with rounded times alone the result would be [0, 2, 1]
         (5.0, [1, 2, 1], 0.45, 4.5),
         (3.0, [2, 2, 2], 1.2, 2.5),
         (1.5, [3, 3, 1], 2.05, 1.5),
@@ -40,8 +40,8 @@ def test_known_choices(budget: float, choice: list[int], cost: float, time: floa
     assert total(TIMES, found) == pytest.approx(time)
 
 
-# Times in whole buckets: rounding plays no part, and the answer must be the best there is.
-WHOLE = st.lists(
+# Times that are multiples of a bucket are not rounded, so the result must be optimal.
+INTEGER_TIMES = st.lists(
     st.lists(st.tuples(st.integers(0, 12), st.floats(-5, 5, allow_nan=False)), min_size=1, max_size=5),
     min_size=1,
     max_size=4,
@@ -49,8 +49,8 @@ WHOLE = st.lists(
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
-@given(levels=WHOLE, budget=st.integers(0, 40))
-def test_whole_times_are_solved_exactly(levels: list[list[tuple[int, float]]], budget: int) -> None:
+@given(levels=INTEGER_TIMES, budget=st.integers(0, 40))
+def test_integer_times_are_solved_exactly(levels: list[list[tuple[int, float]]], budget: int) -> None:
     times = [[float(time) for time, _ in group] for group in levels]
     costs = [[cost for _, cost in group] for group in levels]
     best = best_choice(times, costs, budget)
@@ -69,7 +69,7 @@ REAL = st.lists(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 1)), min_size=1
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(levels=REAL, budget=st.floats(0, 10), buckets=st.sampled_from([1, 3, 50, 10_000]))
-def test_any_times_keep_to_the_budget_and_miss_little(
+def test_real_times_keep_to_the_budget_and_are_nearly_optimal(
     levels: list[list[tuple[float, float]]], budget: float, buckets: int
 ) -> None:
     times = [[time for time, _ in group] for group in levels]
@@ -82,11 +82,11 @@ def test_any_times_keep_to_the_budget_and_miss_little(
         return
     found = solve(times, costs, budget, buckets=buckets)
     assert total(times, found) <= budget
-    # What rounding up can cost: no more than the best choice with one bucket less for each group.
+    # Rounding up costs at most one bucket per group: the result is no worse than the optimum for that smaller budget.
     tightened = best_choice(times, costs, budget * (1 - len(times) / buckets) - 1e-9)
     if tightened is not None:
         assert total(costs, found) <= tightened[0] + 1e-9
-    # No single change of level that still fits would be better.
+    # No change of a single level that keeps to the budget lowers the cost.
     for group in range(len(times)):
         for level in range(len(times[group])):
             changed = [*found[:group], level, *found[group + 1 :]]
@@ -133,31 +133,31 @@ def test_cost_falls_as_the_budget_grows() -> None:
 
 
 def test_slack_left_by_rounding_is_spent() -> None:
-    # In four buckets each of the times takes two: two groups find room, though the true times leave room for three.
+    # Each time is rounded up to two of four buckets, which leaves room for two groups; the exact times leave room for three.
     times, costs = [[3.0, 0.0], [3.0, 0.0], [3.0, 0.0]], [[0.0, 1.0], [0.0, 1.0], [0.0, 2.0]]
     assert solve(times, costs, 10.0, buckets=4) == [0, 0, 0]
     assert solve(times, costs, 8.9, buckets=4) in ([0, 1, 0], [1, 0, 0])
 
 
-def test_negative_costs_and_levels_nobody_should_take() -> None:
-    # A level that is slower and worse (noise in a latency table) is never chosen.
+def test_negative_costs_and_dominated_levels() -> None:
+    # A level that is both slower and worse (noise in a latency table) is never chosen.
     assert solve([[1.0, 1.3, 0.5]], [[0.0, 0.2, 1.0]], 1.3) == [0]
     assert solve([[1.0, 2.0], [1.0, 3.0]], [[-1.0, -3.0], [0.0, -4.0]], 4.0) == [0, 1]
 
 
-def test_equal_levels_go_to_the_faster() -> None:
+def test_of_levels_of_equal_cost_the_faster_is_chosen() -> None:
     assert solve([[2.0, 1.0]], [[0.5, 0.5]], 5.0) == [1]
 
 
-def test_infeasible_says_what_is_possible() -> None:
+def test_infeasible_names_the_smallest_time() -> None:
     with pytest.raises(Infeasible, match=r"less time than 3, and the budget is 2\.5") as caught:
         solve([[1.0, 2.0], [2.0]], [[1.0, 0.0], [0.0]], 2.5)
     assert caught.value.smallest == 3.0
     assert isinstance(caught.value, ValueError)
 
 
-def test_budget_that_only_the_fastest_levels_fit_exactly() -> None:
-    # 0.1 + 0.2 is not 0.3 in floating point, and every time is rounded up: the fastest choice must still be found.
+def test_a_budget_of_exactly_the_smallest_time() -> None:
+    # 0.1 + 0.2 is not 0.3 in floating point, and every time is rounded up; the fastest choice must still be found.
     assert solve([[0.1, 1.0], [0.2, 1.0]], [[1.0, 0.0], [1.0, 0.0]], 0.1 + 0.2, buckets=7) == [0, 0]
 
 
@@ -172,7 +172,9 @@ def test_budget_that_only_the_fastest_levels_fit_exactly() -> None:
         ([[1.0]], [[1.0]], math.inf, "finite"),
     ],
 )
-def test_nonsense_is_refused(times: list[list[float]], costs: list[list[float]], budget: float, message: str) -> None:
+def test_invalid_arguments_are_refused(
+    times: list[list[float]], costs: list[list[float]], budget: float, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         solve(times, costs, budget)
 

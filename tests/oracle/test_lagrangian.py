@@ -1,4 +1,4 @@
-"""The penalty, its warm-up, and what both do to gates that nothing else holds back."""
+"""The penalty, the warm-up of its target, and their effect on gates without another loss."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from secateurs.numerics.hard_concrete import HardConcrete
-from secateurs.numerics.lagrangian import Lagrangian, warmed
+from secateurs.numerics.lagrangian import Lagrangian, warmup_target
 
 GATE = HardConcrete()
 
 
-def test_the_target_rises_in_a_straight_line_and_stays() -> None:
-    assert [warmed(step, 4, 0.8) for step in range(7)] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
-    assert warmed(0, 0, 0.8) == 0.8
-    assert warmed(1, 2, 0.8, start=0.4) == pytest.approx(0.6)
+def test_the_target_rises_linearly_and_stays() -> None:
+    assert [warmup_target(step, 4, 0.8) for step in range(7)] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
+    assert warmup_target(0, 0, 0.8) == 0.8
+    assert warmup_target(1, 2, 0.8, start=0.4) == pytest.approx(0.6)
 
 
 def test_the_penalty_and_its_gradients() -> None:
@@ -30,7 +30,7 @@ def test_the_penalty_and_its_gradients() -> None:
     assert penalty.quadratic.grad.item() == pytest.approx(0.04)
 
 
-def test_nothing_pushes_while_the_multipliers_are_zero() -> None:
+def test_no_gradient_while_the_multipliers_are_zero() -> None:
     value = torch.tensor(0.1, requires_grad=True)
     Lagrangian()(value, 0.9).backward()
     assert value.grad == 0
@@ -39,7 +39,7 @@ def test_nothing_pushes_while_the_multipliers_are_zero() -> None:
 @pytest.mark.parametrize("target", [0.6, 0.95])
 def test_gates_reach_the_target_and_do_not_collapse(target: float) -> None:
     log_alpha = torch.nn.Parameter(torch.full((200,), 4.6))
-    with torch.no_grad():  # no two gates alike, as under any loss
+    with torch.no_grad():  # different gates, as under any loss
         log_alpha += 0.01 * torch.randn(200, generator=torch.Generator().manual_seed(0))
     penalty = Lagrangian()
     down = torch.optim.AdamW([log_alpha], lr=0.01, weight_decay=0.0)
@@ -49,7 +49,7 @@ def test_gates_reach_the_target_and_do_not_collapse(target: float) -> None:
         sparsity = 1 - GATE.open_probability(log_alpha).mean()
         down.zero_grad()
         up.zero_grad()
-        penalty(sparsity, warmed(step, 1000, target)).backward()
+        penalty(sparsity, warmup_target(step, 1000, target)).backward()
         down.step()
         up.step()
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Factors of a matrix: the best of every rank, against brute force and the theorem."""
+"""Low-rank factors of a matrix against the Eckart-Young theorem and perturbations of the factors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 INPUTS = drawn(9, 400) * torch.logspace(0, -2, 9, dtype=torch.float64)[:, None]
-INPUTS = INPUTS + 0.5 * INPUTS.roll(1, 0)  # directions that hang together
+INPUTS = INPUTS + 0.5 * INPUTS.roll(1, 0)  # correlated directions
 GRAM = INPUTS @ INPUTS.T / INPUTS.shape[1]
 
 
@@ -25,7 +25,7 @@ def test_at_full_rank_the_product_is_the_matrix(shape: tuple[int, int], gram: Te
     first, second = factors(weight, gram=gram)
     assert first.shape == (min(shape), shape[1]) and second.shape == (shape[0], min(shape))
     torch.testing.assert_close(second @ first, weight, atol=1e-12, rtol=0)
-    torch.testing.assert_close(first.norm(dim=1), second.norm(dim=0))  # neither learns faster
+    torch.testing.assert_close(first.norm(dim=1), second.norm(dim=0))  # equal norms: neither learns faster
 
 
 @pytest.mark.parametrize("rank", range(1, 9))
@@ -38,7 +38,7 @@ def test_without_moments_the_error_is_the_tail_of_the_singular_values(rank: int)
 
 @pytest.mark.parametrize("rank", range(1, 9))
 def test_with_moments_no_other_factors_are_nearer_on_the_inputs(rank: int) -> None:
-    """Against the plain ones, and against any small step away from them."""
+    """Compared with factors without moments, with small perturbations, and by their gradient."""
     weight = drawn(12, 9)
 
     def error(pair: tuple[Tensor, Tensor]) -> float:
@@ -49,14 +49,14 @@ def test_with_moments_no_other_factors_are_nearer_on_the_inputs(rank: int) -> No
     for seed in range(5):
         moved = tuple(part + 1e-3 * part.abs().mean() * drawn(*part.shape, seed=seed) for part in best)
         assert error(best) < error((moved[0], moved[1]))
-    for part in best:  # and the gradient is 0
+    for part in best:  # the gradient is 0
         part.requires_grad_()
     ((weight - best[1] @ best[0]) @ INPUTS).square().sum().backward()
     size = (weight @ INPUTS).square().sum()
     assert all((part.grad * part).abs().max() < 1e-9 * size for part in best if part.grad is not None)
 
 
-def test_components_come_in_order() -> None:
+def test_components_are_ordered_by_their_contribution() -> None:
     weight = drawn(12, 9)
     first, second = factors(weight, gram=GRAM)
     carried = [(second[:, [k]] @ first[[k]] @ INPUTS).square().sum().item() for k in range(9)]
@@ -65,14 +65,14 @@ def test_components_come_in_order() -> None:
         torch.testing.assert_close(factors(weight, rank, gram=GRAM)[0], first[:rank])
 
 
-def test_directions_that_were_never_seen_do_no_harm() -> None:
+def test_directions_without_data_are_reproduced() -> None:
     gram = torch.zeros(9, 9, dtype=torch.float64)
     gram[:4, :4] = GRAM[:4, :4]
     first, second = factors(drawn(12, 9), gram=gram)
     torch.testing.assert_close(second @ first, drawn(12, 9), atol=1e-9, rtol=0)
 
 
-def test_break_even_is_where_entries_are_equal() -> None:
+def test_break_even_is_the_last_rank_with_no_more_entries() -> None:
     assert break_even(16, 16) == 8
     for inputs, outputs in ((768, 768), (768, 3072), (10, 20), (5, 7), (32, 96)):
         rank = break_even(inputs, outputs)
@@ -80,6 +80,6 @@ def test_break_even_is_where_entries_are_equal() -> None:
 
 
 @pytest.mark.parametrize("rank", [-1, 10])
-def test_a_rank_that_does_not_fit(rank: int) -> None:
+def test_an_invalid_rank_is_refused(rank: int) -> None:
     with pytest.raises(ValueError, match="at most 9"):
         factors(drawn(12, 9), rank)

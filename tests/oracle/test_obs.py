@@ -1,4 +1,4 @@
-"""Order, scores, errors and weights of structured optimal brain surgeon against trying everything and refitting."""
+"""Order, scores, errors and weights of the structured optimal brain surgeon against exhaustive trials with refits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 @functools.cache
 def layer(kind: str, rows: int, cols: int) -> tuple[Tensor, Tensor]:
-    """A weight and a Hessian; the kinds cover what calibration data can look like."""
+    """A weight and a Hessian; the kinds cover the properties of calibration data."""
     weight, inputs = normal(rows, cols, seed=1), normal(cols, 3 * cols, seed=2)
     if kind == "correlated":
         inputs = normal(cols, cols, seed=3) @ inputs
@@ -95,7 +95,7 @@ def test_known_damped() -> None:
     assert naive.output_error(WEIGHT, fitted, HESSIAN) == pytest.approx(2.324927, abs=1e-6)
 
 
-def test_known_twins_one_goes_for_free_and_its_weight_moves_to_the_other() -> None:
+def test_known_duplicates_one_is_free_and_its_weight_moves_to_the_other() -> None:
     inputs = torch.tensor([[1, 2, 3, 0.5], [1, 2, 3, 0.5], [0.2, -1, 0.3, 2]], dtype=torch.float64)
     hessian = inputs @ inputs.T + 1e-6 * torch.eye(3)
     weight = torch.tensor([[1, 1, 0.3], [2, -1, 0.1]], dtype=torch.float64)
@@ -108,7 +108,7 @@ def test_known_twins_one_goes_for_free_and_its_weight_moves_to_the_other() -> No
     torch.testing.assert_close(weights, expected, rtol=0, atol=1e-5)
 
 
-# Against trying everything
+# Against exhaustive trials
 
 
 @pytest.mark.parametrize("kind", ["plain", "correlated", "ill-conditioned"])
@@ -151,18 +151,18 @@ def test_float32_downdates_give_the_same_order_on_a_damped_hessian() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 2])
-def test_twins_cost_nothing_whichever_goes_first(width: int) -> None:
+def test_one_of_two_duplicates_is_free(width: int) -> None:
     weight, hessian = layer("duplicated", 6, 24)
     found = elimination_order(weight, hessian, width=width, block=5)
     free = found.order[: 12 // width]
-    assert len({unit % (12 // width) for unit in free.tolist()}) == 12 // width  # one of every pair
+    assert len({unit % (12 // width) for unit in free.tolist()}) == 12 // width  # one of each pair
     assert float(found.scores[: 12 // width].sum()) < 1e-4 * float(found.scores.sum())
     steps = naive_steps("duplicated", 6, 24, width)
     errors = torch.tensor([step.error for step in steps], dtype=torch.float64)
     torch.testing.assert_close(found.scores.cumsum(0), errors, rtol=1e-5, atol=1e-6 * float(errors[-1]))
 
 
-# What must hold for any layer
+# Invariants of any layer
 
 
 @pytest.mark.parametrize("width", [1, 4])
@@ -186,7 +186,7 @@ def test_invariants(width: int) -> None:
         assert float(gradient[:, columns].abs().max()) < 1e-8 * float((weight @ hessian).abs().max())
 
 
-def test_levels_depend_on_the_kept_set_alone() -> None:
+def test_levels_depend_only_on_the_kept_units() -> None:
     weight, hessian = layer("correlated", 6, 24)
     order = elimination_order(weight, hessian).order
     shuffled = torch.cat([order[:10].flip(0), order[10:].flip(0)])
@@ -204,7 +204,7 @@ def test_one_pair_equals_two_singles() -> None:
     torch.testing.assert_close(pairs.weight(5), singles.weight(10))
 
 
-def test_orthogonal_inputs_reduce_to_the_size_of_the_weight() -> None:
+def test_with_orthogonal_inputs_the_order_is_by_weight_norm() -> None:
     weight = normal(5, 40, seed=4)
     found = elimination_order(weight, torch.eye(40, dtype=torch.float64), block=8)
     assert found.order.tolist() == weight.norm(dim=0).argsort().tolist()
@@ -244,7 +244,7 @@ def test_scaling_one_input_against_its_weight_changes_nothing() -> None:
     torch.testing.assert_close(scaled.scores, plain.scores, rtol=1e-6, atol=1e-9)
 
 
-def test_ties_go_to_the_lowest_index() -> None:
+def test_of_equal_scores_the_lowest_index_is_removed_first() -> None:
     weight = torch.ones(2, 30, dtype=torch.float64)
     weight[:, 7] = 0.5
     for block in (1, 4, 64):
@@ -258,7 +258,7 @@ def test_ties_go_to_the_lowest_index() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 2])
-def test_dead_inputs_go_first_and_for_free(width: int) -> None:
+def test_dead_inputs_are_removed_first_at_no_cost(width: int) -> None:
     weight, hessian = (tensor.clone() for tensor in layer("plain", 6, 24))
     dead = naive.columns_of([5, 8], width)
     hessian[dead, :] = 0.0
@@ -277,8 +277,8 @@ def test_dead_inputs_go_first_and_for_free(width: int) -> None:
 
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_singular_hessians_are_survived(width: int, dtype: torch.dtype) -> None:
-    """Fewer tokens than inputs: as many columns as the rank suffices to keep the output."""
+def test_singular_hessians(width: int, dtype: torch.dtype) -> None:
+    """With fewer tokens than inputs, as many columns as the rank of the Hessian reproduce the output."""
     weight, inputs = normal(6, 60, seed=5), normal(60, 21, seed=6)
     hessian = inputs @ inputs.T
     found = elimination_order(weight, hessian, width=width, block=6, dtype=dtype)
@@ -295,7 +295,7 @@ def test_singular_hessians_are_survived(width: int, dtype: torch.dtype) -> None:
     assert naive.output_error(weight, fitted, hessian) < 1e-6 * everything
 
 
-def test_arguments_are_left_alone() -> None:
+def test_arguments_are_not_changed() -> None:
     weight, hessian = (tensor.clone() for tensor in layer("plain", 6, 24))
     before = weight.clone(), hessian.clone()
     found = elimination_order(weight, hessian, block=4)
@@ -307,7 +307,7 @@ def test_arguments_are_left_alone() -> None:
     torch.testing.assert_close(levels.weight(24), weight)
 
 
-def test_nonsense_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     weight, hessian = layer("plain", 6, 24)
     with pytest.raises(ValueError, match="24 columns cannot be split into units of width 5"):
         elimination_order(weight, hessian, width=5)

@@ -1,4 +1,4 @@
-"""Adaptive embeddings and softmax against slow twins: one wide table, and torch's own adaptive softmax."""
+"""Adaptive embeddings and softmax against oracles: one wide table, and the adaptive softmax of torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
+from masks import uneven
 from secateurs.adaptive_lm import AdaptiveLMConfig, AdaptiveLMForCausalLM
-from secateurs.cost import ParameterCost
-from secateurs.families import discover
-from secateurs.mask import Mask
-from secateurs.shrink import shrink, zero_masked
-from secateurs.stages.gates import Gated, Gates
-from secateurs.structure import Structure
+from secateurs.gates.gates import Gated, Gates
+from secateurs.structure.cost import ParameterCost
+from secateurs.structure.families import discover
+from secateurs.structure.mask import Mask
+from secateurs.surgery.shrink import shrink, zero_masked
 from secateurs.tasks import task
 from tiny_models import batch, tiny_model
 
@@ -27,7 +27,7 @@ EDGES = [0, 14, 33, 50]
 
 
 def log_probabilities(model: Any, hidden: Tensor) -> Tensor:
-    """Word by word: the log-probability of its cluster, and of the word in it."""
+    """The oracle, word by word: log-probability of the cluster plus log-probability of the word in it."""
     head = model.lm_head
     clusters = model.model.embed_tokens.clusters if head.clusters is None else head.clusters
     scores = []
@@ -47,7 +47,7 @@ def hidden_states(model: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_logits_are_log_probabilities_of_the_slow_twin(tied: bool) -> None:
+def test_logits_are_log_probabilities(tied: bool) -> None:
     model = tiny_model(TYPE, tie_word_embeddings=tied)
     with torch.no_grad():
         logits = model(**batch()).logits
@@ -62,7 +62,7 @@ def test_the_loss_is_that_of_the_log_probabilities(changes: dict[str, Any]) -> N
     labels = inputs["input_ids"].clone()
     labels[:, -3:] = -100
     outputs = model(**inputs, labels=labels)
-    assert outputs.logits is None, "scores of the whole vocabulary are never held"
+    assert outputs.logits is None, "scores of the full vocabulary are never held in memory"
     wanted = functional.cross_entropy(model(**inputs).logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     assert abs(outputs.loss - wanted) < TOLERANCE
     summed = model(**inputs, labels=labels, num_items_in_batch=7).loss
@@ -72,22 +72,22 @@ def test_the_loss_is_that_of_the_log_probabilities(changes: dict[str, Any]) -> N
     assert max((one - other).abs().max() for one, other in zip(gradients, slow, strict=True)) < TOLERANCE
 
 
-def test_untied_it_is_the_adaptive_softmax_of_torch() -> None:
-    """Which has no projection for the first cluster: here that of ours is the identity."""
+def test_an_untied_softmax_equals_the_adaptive_softmax_of_torch() -> None:
+    """torch's has no projection for the first cluster, so the projection here is set to the identity."""
     model = tiny_model(TYPE, tie_word_embeddings=False, embedding_size=48)
     first, *others = model.lm_head.clusters
     with torch.no_grad():
         first.projection.linear.weight.copy_(torch.eye(48))
-        model.lm_head.bias[14:] = 0  # nor biases in the other clusters
-    twin = nn.AdaptiveLogSoftmaxWithLoss(48, 50, EDGES[1:3], div_value=2.0, head_bias=True).double()
+        model.lm_head.bias[14:] = 0  # torch has no biases in the other clusters
+    reference = nn.AdaptiveLogSoftmaxWithLoss(48, 50, EDGES[1:3], div_value=2.0, head_bias=True).double()
     with torch.no_grad():
-        twin.head.weight.copy_(torch.cat([first.table.weight, model.lm_head.tails.weight]))
-        twin.head.bias.copy_(torch.cat([model.lm_head.bias[:14], model.lm_head.tails.bias]))
-        for tail, cluster in zip(twin.tail, others, strict=True):
+        reference.head.weight.copy_(torch.cat([first.table.weight, model.lm_head.tails.weight]))
+        reference.head.bias.copy_(torch.cat([model.lm_head.bias[:14], model.lm_head.tails.bias]))
+        for tail, cluster in zip(reference.tail, others, strict=True):
             tail[0].weight.copy_(cluster.projection.linear.weight.T)
             tail[1].weight.copy_(cluster.table.weight)
         hidden = hidden_states(model).flatten(0, 1)
-        assert (model.lm_head(hidden, model.model.embed_tokens) - twin.log_prob(hidden)).abs().max() < TOLERANCE
+        assert (model.lm_head(hidden, model.model.embed_tokens) - reference.log_prob(hidden)).abs().max() < TOLERANCE
 
 
 def test_words_are_embedded_by_their_cluster() -> None:
@@ -118,12 +118,6 @@ def test_tied_tables_are_counted_once() -> None:
         assert cost(cost.sizes) - without == tables
 
 
-def uneven(structure: Structure) -> Mask:
-    return Mask(
-        {name: torch.arange(size) % 3 != place % 3 for place, (name, size) in enumerate(structure.sizes.items())}
-    )
-
-
 CASES = {
     "uneven": uneven,
     "one of each": lambda s: Mask({name: torch.arange(size) == size - 1 for name, size in s.sizes.items()}),
@@ -142,7 +136,7 @@ def test_the_law_holds_for_widths(case: str, tied: bool) -> None:
     small = shrink(copy.deepcopy(model), structure, mask)
     with torch.no_grad():
         assert (model(**inputs).logits - small(**inputs).logits).abs().max() < TOLERANCE
-        losses = [twin(**inputs, labels=inputs["input_ids"]).loss for twin in (model, small)]
+        losses = [each(**inputs, labels=inputs["input_ids"]).loss for each in (model, small)]
     assert abs(losses[0] - losses[1]) < TOLERANCE
     assert cost(mask.counts) == small.num_parameters()
     left = {name for name, count in mask.counts.items() if count and name.startswith("embeddings")}
@@ -150,7 +144,7 @@ def test_the_law_holds_for_widths(case: str, tied: bool) -> None:
 
 
 def test_one_gate_acts_on_embeddings_and_softmax() -> None:
-    """Folded into the projection; what the model with a gate of 0 says is what the model without that width says."""
+    """The gate is folded into the projection. A gate of 0 gives the outputs of the model without that dimension."""
     model = tiny_model(TYPE)
     structure, inputs = discover(model, embeddings=True), batch()
     gated = Gated(model, structure, Gates(structure, coarse=False, hidden=False).double()).eval()
@@ -165,8 +159,8 @@ def test_one_gate_acts_on_embeddings_and_softmax() -> None:
         assert (logits - shrink(folded, structure, mask)(**inputs).logits).abs().max() < TOLERANCE
 
 
-def test_widths_are_asked_for() -> None:
-    """Methods that time sub-blocks, or replace them one by one, must not meet groups that are of no layer."""
+def test_widths_are_left_out_by_default() -> None:
+    """Methods that time sub-blocks, or replace them one by one, cannot handle groups that belong to no layer."""
     model = tiny_model(TYPE)
     assert all(group.layer for group in discover(model))
     assert [group.name for group in discover(model, embeddings=True) if not group.layer] == [
@@ -190,19 +184,19 @@ def test_clusters_must_fit_the_vocabulary(changes: dict[str, Any], words: str) -
         AdaptiveLMConfig(vocab_size=50, **changes)
 
 
-def test_the_task_asks_for_the_loss_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Perplexity never needs the scores of the whole vocabulary, and is the same without them."""
+def test_the_task_uses_the_loss_without_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Perplexity is computed without the scores of the full vocabulary, with the same result."""
     model, language = tiny_model(TYPE), task("causal_lm")
     rows = {name: value.clone() for name, value in batch(padding="right").items()}
     assert "labels" in language.inputs_for_loss(model, rows)
     assert "labels" not in language.inputs_for_loss(tiny_model("llama"), rows)
     alone = language.loss(model(**language.inputs_for_loss(model, rows)), rows)
-    assert abs(alone - language.loss(model(**rows), rows)) < 1e-5, "which takes logits in float32"
+    assert abs(alone - language.loss(model(**rows), rows)) < 1e-5, "the task computes the loss from logits in fp32"
     monkeypatch.setattr(model.lm_head, "forward", None)
-    from secateurs.tasks.causal_lm import Passages
+    from secateurs.tasks.causal_lm.task import HeldOutWindows
 
-    passages = Passages([rows], {})
-    score = language.evaluate(model, passages, "cpu")
+    held_out = HeldOutWindows([rows], {})
+    score = language.evaluate(model, held_out, "cpu")
     assert score.name == "perplexity" and score.value == pytest.approx(alone.exp().item(), rel=1e-12)
-    bits = language.evaluate(model, Passages([rows], {}, bytewise=True), "cpu")
+    bits = language.evaluate(model, HeldOutWindows([rows], {}, bytewise=True), "cpu")
     assert bits.name == "bits per byte" and bits.value == pytest.approx(alone.item() / 0.6931471805599453, rel=1e-12)

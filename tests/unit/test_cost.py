@@ -1,4 +1,4 @@
-"""What a gate regulariser reads off the latency table and the parameters."""
+"""Expected costs of gates, in milliseconds and in parameters."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 import transformers
 
-from secateurs.cost import ParameterCost
-from secateurs.environment import Environment
-from secateurs.families import discover
-from secateurs.latency_curve import LatencyCurve
-from secateurs.latency_table import LatencyTable
-from secateurs.layers import layer_size
-from secateurs.stages.gates import Gates
+from secateurs.gates.gates import Gates
+from secateurs.latency.curve import LatencyCurve
+from secateurs.latency.environment import Environment
+from secateurs.latency.table import LatencyTable
+from secateurs.structure.cost import ParameterCost
+from secateurs.structure.families import discover
+from secateurs.structure.layers import layer_size
 from tiny_models import tiny_model
 
 TABLE = LatencyTable(
@@ -28,20 +28,20 @@ TABLE = LatencyTable(
 
 
 @pytest.mark.parametrize(("heads", "neurons"), [(4, 64), (1, 8), (2, 36), (0, 64)])
-def test_expected_latency_of_what_is_there_for_certain_is_the_latency(heads: int, neurons: int) -> None:
+def test_expected_latency_of_groups_that_are_certainly_present_is_the_latency(heads: int, neurons: int) -> None:
     counts = {"a": heads, "b": neurons}
     assert TABLE.expected({"a": 1.0, "b": 1.0}, counts) == pytest.approx(float(TABLE(counts)))
 
 
-def test_expected_latency_has_no_step_for_what_is_gone() -> None:
+def test_expected_latency_weights_the_fixed_cost_of_the_first_unit() -> None:
     counts = {"a": 1, "b": 8}
     assert TABLE.expected({"a": 0.0, "b": 0.0}, counts) == TABLE.overhead_ms
     assert TABLE.expected({"a": 0.5, "b": 0.25}, counts) == pytest.approx(4.0 + 0.5 * 2.0 + 0.25 * 3.0)
 
 
 @pytest.mark.parametrize("hidden", [False, True])
-def test_what_groups_cost_adds_up(hidden: bool) -> None:
-    """So a knapsack over groups can keep to a number of parameters."""
+def test_costs_of_groups_add_up(hidden: bool) -> None:
+    """Additive costs let a knapsack over groups meet a budget in parameters."""
     model = tiny_model("bert")
     structure = discover(model, hidden=hidden)
     cost = ParameterCost.of(model, structure).of_groups()
@@ -51,7 +51,10 @@ def test_what_groups_cost_adds_up(hidden: bool) -> None:
 
 
 def test_the_sparsity_of_bert_base_is_counted_as_published() -> None:
-    """85,054,464 parameters in the layers; without the norms' 36,864 and 18,432 biases that no cut takes: prunable."""
+    """The layers have 85,054,464 parameters.
+
+    The prunable ones exclude the 36,864 parameters of norms and the 18,432 biases that no cut removes.
+    """
     with torch.device("meta"):
         model = transformers.BertForSequenceClassification(transformers.BertConfig())
     structure = discover(model, hidden=True)
@@ -67,8 +70,8 @@ def test_the_sparsity_of_bert_base_is_counted_as_published() -> None:
     assert cost(cost.sizes) - cost(narrow) > 85_017_600 * 68 / 768 + embeddings
 
 
-def test_parameters_count_as_authors_do() -> None:
-    """The published expectation, to what it counts differently (biases): all gates at log_alpha 0."""
+def test_expected_sparsity_matches_the_published_one() -> None:
+    """All gates have log_alpha 0. The tolerance covers biases, which the authors count differently."""
     with torch.device("meta"):
         model = transformers.BertForSequenceClassification(transformers.BertConfig())
     structure = discover(model, hidden=True)

@@ -1,4 +1,4 @@
-"""The collection made of the standard library's own words."""
+"""``secateurs.cli.demo_corpus``: the collection made of the docstrings of the standard library."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from secateurs import demo_corpus
+from secateurs.cli import demo_corpus
 from secateurs.errors import DataError
-from secateurs.tasks._retrieval import find_collection
+from secateurs.tasks.embedding.retrieval import find_collection
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_the_embedding_task_reads_it(folder: Path) -> None:
     assert len(set(found.documents)) == 1000
 
 
-def test_the_answer_does_not_contain_the_question(folder: Path) -> None:
+def test_the_document_does_not_contain_the_query(folder: Path) -> None:
     found = find_collection(folder)
     assert found is not None
     for query, gains in zip(found.queries, found.relevance, strict=True):
@@ -37,7 +37,7 @@ REST = "It is done by hand, word after word, until none of them is left over: nu
 
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A library of thirty functions; importing it fails."""
+    """A standard library of thirty functions. Importing it fails, so that a test sees whether it is imported."""
     functions = [
         f'def f{i}():\n    """Sort all the words of\n    sentence {i}.\n\n    {REST.format(i)}\n    """\n'
         for i in range(30)
@@ -54,7 +54,7 @@ def test_a_docstring_is_cut_at_its_first_blank_line(library: Path) -> None:
     assert found[7] == ("Sort all the words of sentence 7.", REST.format(7))
 
 
-def test_what_makes_no_question_is_left_out(library: Path) -> None:
+def test_docstrings_that_make_no_query_are_skipped(library: Path) -> None:
     rest = REST.format("x")
     (library / "package" / "module.py").write_text(
         f'def g():\n    """Sort a few of the words.\n\n    Sort a few of the words: {rest}\n    """\n'
@@ -65,7 +65,7 @@ def test_what_makes_no_question_is_left_out(library: Path) -> None:
     assert list(demo_corpus.docstrings()) == []
 
 
-def test_it_follows_the_seed(library: Path, tmp_path: Path) -> None:
+def test_the_seed_chooses_the_documents(library: Path, tmp_path: Path) -> None:
     def texts(name: str, seed: int) -> list[str]:
         path = demo_corpus.build(tmp_path / name, num_documents=20, num_queries=5, seed=seed)
         return parquet.read_table(path / "corpus.parquet")["text"].to_pylist()
@@ -74,7 +74,7 @@ def test_it_follows_the_seed(library: Path, tmp_path: Path) -> None:
     assert len(texts("d", 0)) == 20
 
 
-def test_a_python_without_sources_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_sources_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_corpus.sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(DataError, match="no docstrings in"):
         demo_corpus.build(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Latency tables on a clock that counts work: every prediction can be checked to the last digit."""
+"""Latency tables measured with a timer that counts work, so that every prediction can be checked exactly."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch.nn import functional
 
-from secateurs.clock import Reading
-from secateurs.environment import Environment
 from secateurs.errors import RecipeError
-from secateurs.factorize import factorize, matrices, rank_groups
-from secateurs.families import discover, model_types
-from secateurs.latency_table import LatencyTable
-from secateurs.mask import Mask
-from secateurs.runtimes import runtime
-from secateurs.shrink import shrink
-from secateurs.stages import latency
-from secateurs.stages.latency import measure_table
-from secateurs.stages.predict import prediction_error, random_counts
-from secateurs.structure import Kind
-from secateurs.workload import random_batch
+from secateurs.latency import profile
+from secateurs.latency.environment import Environment
+from secateurs.latency.predict import prediction_error, random_counts
+from secateurs.latency.profile import measure_table
+from secateurs.latency.runtimes import runtime
+from secateurs.latency.table import LatencyTable
+from secateurs.latency.timer import Reading
+from secateurs.latency.workload import random_batch
+from secateurs.structure.families import discover, model_types
+from secateurs.structure.mask import Mask
+from secateurs.structure.structure import Kind
+from secateurs.surgery.factorize import factorize, matrices, rank_groups
+from secateurs.surgery.shrink import shrink
 from tiny_models import tiny_model
 from work_clock import product_clock, work_clock
 
@@ -42,10 +42,10 @@ def table(bert) -> LatencyTable:
     return measure_table(bert, discover(bert), SMALL, timer=work_clock, **ONCE)
 
 
-def whole_ms(model, environment: Environment = SMALL, clock=work_clock) -> float:
+def end_to_end_ms(model, environment: Environment = SMALL, timer=work_clock) -> float:
     batch = random_batch(model, environment, seed=0)
     run = runtime("torch")(model, environment)
-    return clock(lambda: run(batch)).ms
+    return timer(lambda: run(batch)).ms
 
 
 @pytest.mark.parametrize("family", model_types())
@@ -61,13 +61,13 @@ def test_work_is_predicted_exactly_in_every_family(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
 def test_ranks_are_predicted_exactly(family: str) -> None:
-    """Below break-even two factors, above it the matrix, whose work is that of the dense model."""
+    """Up to the break-even rank a matrix is two factors; above it is one matrix, with the work of the dense model."""
     dense = tiny_model(family)
     model = tiny_model(family).requires_grad_(False)
     factorize(model, matrices(model))
     structure = rank_groups(model)
     table = measure_table(model, structure, SMALL, dense=dense, timer=product_clock, **ONCE)
-    assert table.dense_ms == pytest.approx(whole_ms(dense, clock=product_clock)) == table(structure.sizes)
+    assert table.dense_ms == pytest.approx(end_to_end_ms(dense, timer=product_clock)) == table(structure.sizes)
     result = prediction_error(model, structure, table, configs=4, timer=product_clock, **ONCE)
     assert result["max_error"] < 1e-9
     nothing = dict.fromkeys(structure.sizes, 0)
@@ -75,8 +75,8 @@ def test_ranks_are_predicted_exactly(family: str) -> None:
     assert table({**nothing, structure.groups[0].name: structure.groups[0].size}) > table.overhead_ms
 
 
-def test_a_matrix_is_timed_without_what_is_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that strays wherever attention runs says the same of every rank as one that never does."""
+def test_a_matrix_is_timed_without_the_rest_of_its_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer with random errors wherever attention runs gives the same curves of ranks as an exact timer."""
     dense = tiny_model("bert")
     model = tiny_model("bert").requires_grad_(False)
     factorize(model, matrices(model))
@@ -88,51 +88,52 @@ def test_a_matrix_is_timed_without_what_is_around_it(monkeypatch: pytest.MonkeyP
         lambda *args, **kwargs: attended.append(1) or attention(*args, **kwargs),
     )
 
-    def astray(run: Callable[[], object]) -> Reading:
+    def with_errors(run: Callable[[], object]) -> Reading:
         before = len(attended)
         reading = product_clock(run)
         return reading._replace(ms=reading.ms * chance.uniform(1, 2)) if len(attended) > before else reading
 
-    exact, strayed = (
-        measure_table(model, structure, SMALL, dense=dense, timer=timer, **ONCE) for timer in (product_clock, astray)
+    exact, disturbed = (
+        measure_table(model, structure, SMALL, dense=dense, timer=timer, **ONCE)
+        for timer in (product_clock, with_errors)
     )
     assert attended
-    assert strayed.dense_ms > exact.dense_ms
-    assert {name: curve.raw_ms for name, curve in strayed.curves.items()} == {
+    assert disturbed.dense_ms > exact.dense_ms
+    assert {name: curve.raw_ms for name, curve in disturbed.curves.items()} == {
         name: curve.raw_ms for name, curve in exact.curves.items()
     }
 
 
-def test_both_ends_are_anchored_end_to_end(bert, table: LatencyTable) -> None:
+def test_both_ends_of_the_table_match_end_to_end_timings(bert, table: LatencyTable) -> None:
     structure = discover(bert)
-    assert table.dense_ms == pytest.approx(whole_ms(bert))
+    assert table.dense_ms == pytest.approx(end_to_end_ms(bert))
     assert table(structure.sizes) == pytest.approx(table.dense_ms)
     emptied = tiny_model("bert", auto="AutoModelForSequenceClassification")
     shrink(emptied, structure, Mask.from_units(structure, {name: torch.arange(0) for name in structure.sizes}))
-    assert table.overhead_ms == pytest.approx(whole_ms(emptied))
-    assert table.largest_speedup == pytest.approx(whole_ms(bert) / whole_ms(emptied))
+    assert table.overhead_ms == pytest.approx(end_to_end_ms(emptied))
+    assert table.largest_speedup == pytest.approx(end_to_end_ms(bert) / end_to_end_ms(emptied))
 
 
-def test_the_step_from_nothing_to_one_unit_is_in_the_curve(table: LatencyTable) -> None:
+def test_the_fixed_cost_of_the_first_unit_is_in_the_curve(table: LatencyTable) -> None:
     curve = table.curve("layer.1.heads")
     assert curve(0) == 0
     assert curve(1) > 1.2 * (curve(2) - curve(1)) > 0
     assert table.group_cost("layer.1.heads", 1) == curve(1)
 
 
-def test_a_pruned_model_is_measured_as_it_is(bert) -> None:
+def test_a_pruned_model_is_measured_at_its_present_sizes(bert) -> None:
     model = tiny_model("bert", auto="AutoModelForSequenceClassification")
     dense = discover(model)
     counts = {"layer.0.heads": 1, "layer.1.heads": 0, "layer.2.intermediate": 7}
     shrink(model, dense, Mask.from_units(dense, {name: torch.arange(kept) for name, kept in counts.items()}))
     structure = discover(model)
     table = measure_table(model, structure, SMALL, timer=work_clock, **ONCE)
-    assert table.dense_ms == pytest.approx(whole_ms(model)) != whole_ms(bert)
+    assert table.dense_ms == pytest.approx(end_to_end_ms(model)) != end_to_end_ms(bert)
     assert "layer.1.heads" not in table.groups
     assert prediction_error(model, structure, table, configs=4, timer=work_clock, **ONCE)["max_error"] < 1e-9
 
 
-def test_table_survives_json(table: LatencyTable, tmp_path: Path) -> None:
+def test_a_table_is_unchanged_by_saving_and_loading(table: LatencyTable, tmp_path: Path) -> None:
     table.save(tmp_path / "latency.json")
     assert LatencyTable.load(tmp_path / "latency.json") == table
 
@@ -165,7 +166,7 @@ def test_the_free_multiple_is_measured() -> None:
 
 
 def closure_modules(run) -> list:
-    """Every module reachable from what is timed."""
+    """Every module reachable from the closure of a timed run."""
     found = []
 
     def visit(function) -> None:
@@ -193,9 +194,9 @@ def test_quick_is_shorter(bert) -> None:
     assert (len(readings) - full) * 5 == full * 3
 
 
-def test_readings_that_scatter_are_repeated_until_they_are_precise(bert, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noisy_readings_are_repeated_until_they_are_precise(bert, monkeypatch: pytest.MonkeyPatch) -> None:
     structure = discover(bert)
-    monkeypatch.setattr(latency, "PATIENCE", 1e9)
+    monkeypatch.setattr(profile, "PATIENCE", 1e9)
     scatter = random.Random(0)
 
     def readings(noise: float, **how) -> int:
@@ -230,7 +231,7 @@ def test_noise_is_recorded_and_flagged(bert, caplog: pytest.LogCaptureFixture) -
     assert "--clock cpu --threads 1" in caplog.text
 
 
-def test_layers_that_do_not_add_up_are_scaled_and_flagged(bert, caplog: pytest.LogCaptureFixture) -> None:
+def test_curves_that_do_not_add_up_are_scaled_and_flagged(bert, caplog: pytest.LogCaptureFixture) -> None:
     def slow_alone(run) -> Reading:
         alone = not any(hasattr(module, "classifier") for module in closure_modules(run))
         return Reading(work_clock(run).ms * (2.0 if alone else 1.0))
@@ -244,7 +245,7 @@ def test_layers_that_do_not_add_up_are_scaled_and_flagged(bert, caplog: pytest.L
     assert table(counts) == pytest.approx(exact(counts))
 
 
-def test_readings_without_sense_give_a_usable_table_and_a_warning(bert, caplog: pytest.LogCaptureFixture) -> None:
+def test_meaningless_readings_give_a_usable_table_and_a_warning(bert, caplog: pytest.LogCaptureFixture) -> None:
     structure = discover(bert)
 
     def same_for_all(run) -> Reading:
@@ -259,7 +260,7 @@ def test_readings_without_sense_give_a_usable_table_and_a_warning(bert, caplog: 
     assert all(ms > 0 for curve in table.curves.values() for ms in curve.ms[1:])
 
 
-def test_random_counts_reach_far_and_are_snapped(bert, table: LatencyTable) -> None:
+def test_random_counts_cover_all_sizes_and_are_snapped(bert, table: LatencyTable) -> None:
     structure = discover(bert)
     generator = random.Random(0)
     drawn = [random_counts(structure, table, generator) for _ in range(50)]
@@ -269,7 +270,7 @@ def test_random_counts_reach_far_and_are_snapped(bert, table: LatencyTable) -> N
     assert neurons == {0, 8, 16, 20}
 
 
-def test_prediction_error_sees_a_wrong_table(bert, table: LatencyTable) -> None:
+def test_prediction_error_detects_a_wrong_table(bert, table: LatencyTable) -> None:
     structure = discover(bert)
     wrong = table.corrected(table.dense_ms)
     result = prediction_error(bert, structure, wrong, configs=4, timer=work_clock, **ONCE)
@@ -277,7 +278,7 @@ def test_prediction_error_sees_a_wrong_table(bert, table: LatencyTable) -> None:
     assert all(row["error"] < 0 for row in result["configs"])
 
 
-def test_unfit_environments_are_refused_before_anything_runs(bert) -> None:
+def test_unsuitable_environments_are_refused_before_anything_runs(bert) -> None:
     structure = discover(bert)
     with pytest.raises(RecipeError, match="65 tokens is too long"):
         measure_table(bert, structure, Environment(sequence_length=65))

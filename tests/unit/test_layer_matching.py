@@ -1,11 +1,11 @@
-"""Which student layer learns from which teacher layer, and what the distance counts."""
+"""``LayerMatching``: which student layer is matched with which teacher layer, and which tokens the loss counts."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from secateurs.stages.layer_matching import LayerMatching, match, teacher_layers
+from secateurs.gates.layer_matching import LayerMatching, Matching, match, teacher_layers
 
 
 def hidden(layers: int, width: int, seed: int) -> list[torch.Tensor]:
@@ -17,7 +17,7 @@ TOKENS = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
 
 
 def test_ordered_matches_by_layer_and_not_by_rank() -> None:
-    """Layers 8 to 11 are pruned: nothing may learn there, even if their states lie nearest (the authors' code let them)."""
+    """Layers 8 to 11 are removed: they are never matched, even if they are nearest. The authors' code matches them."""
     distances = torch.stack([(torch.arange(12) - 2 * row).abs().float() + 1 for row in range(4)])
     distances[:, 8:] = 0.0
     kept = [layer < 8 for layer in range(12)]
@@ -26,14 +26,16 @@ def test_ordered_matches_by_layer_and_not_by_rank() -> None:
 
 
 def test_a_reversed_student() -> None:
-    """Teacher outputs 3, 6, 9, 12 and a student with its layers upside down (the vector of the method's page)."""
+    """Teacher layers 3, 6, 9 and 12, and a student with its layers in reverse order."""
     distances = torch.stack([(torch.arange(12) - (9 - 3 * row)).abs().float() for row in range(4)])
     everything = [True] * 12
     assert [layer for _, layer in match(distances, everything, ordered=False)] == [9, 6, 3, 0]
-    assert match(distances, everything, ordered=True) == [(3, 0)]  # nothing is left below layer 0: dropped
+    assert match(distances, everything, ordered=True) == [
+        (3, 0)
+    ]  # no layer is left below layer 0: the other teacher layers are dropped
 
 
-def test_nothing_kept_is_no_loss_and_no_error() -> None:
+def test_without_kept_layers_the_loss_is_zero() -> None:
     matching = LayerMatching(4, 4)
     loss = matching(hidden(3, 4, 0), hidden(3, 4, 1), TOKENS, [False] * 3)
     assert loss.item() == 0
@@ -41,7 +43,7 @@ def test_nothing_kept_is_no_loss_and_no_error() -> None:
 
 
 @pytest.mark.parametrize("matching", ["any", "ordered"])
-def test_a_teacher_teaches_itself_nothing(matching: str) -> None:
+def test_equal_hidden_states_have_no_loss(matching: Matching) -> None:
     states = hidden(6, 8, 0)
     assert LayerMatching(8, 8, matching=matching)(states, states, TOKENS, [True] * 6).item() == 0
 
@@ -61,7 +63,7 @@ def test_a_narrower_student_starts_with_the_leading_part_of_the_identity() -> No
     assert LayerMatching(4, 6)(ours, theirs, TOKENS, [True] * 2).item() == 0
 
 
-def test_drawn_layers_are_one_a_quarter_and_the_same_for_a_step() -> None:
+def test_random_layers_are_drawn_for_each_step() -> None:
     theirs = hidden(12, 4, 1)
     ours = [states + 0.01 * index for index, states in enumerate(theirs)]
     module = LayerMatching(4, 4, matching="random")
@@ -70,7 +72,7 @@ def test_drawn_layers_are_one_a_quarter_and_the_same_for_a_step() -> None:
     assert len(set(losses)) > 1
 
 
-def test_teacher_layers_end_at_the_last() -> None:
+def test_the_last_teacher_layer_is_always_matched() -> None:
     for count in range(1, 30):
         layers = teacher_layers(count)
         assert layers[-1] == count - 1

@@ -1,22 +1,22 @@
-"""From learned gates to kept counts within a budget."""
+"""``open_counts``: from learned gates to an allocation within a budget."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from secateurs.cost import ParameterCost
-from secateurs.environment import Environment
 from secateurs.errors import TargetUnreachable
-from secateurs.factorize import factorize, matrices, rank_groups
-from secateurs.families import discover
-from secateurs.latency_curve import LatencyCurve
-from secateurs.latency_table import LatencyTable
-from secateurs.methods._open_counts import open_counts
+from secateurs.gates.gates import Gates
+from secateurs.gates.open_counts import open_counts
+from secateurs.latency.curve import LatencyCurve
+from secateurs.latency.environment import Environment
+from secateurs.latency.table import LatencyTable
 from secateurs.numerics.hard_concrete import HardConcrete
-from secateurs.stages.gates import Gates
-from secateurs.structure import Kind
-from secateurs.target import Budget, Sparsity, Speedup
+from secateurs.structure.cost import ParameterCost
+from secateurs.structure.families import discover
+from secateurs.structure.structure import Kind
+from secateurs.structure.target import Budget, Sparsity, Speedup
+from secateurs.surgery.factorize import factorize, matrices, rank_groups
 from tiny_models import tiny_model
 
 MODEL = tiny_model("bert", hidden_size=64, num_attention_heads=16, intermediate_size=96)
@@ -43,7 +43,7 @@ def table(multiple: int = 8) -> LatencyTable:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("sparsity", [0.3, 0.6, 0.9, 0.97])
-def test_what_is_kept_is_what_was_asked_for(seed: int, sparsity: float) -> None:
+def test_the_sparsity_is_met_up_to_one_unit(seed: int, sparsity: float) -> None:
     counts = open_counts(gates(seed), Sparsity(sparsity).budget(COST), STRUCTURE)
     realised = float(COST.sparsity(counts))
     largest_unit = 4 * 64 * 4 / float(COST.prunable(COST.sizes))
@@ -51,7 +51,7 @@ def test_what_is_kept_is_what_was_asked_for(seed: int, sparsity: float) -> None:
 
 
 @pytest.mark.parametrize("speedup", [1.5, 3.0, 8.0])
-def test_widths_are_multiples_and_the_time_is_kept(speedup: float) -> None:
+def test_widths_are_multiples_and_the_time_is_met(speedup: float) -> None:
     budget = Speedup(speedup).budget(table())
     counts = open_counts(gates(0), budget, STRUCTURE)
     assert float(table()(counts)) <= budget.limit
@@ -59,7 +59,7 @@ def test_widths_are_multiples_and_the_time_is_kept(speedup: float) -> None:
     assert all(counts[group.name] % 8 == 0 for group in STRUCTURE if group.kind is Kind.INTERMEDIATE)
 
 
-def test_a_smaller_budget_keeps_a_part() -> None:
+def test_a_smaller_budget_keeps_a_subset() -> None:
     learned = gates(1)
     large, small = (
         learned.opened(open_counts(learned, Sparsity(value).budget(COST), STRUCTURE)).mask() for value in (0.5, 0.55)
@@ -67,22 +67,22 @@ def test_a_smaller_budget_keeps_a_part() -> None:
     assert (small & large) == small
 
 
-def test_closed_blocks_are_reopened_only_where_too_much_is_gone() -> None:
+def test_closed_groups_are_reopened_only_if_too_much_is_removed() -> None:
     learned = gates(2)
     with torch.no_grad():
         learned.coarse.copy_(torch.tensor([-3.0, -2.5, -3.5, -2.0, -4.0, -4.5]))
     names = list(learned.names)
     some = open_counts(learned, Sparsity(0.9).budget(COST), STRUCTURE)
     opened = [name for name in names if some[name]]
-    assert opened == [names[3]]  # the most open of those that would close
+    assert opened == [names[3]]  # the closed group with the highest open probability
     with torch.no_grad():
         learned.coarse[:3] = 2.0
     kept = open_counts(learned, Sparsity(0.9).budget(COST), STRUCTURE)
     assert all(kept[name] == 0 for name in names[3:])
 
 
-def test_gates_that_are_all_but_shut_take_no_room() -> None:
-    """By their expectation, a group's 80 shut gates would be worth 4 open ones, at weights of all but 0."""
+def test_nearly_closed_gates_keep_no_unit() -> None:
+    """Counted by expectation, the 80 nearly closed gates of a group would keep 4 units whose weights are almost 0."""
     learned = gates(3)
     with torch.no_grad():
         learned.coarse.fill_(4.6)
@@ -100,12 +100,12 @@ def test_a_budget_below_the_overhead_is_refused() -> None:
         open_counts(gates(0), Budget(0.5, table()), STRUCTURE)
 
 
-def test_a_rank_that_costs_as_much_as_its_matrix_is_the_matrix() -> None:
-    """From 24 of 64 components on two factors are as slow as the matrix here; nothing between is ever kept."""
+def test_a_rank_that_costs_as_much_as_its_matrix_becomes_the_full_rank() -> None:
+    """From rank 24 of 64 on, two factors are as slow as the matrix in this table: no rank from 24 to 63 may be kept."""
     model = tiny_model("bert", hidden_size=64, num_attention_heads=16, intermediate_size=96).requires_grad_(False)
     factorize(model, matrices(model))
     ranks = rank_groups(model)
-    curve = LatencyCurve((0, 1, 24, 32, 64), (0.0, 0.1, 2.4, 2.4, 2.4), pair=32)
+    curve = LatencyCurve((0, 1, 24, 32, 64), (0.0, 0.1, 2.4, 2.4, 2.4), max_factored_rank=32)
     priced = LatencyTable(Environment(), 60.0, 1.0, {"rank": curve}, {group.name: "rank" for group in ranks})
     learned = Gates(ranks, coarse=False, distribution=HardConcrete(beta=1.0))
     with torch.no_grad():

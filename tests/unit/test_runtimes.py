@@ -1,4 +1,4 @@
-"""The runtime protocol, on every runtime there is."""
+"""The runtime protocol, tested on every runtime."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import pkgutil
 import pytest
 import torch
 
-import secateurs.runtimes
-from secateurs.environment import Environment
+import secateurs.latency.runtimes
 from secateurs.errors import RecipeError
-from secateurs.runtimes import names, runtime
-from secateurs.workload import random_batch
+from secateurs.latency.environment import Environment
+from secateurs.latency.runtimes import names, runtime
+from secateurs.latency.workload import random_batch
 from tiny_models import tiny_model
 
 
-def test_every_file_is_a_runtime() -> None:
-    assert names() == sorted(module.name for module in pkgutil.iter_modules(secateurs.runtimes.__path__))
+def test_every_file_is_named_after_its_runtime() -> None:
+    files = [module.name for module in pkgutil.iter_modules(secateurs.latency.runtimes.__path__)]
+    assert sorted(files) == [f"{name}_runtime" for name in names()]
     assert "torch" in names()
 
 
-def test_unknown_runtime_is_refused() -> None:
+def test_an_unknown_runtime_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"runtime 'abacus' is unknown; choose one of: .*torch"):
         runtime("abacus")
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_runtime_runs_the_model_and_leaves_it_alone(name: str) -> None:
+def test_a_runtime_runs_the_model_and_does_not_change_it(name: str) -> None:
     model = tiny_model("bert").train()
     environment = Environment(batch_size=2, sequence_length=5, runtime=name)
     batch = random_batch(model, environment, seed=0)

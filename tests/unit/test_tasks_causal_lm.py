@@ -1,4 +1,4 @@
-"""Windows, perplexity and the positions that are judged."""
+"""Causal language models: windows, perplexity, and the positions that are compared."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from secateurs.errors import DataError
-from secateurs.tasks import Columns, TaskData, task
-from secateurs.tasks._windows import joined
+from secateurs.tasks import task
+from secateurs.tasks.base import Columns, TaskData
+from secateurs.tasks.causal_lm.windows import join_rows
 from tiny import WORDS, tiny_tokenizer, write_rows
 
 LINES = [" ".join(WORDS[i % 5 : i % 5 + 12]) for i in range(60)]
@@ -45,13 +46,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_lines_and_documents_are_joined_as_fits() -> None:
+def test_lines_end_with_line_breaks_and_documents_with_end_tokens() -> None:
     tokenizer = tiny_tokenizer()
-    assert joined(["a", "", "b\n"], tokenizer) == ["a\n", "\n", "b\n"]
-    assert joined(["a\nb", "c"], tokenizer) == ["a\nb<sep>", "c<sep>"]
+    assert join_rows(["a", "", "b\n"], tokenizer) == ["a\n", "\n", "b\n"]
+    assert join_rows(["a\nb", "c"], tokenizer) == ["a\nb<sep>", "c<sep>"]
 
 
-def test_windows_tile_the_text(folder: Path) -> None:
+def test_windows_cover_the_text_in_order(folder: Path) -> None:
     data = read(folder)
     tokenizer = tiny_tokenizer()
     text = [token for line in LINES for token in tokenizer(line, add_special_tokens=False)["input_ids"]]
@@ -61,7 +62,7 @@ def test_windows_tile_the_text(folder: Path) -> None:
     assert {len(data.train[i]["input_ids"]) for i in range(len(data.train))} == {16}
 
 
-def test_calibration_windows_are_whole_and_follow_the_seed(folder: Path) -> None:
+def test_calibration_windows_have_full_length_and_depend_on_the_seed(folder: Path) -> None:
     def ids(seed: int) -> torch.Tensor:
         return torch.cat([batch["input_ids"] for batch in read(folder, seed=seed).calibration])
 
@@ -70,11 +71,11 @@ def test_calibration_windows_are_whole_and_follow_the_seed(folder: Path) -> None
     assert not torch.equal(ids(0), ids(1))
 
 
-def test_more_samples_than_windows_takes_all_there_are(folder: Path) -> None:
+def test_all_windows_are_used_if_more_samples_are_requested(folder: Path) -> None:
     assert sum(len(batch["input_ids"]) for batch in read(folder, calibration_samples=10_000).calibration) == 45
 
 
-def test_an_opening_token_opens_every_window(folder: Path) -> None:
+def test_every_window_begins_with_the_start_token(folder: Path) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.bos_token = "<cls>"
     data = read(folder, tokenizer=tokenizer)
@@ -83,18 +84,18 @@ def test_an_opening_token_opens_every_window(folder: Path) -> None:
     assert data.evaluation.details["stride"] == 15
 
 
-def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(folder: Path) -> None:
-    ignorant = model()
-    nn.init.zeros_(ignorant.lm_head.weight)
-    score = task("causal_lm").evaluate(ignorant, read(folder).evaluation, "cpu")
+def test_uniform_predictions_have_the_perplexity_of_the_vocabulary_size(folder: Path) -> None:
+    uniform = model()
+    nn.init.zeros_(uniform.lm_head.weight)
+    score = task("causal_lm").evaluate(uniform, read(folder).evaluation, "cpu")
     assert score.value == pytest.approx(40.0, rel=1e-5)
-    # 84 tokens in windows of 16: five whole ones and a rest of 4, each of which predicts one token less.
+    # 84 tokens are five full windows of 16 and a rest of 4; each window predicts one token less than it has.
     assert score.count == 5 * 15 + 3
     assert (score.name, score.higher_is_better) == ("perplexity", False)
     assert (score.details["stride"], score.details["windows"]) == (16, 6)
 
 
-def test_perplexity_equals_the_slow_way(folder: Path) -> None:
+def test_perplexity_equals_a_computation_token_by_token(folder: Path) -> None:
     dense, tokenizer = model(), tiny_tokenizer()
     tokens = [token for line in LINES[:7] for token in tokenizer(line, add_special_tokens=False)["input_ids"]]
     nats = []
@@ -119,16 +120,18 @@ def test_loss_agrees_with_transformers_and_ignores_padding(folder: Path) -> None
     assert language.loss(dense(**padded), padded).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_signal_takes_positions_that_have_a_next_token() -> None:
+def test_compared_positions_have_a_next_token() -> None:
     logits = torch.arange(2 * 5).view(2, 5, 1).float()
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-    found = task("causal_lm").signal(SimpleNamespace(logits=logits), {"attention_mask": mask})
+    found = task("causal_lm").compared_outputs(SimpleNamespace(logits=logits), {"attention_mask": mask})
     assert found.flatten().tolist() == [0, 1, 2, 3, 5, 6]
 
 
-def test_signal_is_bounded_and_evenly_spaced() -> None:
+def test_at_most_64_evenly_spaced_positions_are_compared() -> None:
     logits = torch.arange(500).view(1, 500, 1).float()
-    found = task("causal_lm").signal(SimpleNamespace(logits=logits), {"attention_mask": torch.ones(1, 500).long()})
+    found = task("causal_lm").compared_outputs(
+        SimpleNamespace(logits=logits), {"attention_mask": torch.ones(1, 500).long()}
+    )
     positions = found.flatten()
     assert len(positions) == 64
     assert (positions[0], positions[-1]) == (0, 498)
@@ -136,9 +139,11 @@ def test_signal_is_bounded_and_evenly_spaced() -> None:
     assert set(steps.tolist()) <= {7.0, 8.0}
 
 
-def test_over_a_large_vocabulary_fewer_positions_are_compared() -> None:
+def test_fewer_positions_are_compared_with_a_large_vocabulary() -> None:
     logits = torch.zeros(1, 500, 1).expand(1, 500, 1 << 17)
-    found = task("causal_lm").signal(SimpleNamespace(logits=logits), {"attention_mask": torch.ones(1, 500).long()})
+    found = task("causal_lm").compared_outputs(
+        SimpleNamespace(logits=logits), {"attention_mask": torch.ones(1, 500).long()}
+    )
     assert found.shape == (8, 1 << 17)
 
 

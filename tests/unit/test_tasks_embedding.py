@@ -1,4 +1,4 @@
-"""Pooling, collections, nDCG and the three metrics."""
+"""Embeddings: pooling, search collections and the three metrics."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import torch
 from transformers import BertConfig, BertModel
 
 from secateurs.errors import CheckpointError, DataError, UnsupportedModelError
-from secateurs.tasks import Columns, TaskData, task
-from secateurs.tasks._pooling import SentenceFiles, pool
-from secateurs.tasks._retrieval import find_collection, ndcg
+from secateurs.tasks import task
+from secateurs.tasks.base import Columns, TaskData
+from secateurs.tasks.embedding.pooling import SentenceFiles, pool
+from secateurs.tasks.embedding.retrieval import find_collection
 from tiny import WORDS, tiny_tokenizer, write_rows
 
 TEXTS = [" ".join(WORDS[i : i + 3 + i % 4]) for i in range(20)]
@@ -39,7 +40,7 @@ def read(source: Path, **options: Any) -> TaskData:
 
 
 def sentence_folder(folder: Path, pooling: dict[str, Any], extra: list[str] | None = None) -> Path:
-    """A sentence-transformers folder in the layout of their version 2."""
+    """A sentence-transformers folder in the layout of version 2."""
     model().save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
@@ -55,7 +56,7 @@ def sentence_folder(folder: Path, pooling: dict[str, Any], extra: list[str] | No
     return folder
 
 
-def test_pooling_leaves_padding_out() -> None:
+def test_pooling_ignores_padding() -> None:
     hidden = torch.tensor([[[1.0, 5.0], [3.0, 1.0], [100.0, 100.0]]])
     mask = torch.tensor([[1, 1, 0]])
 
@@ -69,7 +70,7 @@ def test_pooling_leaves_padding_out() -> None:
 
 
 @pytest.mark.parametrize("mode", ["cls_token", "max_tokens", "mean_tokens", "lasttoken"])
-def test_embeddings_are_those_of_sentence_transformers(tmp_path: Path, mode: str) -> None:
+def test_embeddings_equal_those_of_sentence_transformers(tmp_path: Path, mode: str) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
     modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
     pooling = {"word_embedding_dimension": 8, **{f"pooling_mode_{name}": name == mode for name in modes}}
@@ -101,7 +102,7 @@ def test_embeddings_are_those_of_sentence_transformers(tmp_path: Path, mode: str
         torch.testing.assert_close(held_out.dense[place], by_text[key], atol=1e-5, rtol=0)
 
 
-def test_the_files_of_sentence_transformers_travel_with_the_model(tmp_path: Path) -> None:
+def test_the_files_of_sentence_transformers_are_copied_to_the_pruned_model(tmp_path: Path) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
     pooling = {"word_embedding_dimension": 8, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
     source = sentence_folder(tmp_path / "dense", pooling)
@@ -116,7 +117,7 @@ def test_the_files_of_sentence_transformers_travel_with_the_model(tmp_path: Path
     assert SentenceFiles.find(str(target)).modes == ("cls",)
 
 
-def test_a_transformer_in_a_subfolder_is_found_and_comes_to_the_top(tmp_path: Path) -> None:
+def test_a_transformer_in_a_subfolder_is_found_and_moves_to_the_top_folder(tmp_path: Path) -> None:
     source = sentence_folder(tmp_path / "dense", {"pooling_mode": "lasttoken"})
     (source / "0_Transformer").mkdir()
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
@@ -131,7 +132,7 @@ def test_a_transformer_in_a_subfolder_is_found_and_comes_to_the_top(tmp_path: Pa
     assert json.loads((tmp_path / "pruned" / "modules.json").read_text())[0]["path"] == ""
 
 
-def test_what_cannot_be_pooled_is_refused(tmp_path: Path) -> None:
+def test_unsupported_modules_and_pooling_modes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="has a Dense module"):
         SentenceFiles.find(str(sentence_folder(tmp_path / "a", {"pooling_mode_mean_tokens": True}, ["Dense"])))
     with pytest.raises(UnsupportedModelError, match="pools by weightedmean_tokens"):
@@ -142,30 +143,12 @@ def test_what_cannot_be_pooled_is_refused(tmp_path: Path) -> None:
         SentenceFiles.find(str(folder))
 
 
-def test_a_plain_encoder_is_pooled_by_the_mean_and_has_no_extras(tmp_path: Path) -> None:
+def test_a_plain_encoder_is_pooled_by_the_mean_and_has_no_extra_files(tmp_path: Path) -> None:
     model().save_pretrained(tmp_path / "plain")
     assert SentenceFiles.find(str(tmp_path / "plain")) == SentenceFiles()
     (tmp_path / "target").mkdir()
     task("embedding").save_extras(str(tmp_path / "plain"), tmp_path / "target")
     assert list((tmp_path / "target").iterdir()) == []
-
-
-def test_ndcg_by_hand() -> None:
-    ranked = torch.tensor([[3, 1, 2], [0, 1, 2], [2, 0, 1]])
-    relevance = [{1: 2.0, 3: 1.0}, {9: 1.0}, {2: 4.0}]
-    first = (1.0 / math.log2(2) + 2.0 / math.log2(3)) / (2.0 / math.log2(2) + 1.0 / math.log2(3))
-    assert ndcg(ranked, relevance) == pytest.approx([first, 0.0, 1.0])
-
-
-def test_ndcg_agrees_with_scikit_learn() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.rand(5, 30, generator=generator)
-    gains = torch.randint(0, 4, (5, 30), generator=generator)
-    relevance = [{j: float(g) for j, g in enumerate(row.tolist()) if g} for row in gains]
-    found = ndcg(scores.topk(10).indices, relevance)
-    expected = [metrics.ndcg_score(gains[i : i + 1].numpy(), scores[i : i + 1].numpy(), k=10) for i in range(5)]
-    assert found == pytest.approx(expected)
 
 
 @pytest.fixture
@@ -183,7 +166,7 @@ def collection(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_collection_with_codes(collection: Path) -> None:
+def test_a_collection_with_relevance_codes_of_cranfield(collection: Path) -> None:
     found = find_collection(collection)
     assert found is not None
     assert found.documents == ["the cat sat", "dog", "moon"]
@@ -204,7 +187,7 @@ def test_a_collection_in_the_layout_of_beir(tmp_path: Path) -> None:
     assert (found.queries, found.relevance, found.other_queries) == (["one"], [{0: 2.0}], ["two"])
 
 
-def test_claims_are_grouped_and_train_claims_calibrate(tmp_path: Path) -> None:
+def test_rows_of_a_claim_are_merged_and_training_claims_are_for_calibration(tmp_path: Path) -> None:
     write_rows(tmp_path / "corpus.parquet", doc_id=[4, 5], title=["T", "U"], abstract=[["one.", "two."], ["three."]])
     write_rows(
         tmp_path / "claims_validation.parquet",
@@ -231,7 +214,7 @@ def test_incomplete_collections_are_refused(collection: Path) -> None:
         find_collection(collection)
 
 
-def test_search_finds_a_document_by_its_own_words(tmp_path: Path) -> None:
+def test_search_finds_a_document_by_its_own_text(tmp_path: Path) -> None:
     write_rows(tmp_path / "corpus.parquet", doc_id=list(range(20)), text=TEXTS)
     write_rows(tmp_path / "queries.parquet", query_id=[0, 1], text=[TEXTS[4], TEXTS[11]])
     write_rows(tmp_path / "qrels.parquet", query_id=[0, 1], doc_id=[4, 11])
@@ -250,7 +233,7 @@ def test_scored_pairs_are_ranked_by_cosine(tmp_path: Path) -> None:
     def vector(text: str) -> torch.Tensor:
         batch = dict(tokenizer([text], return_tensors="pt"))
         with torch.no_grad():
-            return embedding.signal(encoder(**batch), batch)[0]
+            return embedding.compared_outputs(encoder(**batch), batch)[0]
 
     cosines = [float(vector(a) @ vector(b)) for a, b in zip(left, right, strict=True)]
     write_rows(tmp_path / "train.parquet", sentence1=left, sentence2=right, score=[0.5] * 10)
@@ -260,7 +243,7 @@ def test_scored_pairs_are_ranked_by_cosine(tmp_path: Path) -> None:
         assert (score.name, score.value, score.count) == ("spearman", pytest.approx(expected), 10)
 
 
-def test_without_judgements_the_dense_model_is_the_measure(tmp_path: Path) -> None:
+def test_without_judgements_embeddings_are_compared_with_the_dense_model(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.parquet", text=TEXTS)
     embedding, dense = task("embedding"), model()
     data = read(tmp_path)
@@ -273,7 +256,7 @@ def test_without_judgements_the_dense_model_is_the_measure(tmp_path: Path) -> No
     assert other.value < 0.9
 
 
-def test_classes_are_no_scores(tmp_path: Path) -> None:
+def test_integer_labels_are_not_used_as_similarity_scores(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.parquet", sentence1=TEXTS, sentence2=TEXTS, label=[0, 1] * 10)
     assert "compare with the dense model" in read(tmp_path).description
 
@@ -283,7 +266,7 @@ def test_divergence_is_one_minus_cosine() -> None:
     assert task("embedding").divergence(student, teacher).tolist() == pytest.approx([1 - math.sqrt(0.5), 2.0])
 
 
-def test_embeddings_have_no_loss_of_their_own() -> None:
+def test_the_embedding_task_has_no_loss() -> None:
     embedding = task("embedding")
     assert not embedding.has_loss
     with pytest.raises(DataError, match="distillation"):

@@ -1,4 +1,4 @@
-"""Models that cannot be used are refused by name."""
+"""Loading of models, and the errors for models that cannot be used."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def test_a_folder_is_loaded_in_evaluation_mode(folder: Path) -> None:
     assert len(tokenizer) == len(tiny_tokenizer())
 
 
-def test_a_missing_folder_is_said() -> None:
+def test_a_missing_folder_is_reported() -> None:
     with pytest.raises(CheckpointError, match="the model folder /no/model does not exist"):
         task("text_classification").load("/no/model", **OPTIONS)
 
 
-def test_a_folder_without_config_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_config_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         task("embedding").load(str(tmp_path), **OPTIONS)
 
 
-def test_a_folder_without_tokenizer_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_tokenizer_is_reported(tmp_path: Path) -> None:
     BertForSequenceClassification(config()).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="tokenizer"):
         task("text_classification").load(str(tmp_path), **OPTIONS)
 
 
-def test_damaged_weights_are_said(folder: Path) -> None:
+def test_damaged_weights_are_reported(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(CheckpointError, match="cannot load the model"):
         task("text_classification").load(str(folder), **OPTIONS)
@@ -72,7 +72,7 @@ def test_pickled_weights_are_never_read(folder: Path) -> None:
         task("text_classification").load(str(folder), **OPTIONS)
 
 
-def test_nan_weights_are_named(folder: Path) -> None:
+def test_nan_weights_are_reported_with_their_name(folder: Path) -> None:
     model = BertForSequenceClassification(config())
     with torch.no_grad():
         model.bert.encoder.layer[0].output.dense.weight[0, 0] = torch.nan
@@ -93,7 +93,7 @@ def test_embeddings_need_no_pooler(folder: Path) -> None:
     assert model.config.hidden_size == 8
 
 
-def test_a_tokenizer_without_padding_borrows_the_end_token(folder: Path) -> None:
+def test_the_end_token_is_used_for_padding_if_there_is_no_padding_token(folder: Path) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = None
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Windows and offsets, answers in tokens, signals of unequal length, and SQuAD's scores by hand."""
+"""Question answering: windows, offsets, answers in tokens, the loss mask, and the best span."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from transformers import BertConfig, BertForQuestionAnswering
 
 from secateurs.errors import DataError, UnsupportedModelError
-from secateurs.tasks import Columns, TaskData, model_inputs, task
-from secateurs.tasks._answers import agreement, normalised
-from secateurs.tasks._batches import Encode
-from secateurs.tasks._questions import Questions
-from secateurs.tasks._spans import NOWHERE, SpanRows, best_spans, doc_stride
+from secateurs.tasks import task
+from secateurs.tasks.base import Columns, TaskData, model_inputs
+from secateurs.tasks.data.encode import Encode
+from secateurs.tasks.question_answering.questions import Questions
+from secateurs.tasks.question_answering.spans import MASKED_LOGIT, SpanRows, best_spans, doc_stride
 from tiny import tiny_tokenizer, write_rows
 
 CONTEXT = "the small cat sat on the big mat and the red dog ran over it ."
@@ -66,7 +66,7 @@ def text_at(window: Any, first: int, last: int) -> str:
 def test_a_context_that_fits_is_one_window(tmp_path: Path) -> None:
     row = read(write(tmp_path)).train[0]
     # <cls> was it <sep> 16 words <sep>
-    assert row["judged"] == [1, 0, 0, 0, *[1] * 16, 0]
+    assert row["loss_mask"] == [1, 0, 0, 0, *[1] * 16, 0]
     assert row["labels"] == [14, 15]
     assert row["token_type_ids"] == [0] * 4 + [1] * 17
 
@@ -79,13 +79,13 @@ def test_windows_overlap_and_cover_everything() -> None:
     spans = []
     for window in found:
         inside = [i for i, offset in enumerate(window.offsets[:, 0]) if offset >= 0]
-        assert inside == [i for i, one in enumerate(window.row["judged"]) if one and i != window.nothing]
+        assert inside == [i for i, one in enumerate(window.row["loss_mask"]) if one and i != window.no_answer]
         spans.append(text_at(window, inside[0], inside[-1]))
     assert spans == [" ".join(words[:9]), " ".join(words[5:14]), " ".join(words[10:])]
     assert (doc_stride(384), doc_stride(30)) == (128, 10)
 
 
-def test_an_answer_is_looked_for_in_the_windows_that_hold_it_whole() -> None:
+def test_only_windows_with_the_complete_answer_are_labelled_with_it() -> None:
     found = windows("mat and the red dog", 14)
     # words 7..11: the first window ends at 8, the last begins at 10
     assert [window.row["labels"] for window in found] == [[0, 0], [6, 10], [0, 0]]
@@ -93,7 +93,7 @@ def test_an_answer_is_looked_for_in_the_windows_that_hold_it_whole() -> None:
     first = windows("the small cat", 14)
     assert [window.row["labels"] for window in first] == [[4, 6], [0, 0], [0, 0]]
     assert [window.row["labels"] for window in windows(None, 14)] == [[0, 0]] * 3
-    part = windows("bi", 14)[0]  # less than a token is that token
+    part = windows("bi", 14)[0]  # a part of a token is labelled with that token
     assert text_at(part, *part.row["labels"]) == "big"
 
 
@@ -108,10 +108,10 @@ def test_rows_are_numbered_through_all_windows(tmp_path: Path) -> None:
     assert "3 questions to evaluate" in data.description
 
 
-def test_the_signal_adds_nothing_where_a_window_is_not_judged() -> None:
-    reader = task("question_answering")
-    judged = torch.tensor([[1, 0, 1, 1, 0], [1, 0, 1, 0, 0]])
-    batch = {"judged": judged}
+def test_tokens_outside_the_loss_mask_do_not_change_the_divergence() -> None:
+    answering = task("question_answering")
+    loss_mask = torch.tensor([[1, 0, 1, 1, 0], [1, 0, 1, 0, 0]])
+    batch = {"loss_mask": loss_mask}
 
     def outputs(seed: int) -> Any:
         generator = torch.Generator().manual_seed(seed)
@@ -119,42 +119,42 @@ def test_the_signal_adds_nothing_where_a_window_is_not_judged() -> None:
         return SimpleNamespace(start_logits=start, end_logits=end)
 
     student, teacher = outputs(0), outputs(1)
-    ours, theirs = reader.signal(student, batch), reader.signal(teacher, batch)
+    ours, theirs = answering.compared_outputs(student, batch), answering.compared_outputs(teacher, batch)
     assert ours.shape == (4, 3)
-    assert ours[2:, 2].tolist() == [NOWHERE, NOWHERE]
-    apart = reader.divergence(ours, theirs)
+    assert ours[2:, 2].tolist() == [MASKED_LOGIT, MASKED_LOGIT]
+    apart = answering.divergence(ours, theirs)
     for row, (name, window) in enumerate(
         [("start_logits", 0), ("end_logits", 0), ("start_logits", 1), ("end_logits", 1)]
     ):
-        chosen = judged[window].bool()
+        chosen = loss_mask[window].bool()
         p = getattr(teacher, name)[window][chosen].detach().softmax(0)
         q = getattr(student, name)[window][chosen].detach().softmax(0)
         assert apart[row].item() == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-4)
     apart.sum().backward()
     gradient = student.start_logits.grad
     assert gradient.isfinite().all()
-    assert (gradient[~judged.bool()] == 0).all()
-    assert (gradient[judged.bool()] != 0).all()
-    half = reader.divergence(ours.half(), theirs.half())
+    assert (gradient[~loss_mask.bool()] == 0).all()
+    assert (gradient[loss_mask.bool()] != 0).all()
+    half = answering.divergence(ours.half(), theirs.half())
     torch.testing.assert_close(half, apart.detach(), atol=5e-3, rtol=5e-3, check_dtype=False)
 
 
-def test_the_loss_is_over_what_can_be_chosen() -> None:
-    reader = task("question_answering")
+def test_the_loss_ignores_tokens_outside_the_loss_mask() -> None:
+    answering = task("question_answering")
     outputs = SimpleNamespace(
         start_logits=torch.tensor([[0.0, 99.0, 0.0]]), end_logits=torch.tensor([[0.0, 99.0, 2.0]])
     )
-    batch = {"judged": torch.tensor([[1, 0, 1]]), "labels": torch.tensor([[0, 2]])}
+    batch = {"loss_mask": torch.tensor([[1, 0, 1]]), "labels": torch.tensor([[0, 2]])}
     expected = (math.log(2) + math.log(1 + math.exp(-2))) / 2
-    assert reader.loss(outputs, batch).item() == pytest.approx(expected, rel=1e-5)
+    assert answering.loss(outputs, batch).item() == pytest.approx(expected, rel=1e-5)
     with pytest.raises(DataError, match=r"no labels.*column of answers"):
-        reader.loss(outputs, {"judged": batch["judged"]})
+        answering.loss(outputs, {"loss_mask": batch["loss_mask"]})
 
 
-def test_the_best_span_is_the_best_of_all() -> None:
+def test_the_best_span_is_the_best_of_all_spans() -> None:
     generator = torch.Generator().manual_seed(0)
     start, end = torch.randn(3, 12, generator=generator), torch.randn(3, 12, generator=generator)
-    start[:, :4] = end[:, :4] = NOWHERE
+    start[:, :4] = end[:, :4] = MASKED_LOGIT
     score, first, last = best_spans(start, end, 5)
     for window in range(3):
         tried = {(i, j): start[window, i] + end[window, j] for i in range(4, 12) for j in range(i, min(i + 5, 12))}
@@ -163,7 +163,7 @@ def test_the_best_span_is_the_best_of_all() -> None:
         assert score[window] == tried[place]
 
 
-def test_an_answer_may_not_be_too_long_or_backwards() -> None:
+def test_spans_are_not_too_long_and_do_not_end_before_their_start() -> None:
     start, end = torch.zeros(1, 9), torch.zeros(1, 9)
     start[0, 1], end[0, 8] = 5, 5
     assert [int(part) for part in best_spans(start, end, 8)[1:]] == [1, 8]
@@ -173,55 +173,27 @@ def test_an_answer_may_not_be_too_long_or_backwards() -> None:
     assert int(best_spans(start, end, 3)[0]) == 5
 
 
-@pytest.mark.parametrize(
-    ("text", "left"),
-    [
-        ("The  Cat!", "cat"),
-        ("an apple, a day", "apple day"),
-        ("theory of A.N. Other", "theory of other"),
-        ("U.S.", "us"),
-        ("1,000\tdogs\n", "1000 dogs"),
-        ("«über»", "«über»"),
-        ("a", ""),
-    ],
-)
-def test_answers_are_normalised(text: str, left: str) -> None:
-    assert normalised(text) == left
-
-
-@pytest.mark.parametrize(
-    ("predicted", "answers", "exact", "f1"),
-    [
-        ("the Cat.", ["cat"], 1, 1),
-        ("big red cat", ["red cat sat", "dog"], 0, 2 / 3),
-        ("cat cat", ["cat"], 0, 2 / 3),
-        ("dog", ["cat", "dog house"], 0, 2 / 3),
-        ("dog", ["cat"], 0, 0),
-        ("", [], 1, 1),
-        ("cat", [], 0, 0),
-        ("", ["cat"], 0, 0),
-        ("the", ["the", "cat"], 0, 0),
-    ],
-)
-def test_agreement_is_that_of_squad(predicted: str, answers: list[str], exact: float, f1: float) -> None:
-    assert agreement(predicted, answers) == (exact, pytest.approx(f1))
-
-
 class Pointer(torch.nn.Module):
-    """Points at the first ``start`` and the last ``end`` token of a batch, more strongly than at anything else."""
+    """A model whose highest start and end logits are at two given words.
 
-    def __init__(self, start: str, end: str, nothing: float = 0.0) -> None:
+    Args:
+        start: word with the start logit 5; all other start logits are 0.
+        end: word with the end logit 5; all other end logits are 0.
+        no_answer: start and end logit of the no-answer token.
+    """
+
+    def __init__(self, start: str, end: str, no_answer: float = 0.0) -> None:
         super().__init__()
         ids: Any = tiny_tokenizer().convert_tokens_to_ids
-        self.marks, self.nothing = (ids(start), ids(end)), nothing
+        self.marks, self.no_answer = (ids(start), ids(end)), no_answer
 
     def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
         start, end = (5.0 * (input_ids == mark) for mark in self.marks)
-        start[:, 0] = end[:, 0] = self.nothing
+        start[:, 0] = end[:, 0] = self.no_answer
         return SimpleNamespace(start_logits=start, end_logits=end)
 
 
-def test_evaluation_reads_the_text_off_the_best_window(tmp_path: Path) -> None:
+def test_the_predicted_text_comes_from_the_best_window(tmp_path: Path) -> None:
     data = read(write(tmp_path), sequence_length=14)
     score = task("question_answering").evaluate(Pointer("red", "dog"), data.evaluation, "cpu")
     assert (score.name, score.count, score.higher_is_better) == ("f1", 3, True)
@@ -232,16 +204,16 @@ def test_evaluation_reads_the_text_off_the_best_window(tmp_path: Path) -> None:
     assert (score.value, score.details["exact_match"]) == (pytest.approx(2 / 3 / 3), 0)
 
 
-def test_silence_is_an_answer_where_the_data_has_it(tmp_path: Path) -> None:
-    reader = task("question_answering")
+def test_no_answer_is_predicted_if_the_data_has_unanswerable_questions(tmp_path: Path) -> None:
+    answering = task("question_answering")
     some = read(write(tmp_path / "some", ("red dog", None, None)), sequence_length=14).evaluation
-    score = reader.evaluate(Pointer("red", "dog", nothing=6.0), some, "cpu")
+    score = answering.evaluate(Pointer("red", "dog", no_answer=6.0), some, "cpu")
     assert (score.value, score.details["exact_match"], score.details["unanswerable"]) == (pytest.approx(2 / 3),) * 2 + (
         2,
     )
-    assert reader.evaluate(Pointer("red", "dog", nothing=4.0), some, "cpu").value == pytest.approx(1 / 3)
+    assert answering.evaluate(Pointer("red", "dog", no_answer=4.0), some, "cpu").value == pytest.approx(1 / 3)
     every = read(write(tmp_path / "every", ("red dog", "red dog", "it .")), sequence_length=14).evaluation
-    assert reader.evaluate(Pointer("red", "dog", nothing=6.0), every, "cpu").value == pytest.approx(2 / 3)
+    assert answering.evaluate(Pointer("red", "dog", no_answer=6.0), every, "cpu").value == pytest.approx(2 / 3)
 
 
 FORMS: dict[str, dict[str, list[Any]]] = {
@@ -258,13 +230,13 @@ def test_answers_come_in_several_forms(tmp_path: Path, form: str) -> None:
     assert [row["labels"] for row in read(tmp_path).train.rows(range(4))] == [[14, 15]] * 4
 
 
-def test_without_answers_there_is_calibration_alone(tmp_path: Path) -> None:
+def test_without_answers_there_is_no_evaluation(tmp_path: Path) -> None:
     hidden = [answer(None)] * 5
     for answers in ({}, {"answers": [{"text": [""], "answer_start": [0]}] * 5}, {"answers": hidden}):
         write_rows(tmp_path / "all.parquet", question=[ASK] * 5, context=[CONTEXT] * 5, **answers)
         data = read(tmp_path)
         assert (data.evaluation, data.calibration_labels) == (None, False)
-        assert all("labels" not in batch and "judged" in batch for batch in data.calibration)
+        assert all("labels" not in batch and "loss_mask" in batch for batch in data.calibration)
         model()(**model_inputs(data.calibration[0]))
 
 
@@ -276,7 +248,7 @@ def rows(**changes: Any) -> dict[str, list[Any]]:
 BAD = {
     "no question": (
         rows(question=None),
-        "no column 'question' or 'query'.*as text out of its columns: context, answers",
+        "no column 'question' or 'query'.*as text; its columns are context, answers",
     ),
     "no context": (rows(context=None), "no column 'context'.*as text_pair"),
     "an empty context": (rows(context=" ", answers=answer(None)), "row 0 of column 'context' .* is empty"),
@@ -291,7 +263,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_data_gets_one_line(tmp_path: Path, case: str) -> None:
+def test_bad_data_is_reported_in_one_line(tmp_path: Path, case: str) -> None:
     columns, message = BAD[case]
     write_rows(tmp_path / "train.parquet", **columns)
     with pytest.raises(DataError, match=message) as caught:
@@ -299,9 +271,9 @@ def test_bad_data_gets_one_line(tmp_path: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_leaves_no_room_is_refused(tmp_path: Path) -> None:
+def test_short_sequences_and_slow_tokenizers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="sequence_length 5 is too short for a question"):
         read(write(tmp_path), sequence_length=5)
     slow = SimpleNamespace(is_fast=False, pad_token_id=0)
-    with pytest.raises(UnsupportedModelError, match=r"where in the text a token is.*fast tokenizer"):
+    with pytest.raises(UnsupportedModelError, match=r"map tokens to characters.*fast tokenizer"):
         SpanRows(Encode(slow, 32, ("input_ids",)), Questions([ASK], [CONTEXT], None), "here")

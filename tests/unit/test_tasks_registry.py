@@ -1,4 +1,4 @@
-"""Tasks are found by their files."""
+"""The registry finds tasks by the names of their files and folders."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from secateurs.errors import RecipeError
 from secateurs.tasks import names, task
 
 
-def test_every_file_without_underscore_is_a_task() -> None:
+def test_every_other_file_and_folder_is_a_task() -> None:
     folder = Path(secateurs.tasks.__file__).parent
-    assert names() == sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    folders = {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert set(names()) == (files | folders) - {"base", "data", "metrics"}
+    assert names() == sorted(names())
     assert {"causal_lm", "embedding", "text_classification"} <= set(names())
 
 
-@pytest.mark.parametrize("name", ["sorting", "_sources", "Causal_LM", ""])
+@pytest.mark.parametrize("name", ["sorting", "base", "data", "metrics", "Causal_LM", ""])
 def test_an_unknown_task_lists_the_known_ones(name: str) -> None:
     with pytest.raises(RecipeError, match="the tasks are " + ", ".join(names())):
         task(name)

@@ -1,4 +1,4 @@
-"""Files, folders and columns -> rows, and what is said when they do not fit."""
+"""Reading of files, folders and columns, choice of splits, and the errors for data that do not fit."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from secateurs.errors import DataError
-from secateurs.tasks import Columns
-from secateurs.tasks._columns import TextColumns, find_label, find_texts, texts_of
-from secateurs.tasks._sources import divide, read_splits
+from secateurs.tasks.base import Columns
+from secateurs.tasks.data.columns import TextColumns, find_label, find_texts, texts_of
+from secateurs.tasks.data.sources import read_splits
+from secateurs.tasks.data.splits import divide
 from tiny import write_rows
 
 
@@ -27,7 +28,7 @@ def test_splits_are_named_by_their_files(tmp_path: Path) -> None:
     assert sizes(read_splits(str(tmp_path))) == {"train": 2, "dev": 1, "test": 2}
 
 
-def test_the_layouts_of_the_hub_are_read(tmp_path: Path) -> None:
+def test_hub_layouts_are_read(tmp_path: Path) -> None:
     write_rows(tmp_path / "data" / "train-00000-of-00002.parquet", text=["a", "b"])
     write_rows(tmp_path / "data" / "train-00001-of-00002.parquet", text=["c"])
     write_rows(tmp_path / "validation" / "0000.parquet", text=["d"])
@@ -60,12 +61,12 @@ def test_splits_of_one_folder_may_differ_in_their_columns(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("source", ["/nowhere/at/all", "./nowhere", "a/b/c"])
-def test_a_missing_path_is_named(source: str) -> None:
+def test_a_missing_path_is_reported(source: str) -> None:
     with pytest.raises(DataError, match=f"{source} does not exist"):
         read_splits(source)
 
 
-def test_an_unreachable_hub_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     def refuse(*args: object, **kwargs: object) -> None:
@@ -76,7 +77,7 @@ def test_an_unreachable_hub_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         read_splits("some/set")
 
 
-def test_damaged_and_empty_files_are_named(tmp_path: Path) -> None:
+def test_damaged_and_empty_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     with pytest.raises(DataError, match="holds no data"):
         read_splits(str(tmp_path / "bad"))
@@ -101,29 +102,29 @@ def test_validation_is_preferred_to_test() -> None:
     assert (division.rows_name, division.held_out_name, division.trainable) == ("train_subset", "validation", True)
 
 
-def test_a_split_without_labels_is_passed_over() -> None:
+def test_a_split_without_labels_is_not_used_for_evaluation() -> None:
     splits = {"train": rows(9, label=[1] * 9), "validation": rows(5), "test": rows(3, label=[1] * 3)}
     division = divide("here", splits, usable=lambda rows: "label" in rows.column_names, seed=0)
     assert division.held_out_name == "test"
 
 
-def test_what_is_no_train_split_is_not_trained_on() -> None:
+def test_only_a_training_split_is_trained_on() -> None:
     division = divide("here", {"validation": rows(5), "test": rows(4)}, usable=lambda rows: True, seed=0)
     assert (division.rows_name, division.held_out_name, division.trainable) == ("test", "validation", False)
 
 
 @pytest.mark.parametrize("contiguous", [False, True])
 def test_a_lone_split_is_divided_without_overlap(contiguous: bool) -> None:
-    whole = rows(50)
-    division = divide("here", {"all": whole}, usable=lambda rows: True, seed=0, contiguous=contiguous)
+    everything = rows(50)
+    division = divide("here", {"all": everything}, usable=lambda rows: True, seed=0, contiguous=contiguous)
     assert division.held_out is not None
     kept, held_out = division.rows["text"][:], division.held_out["text"][:]
     assert len(held_out) == 10
-    assert sorted(kept + held_out) == sorted(whole["text"])
-    assert (kept + held_out == whole["text"][:]) is contiguous
+    assert sorted(kept + held_out) == sorted(everything["text"])
+    assert (kept + held_out == everything["text"][:]) is contiguous
 
 
-def test_an_empty_split_is_refused_by_name() -> None:
+def test_an_empty_split_is_reported_by_name() -> None:
     with pytest.raises(DataError, match="split 'validation' of here has no rows; rows: train 4, validation 0"):
         divide("here", {"train": rows(4), "validation": rows(0)}, usable=lambda rows: True, seed=0)
 
@@ -140,7 +141,7 @@ def test_usual_columns_are_found() -> None:
     assert find_label(Columns(), rows(1)) is None
 
 
-def test_asked_for_columns_win_and_missing_ones_list_those_there() -> None:
+def test_given_columns_are_preferred_and_missing_ones_are_reported() -> None:
     data = rows(1, other=["y"], label=[1], mark=[0])
     assert find_texts(Columns(text="other", text_pair="text"), data, "here") == TextColumns("other", "text")
     assert find_label(Columns(label="mark"), data) == "mark"

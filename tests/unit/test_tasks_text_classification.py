@@ -1,4 +1,4 @@
-"""Labels against the outputs of the model, batches, loss and metric."""
+"""Text classification and regression: labels, batches, loss and metric."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from secateurs.errors import DataError, UnsupportedModelError
-from secateurs.tasks import Columns, TaskData, task
-from secateurs.tasks._correlation import correlation
+from secateurs.tasks import task
+from secateurs.tasks.base import Columns, TaskData
 from tiny import WORDS, tiny_tokenizer, write_rows
 
 TEXTS = [" ".join(WORDS[: 1 + i % 7]) for i in range(40)]
@@ -58,7 +58,7 @@ def test_batches_are_padded_on_the_right_to_their_longest_row(folder: Path) -> N
             assert not ids[length:].any()
 
 
-def test_calibration_wastes_little_padding_and_follows_the_seed(folder: Path) -> None:
+def test_calibration_batches_have_similar_lengths_and_depend_on_the_seed(folder: Path) -> None:
     once, again, other = read(folder), read(folder), read(folder, seed=1)
     lengths = [batch["attention_mask"].sum(1).tolist() for batch in once.calibration]
     ordered = sorted(lengths, key=max)
@@ -70,7 +70,7 @@ def test_calibration_wastes_little_padding_and_follows_the_seed(folder: Path) ->
     assert ids(once) == ids(again) != ids(other)
 
 
-def test_sequences_are_cut_off(folder: Path) -> None:
+def test_sequences_are_truncated(folder: Path) -> None:
     assert max(batch["input_ids"].shape[1] for batch in read(folder, sequence_length=4).calibration) == 4
     with pytest.raises(DataError, match="sequence_length 33 exceeds the 32 positions"):
         read(folder, sequence_length=33)
@@ -91,7 +91,7 @@ def test_train_rows_go_through_collate(folder: Path) -> None:
     assert batch["labels"].tolist() == [0, 0]
 
 
-def test_accuracy_is_the_share_of_hits(folder: Path) -> None:
+def test_accuracy_is_the_share_of_correct_classes(folder: Path) -> None:
     constant = model()
     nn.init.zeros_(constant.classifier.weight)
     constant.classifier.bias.data = torch.tensor([0.0, 1.0])
@@ -102,7 +102,7 @@ def test_accuracy_is_the_share_of_hits(folder: Path) -> None:
     assert constant.training, "evaluate must leave the training mode as it was"
 
 
-def test_names_are_mapped_through_the_model(tmp_path: Path) -> None:
+def test_class_names_are_mapped_by_the_config_of_the_model(tmp_path: Path) -> None:
     names = ["joy", "rage"] * 5
     write_rows(tmp_path / "train.parquet", text=["a cat"] * 10, label=names)
     write_rows(tmp_path / "test.parquet", text=["a cat"] * 2, label=["rage", "rage"])
@@ -131,7 +131,7 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path, labels: list[Any], n
         read(tmp_path, model(num_labels=num_labels))
 
 
-def test_hidden_test_labels_count_as_none(tmp_path: Path) -> None:
+def test_hidden_test_labels_count_as_missing(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.parquet", text=TEXTS, label=[i % 2 for i in range(40)])
     write_rows(tmp_path / "test.parquet", text=TEXTS, label=[-1] * 40)
     data = read(tmp_path)
@@ -140,7 +140,7 @@ def test_hidden_test_labels_count_as_none(tmp_path: Path) -> None:
     assert "held out of train" in data.description
 
 
-def test_without_labels_there_is_calibration_alone(tmp_path: Path) -> None:
+def test_without_labels_there_is_no_evaluation(tmp_path: Path) -> None:
     write_rows(tmp_path / "all.parquet", text=TEXTS)
     data = read(tmp_path)
     assert (data.evaluation, data.calibration_labels) == (None, False)
@@ -151,7 +151,7 @@ def test_without_labels_there_is_calibration_alone(tmp_path: Path) -> None:
         read(tmp_path, columns=Columns(label="mark"))
 
 
-def test_scores_make_it_a_regression(tmp_path: Path) -> None:
+def test_a_model_with_one_output_is_a_regression(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.parquet", sentence1=TEXTS, sentence2=TEXTS, score=[i / 10 for i in range(40)])
     write_rows(tmp_path / "validation.parquet", sentence1=TEXTS, sentence2=TEXTS, score=[i / 10 for i in range(40)])
     scorer = model(num_labels=1)
@@ -171,31 +171,12 @@ def test_scores_make_it_a_regression(tmp_path: Path) -> None:
     assert regression.divergence_name == "squared error"
 
 
-def test_ranks_alone_decide_the_correlation() -> None:
-    true = torch.tensor([0.0, 1.0, 2.0, 3.0])
-    score = correlation(true.exp(), true)
-    assert score.value == pytest.approx(1.0)
-    assert score.details["pearson"] < 0.95
-    assert correlation(torch.ones(4), true).value == 0.0
-
-
-def test_the_correlations_are_those_of_scipy() -> None:
-    from scipy.stats import pearsonr, spearmanr
-
-    generator = torch.Generator().manual_seed(0)
-    predicted = torch.randn(50, generator=generator, dtype=torch.float64)
-    true = (predicted + torch.randn(50, generator=generator, dtype=torch.float64)).round()
-    score = correlation(predicted, true)
-    assert score.value == pytest.approx(spearmanr(predicted, true).statistic)
-    assert score.details["pearson"] == pytest.approx(pearsonr(predicted, true).statistic)
-
-
-def test_several_labels_at_once_are_refused(folder: Path) -> None:
+def test_multi_label_models_are_refused(folder: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="multi_label_classification"):
         read(folder, model(problem_type="multi_label_classification"))
 
 
-def test_a_foreign_tokenizer_is_refused(folder: Path) -> None:
+def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"the tokenizer has \d+ tokens and the model embeds 20"):
         read(folder, model(vocab_size=20))
 
@@ -208,7 +189,7 @@ def test_loss_is_cross_entropy_in_nats() -> None:
         classes.loss(outputs, {})
 
 
-def test_divergence_is_taken_under_the_teacher() -> None:
+def test_the_divergence_is_an_expectation_under_the_teacher() -> None:
     student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[math.log(3.0), 0.0]])
     expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     assert task("text_classification").divergence(student, teacher).item() == pytest.approx(expected, rel=1e-5)

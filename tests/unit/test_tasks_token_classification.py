@@ -1,4 +1,4 @@
-"""Words to first tokens, tags against the labels of the model, and entities by hand."""
+"""Token classification: first tokens of words, tags, loss mask and scores."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch import nn
 from transformers import BertConfig, BertForTokenClassification
 
 from secateurs.errors import DataError, UnsupportedModelError
-from secateurs.tasks import Columns, TaskData, task
-from secateurs.tasks._batches import IGNORED, Encode
-from secateurs.tasks._entities import are_chunks, entities, found
-from secateurs.tasks._tags import WordRows
+from secateurs.tasks import task
+from secateurs.tasks.base import Columns, TaskData
+from secateurs.tasks.data.batches import IGNORED
+from secateurs.tasks.data.encode import Encode
+from secateurs.tasks.token_classification.tags import WordRows
 from tiny import tiny_tokenizer, write_rows
 
 LABELS = ("O", "B-pet", "I-pet", "B-place")
@@ -53,67 +54,35 @@ def write(folder: Path, words: Any = WORDS, tags: Any = TAGS) -> Path:
 def test_the_first_token_of_a_word_stands_for_it(tmp_path: Path) -> None:
     row = read(write(tmp_path)).train[1]
     # <cls> small . red . blue dog on the moon <sep>: "small." and "red.blue" are several tokens each
-    assert row["judged"] == [0, 1, 0, 1, 0, 0, 1, 1, 1, 1, 0]
+    assert row["loss_mask"] == [0, 1, 0, 1, 0, 0, 1, 1, 1, 1, 0]
     no = IGNORED
     assert row["labels"] == [no, 0, no, 1, no, no, 2, 0, 0, 3, no]
     assert len(row["input_ids"]) == 11
 
 
-def test_batches_pad_what_the_task_reads(tmp_path: Path) -> None:
+def test_labels_and_loss_mask_are_padded(tmp_path: Path) -> None:
     data = read(write(tmp_path))
     batch = data.collate([data.train[0], data.train[1]])
-    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "judged", "labels"}
+    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "loss_mask", "labels"}
     assert batch["labels"][0].tolist() == [IGNORED, 0, 1, 0] + [IGNORED] * 7
-    assert batch["judged"][0].tolist() == [0, 1, 1, 1] + [0] * 7
+    assert batch["loss_mask"][0].tolist() == [0, 1, 1, 1] + [0] * 7
 
 
-def test_the_signal_is_one_row_a_word() -> None:
+def test_compared_outputs_are_one_row_per_word() -> None:
     logits = torch.arange(24.0).view(2, 4, 3)
-    batch = {"judged": torch.tensor([[0, 1, 0, 1], [0, 1, 0, 0]])}
-    signal = task("token_classification").signal(SimpleNamespace(logits=logits), batch)
-    assert signal.tolist() == [[3, 4, 5], [9, 10, 11], [15, 16, 17]]
+    batch = {"loss_mask": torch.tensor([[0, 1, 0, 1], [0, 1, 0, 0]])}
+    rows = task("token_classification").compared_outputs(SimpleNamespace(logits=logits), batch)
+    assert rows.tolist() == [[3, 4, 5], [9, 10, 11], [15, 16, 17]]
 
 
-def test_the_loss_is_that_of_the_labelled_tokens() -> None:
+def test_the_loss_ignores_tokens_without_label() -> None:
     tagger = task("token_classification")
     logits = torch.zeros(1, 3, 4)
-    logits[0, 2] = 100.0 * torch.arange(4)  # must not be looked at
+    logits[0, 2] = 100.0 * torch.arange(4)  # a token without label
     labels = torch.tensor([[1, 0, IGNORED]])
     assert tagger.loss(SimpleNamespace(logits=logits), {"labels": labels}).item() == pytest.approx(math.log(4))
     with pytest.raises(DataError, match=r"no labels.*column of tags"):
         tagger.loss(SimpleNamespace(logits=logits), {})
-
-
-TAGGED = {
-    "IOB2": (["B-x", "I-x", "O", "B-y"], {("x", 0, 1), ("y", 3, 3)}),
-    "IOB1": (["I-x", "I-x", "B-x", "O", "I-y"], {("x", 0, 1), ("x", 2, 2), ("y", 4, 4)}),
-    "neighbours": (["B-x", "B-x", "I-y"], {("x", 0, 0), ("x", 1, 1), ("y", 2, 2)}),
-    "another type inside": (["B-x", "I-y", "I-y"], {("x", 0, 0), ("y", 1, 2)}),
-    "BIOES": (["S-x", "B-x", "I-x", "E-x", "I-x", "O"], {("x", 0, 0), ("x", 1, 3), ("x", 4, 4)}),
-    "an end of its own": (["E-x", "E-x", "S-x", "E-x"], {("x", 0, 0), ("x", 1, 1), ("x", 2, 2), ("x", 3, 3)}),
-    "BILOU": (["U-x", "U-x", "B-y", "L-y"], {("x", 0, 0), ("x", 1, 1), ("y", 2, 3)}),
-    "names with hyphens": (["B-x-1", "I-x-1", "I-x"], {("x-1", 0, 1), ("x", 2, 2)}),
-    "nothing": (["O", "O", "PAD"], set()),
-}
-
-
-@pytest.mark.parametrize("case", TAGGED)
-def test_entities_are_those_of_conlleval(case: str) -> None:
-    tags, expected = TAGGED[case]
-    assert entities(tags) == expected
-
-
-def test_scores_are_micro_averages_of_exact_matches() -> None:
-    true = [["B-x", "I-x", "O", "B-y"], ["O", "B-y", "O"]]
-    predicted = [["B-x", "I-x", "O", "B-x"], ["B-y", "I-y", "O"]]  # right, of another type, of another extent
-    score = found(true, predicted)
-    assert score == (1 / 3, 1 / 3, pytest.approx(1 / 3), 3)
-    score = found(true, [["B-x", "I-x", "O", "O"], ["O", "O", "O"]])
-    assert score == (1.0, 1 / 3, 0.5, 3)
-    assert found([["O"]], [["O"]]) == (0.0, 0.0, 0.0, 0)
-    assert found([["B-x"], ["O"]], [["O"], ["B-x"]]).f1 == 0, "sentences must not be mixed up"
-    assert are_chunks(LABELS)
-    assert not are_chunks(["NOUN", "VERB", "X"])
 
 
 def constant(label: int, labels: tuple[str, ...] = LABELS) -> BertForTokenClassification:
@@ -124,7 +93,7 @@ def constant(label: int, labels: tuple[str, ...] = LABELS) -> BertForTokenClassi
 
 
 def test_evaluation_counts_entities_and_words(tmp_path: Path) -> None:
-    always = constant(3)  # every word a place of its own
+    always = constant(3)  # predicts B-place for every word
     score = task("token_classification").evaluate(always, read(write(tmp_path), always).evaluation, "cpu")
     assert (score.name, score.count, score.higher_is_better) == ("entity_f1", 11, True)
     # 3 entities, 11 predicted, 1 right
@@ -135,7 +104,7 @@ def test_evaluation_counts_entities_and_words(tmp_path: Path) -> None:
     assert score.details["words_cut_off"] == 0
 
 
-def test_labels_without_parts_are_scored_by_accuracy(tmp_path: Path) -> None:
+def test_labels_that_mark_no_entities_are_scored_by_accuracy(tmp_path: Path) -> None:
     names = ("NOUN", "VERB")
     tags = [["NOUN" if len(word) == 3 else "VERB" for word in row] for row in WORDS]
     always = constant(0, names)
@@ -144,7 +113,7 @@ def test_labels_without_parts_are_scored_by_accuracy(tmp_path: Path) -> None:
     assert score.value == pytest.approx(sum(tag == "NOUN" for row in tags for tag in row) / 11)
 
 
-def test_words_behind_the_end_are_not_asked_for(tmp_path: Path) -> None:
+def test_words_behind_the_end_of_a_sequence_are_not_counted(tmp_path: Path) -> None:
     data = read(write(tmp_path), sequence_length=5)
     score = task("token_classification").evaluate(model(), data.evaluation, "cpu")
     # 3 tokens fit: all of the first and last row; "small" "." "red" of the second
@@ -153,19 +122,19 @@ def test_words_behind_the_end_are_not_asked_for(tmp_path: Path) -> None:
         read(tmp_path, sequence_length=2)
 
 
-def test_text_and_tags_may_be_written_with_blanks(tmp_path: Path) -> None:
+def test_words_and_tags_may_be_texts_with_blanks(tmp_path: Path) -> None:
     write(tmp_path / "listed")
     write(tmp_path / "text", [" ".join(row) for row in WORDS], [" ".join(row) for row in TAGS])
     listed, text = read(tmp_path / "listed").train, read(tmp_path / "text").train
     assert [listed[i] for i in range(3)] == [text[i] for i in range(3)]
 
 
-def test_numbers_mean_what_the_data_calls_them(tmp_path: Path) -> None:
+def test_integer_tags_are_mapped_by_their_names_in_the_data(tmp_path: Path) -> None:
     from datasets import ClassLabel, Dataset, Features, List, Value
 
-    theirs = ("O", "B-place", "B-pet", "I-pet")
-    numbered = [[theirs.index(tag) for tag in row] for row in TAGS]
-    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=list(theirs)))})
+    names = ("O", "B-place", "B-pet", "I-pet")
+    numbered = [[names.index(tag) for tag in row] for row in TAGS]
+    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=list(names)))})
     rows = Dataset.from_dict({"tokens": WORDS, "ner_tags": numbered}, features=features)
     for split in ("train", "validation"):
         rows.to_parquet(tmp_path / f"{split}.parquet")
@@ -174,15 +143,15 @@ def test_numbers_mean_what_the_data_calls_them(tmp_path: Path) -> None:
     assert [tag for tag in unnamed.train[1]["labels"] if tag != IGNORED] == [0, 2, 3, 0, 0, 1]
 
 
-def test_without_tags_there_is_calibration_alone(tmp_path: Path) -> None:
+def test_without_tags_there_is_no_evaluation(tmp_path: Path) -> None:
     write_rows(tmp_path / "all.parquet", words=WORDS)
     data = read(tmp_path)
     assert (data.evaluation, data.calibration_labels) == (None, False)
-    assert all("labels" not in batch and "judged" in batch for batch in data.calibration)
+    assert all("labels" not in batch and "loss_mask" in batch for batch in data.calibration)
 
 
 BAD = {
-    "no words": ({"body": ["a"] * 5}, "no column 'tokens' or 'words'.*as text out of its columns: body"),
+    "no words": ({"body": ["a"] * 5}, "no column 'tokens' or 'words'.*as text; its columns are body"),
     "no list": ({"tokens": [1, 2, 3, 4, 5]}, "row 0 of column 'tokens' .* holds no words"),
     "an empty sentence": ({"tokens": [["a"]] * 4 + [[]]}, "has no words; drop such rows"),
     "too few tags": ({"tokens": [["a", "cat"]] * 5, "tags": [["O"]] * 5}, "has 1 tags for 2 words"),
@@ -198,7 +167,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_data_gets_one_line(tmp_path: Path, case: str) -> None:
+def test_bad_data_is_reported_in_one_line(tmp_path: Path, case: str) -> None:
     columns, message = BAD[case]
     write_rows(tmp_path / "train.parquet", **columns)
     with pytest.raises(DataError, match=message) as caught:
@@ -206,7 +175,7 @@ def test_bad_data_gets_one_line(tmp_path: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_cannot_tag_is_refused(tmp_path: Path) -> None:
+def test_models_with_one_label_and_slow_tokenizers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="one label"):
         read(write(tmp_path), model(None, num_labels=1))
     slow = SimpleNamespace(is_fast=False, pad_token_id=0)
@@ -214,7 +183,7 @@ def test_what_cannot_tag_is_refused(tmp_path: Path) -> None:
         WordRows(Encode(slow, 8, ("input_ids",)), WORDS)
 
 
-def test_tokenizers_of_bytes_see_blanks_between_words() -> None:
+def test_byte_level_tokenizers_get_blanks_between_words() -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -226,4 +195,4 @@ def test_tokenizers_of_bytes_see_blanks_between_words() -> None:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     rows = WordRows(Encode(PreTrainedTokenizerFast(tokenizer_object=backend), 8, ("input_ids",)), [["cat", "a"]])
     assert rows[0]["input_ids"] == [7, 3]
-    assert rows[0]["judged"] == [1, 1]
+    assert rows[0]["loss_mask"] == [1, 1]

@@ -1,4 +1,4 @@
-"""What the training loop adds to the Trainer."""
+"""The training loop: checkpoints, errors, accumulation and trackers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
 from secateurs.errors import CheckpointError, RecipeError, SecateursError
-from secateurs.objective import Objective
-from secateurs.stages import train as loop
-from secateurs.stages.train import Training, train
-from secateurs.trackers import check_trackers
+from secateurs.training.checkpoints import last_complete_checkpoint
+from secateurs.training.objective import Objective
+from secateurs.training.trackers import check_trackers
+from secateurs.training.trainer import Training, train
 
 
 class Line(nn.Module):
@@ -35,7 +35,7 @@ class Line(nn.Module):
 
 
 class Fit(Objective):
-    """The squared distance from ``y = 3 x``."""
+    """The squared distance to ``y = 3 x``."""
 
     name = "fitting"
 
@@ -48,7 +48,7 @@ class Fit(Objective):
 
 
 class Overflow(Fit):
-    """No number from the third step on."""
+    """The loss is NaN from the third step on."""
 
     def loss(self, model: nn.Module, inputs: dict[str, Tensor], step: int) -> Tensor:
         return super().loss(model, inputs, step) * (torch.nan if step >= 2 else 1)
@@ -74,23 +74,23 @@ def fit(objective: Fit, folder: Path, size: int = 1, **how: Any) -> Line:
     return model
 
 
-def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
-    assert loop._last_whole_checkpoint(tmp_path) is None
+def test_incomplete_checkpoints_are_skipped(tmp_path: Path) -> None:
+    assert last_complete_checkpoint(tmp_path) is None
     for step, state in ((500, "{}"), (1000, '{"global'), (1500, None)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if state is not None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    assert loop._last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-500")
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-500")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-500"]
 
 
-def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
+def test_a_loss_of_nan_ends_the_training(tmp_path: Path) -> None:
     with pytest.raises(SecateursError, match=r"loss became nan at step 2 of fitting.*--learning-rate"):
         fit(Overflow(), tmp_path)
 
 
 def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever writes first when nothing fits any more, the weights."""
+    """The weights are written first, so they fail first."""
 
     def full(*given: Any, **named: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -104,7 +104,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 200 kB."""
+    """The folder of a file system of 200 kB."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = shutil.which("mount")
@@ -114,65 +114,63 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         else None
     )
     if done is None or done.returncode:
-        pytest.skip("a file system of its own cannot be mounted here (that takes root)")
+        pytest.skip("a file system cannot be mounted here (mounting needs root)")
     yield place
     subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.parametrize("size", [100_000, 15_000, 10_000])
 def test_a_disk_that_is_full_for_the_weights_or_for_the_optimiser(small_disk: Path, size: int) -> None:
-    """The libraries that write them raise errors of their own kinds. What fits is a checkpoint to go on from."""
+    """The libraries that write them raise different errors. A checkpoint that was written before remains usable."""
     with pytest.raises(CheckpointError, match=r"fitting could not write a checkpoint under .*: no space is left"):
         fit(Fit(), small_disk / "run", size, checkpoint_steps=2)
-    found = loop._last_whole_checkpoint(small_disk / "run")
+    found = last_complete_checkpoint(small_disk / "run")
     assert found == (str(small_disk / "run" / "checkpoint-2") if size == 10_000 else None)
 
 
-def test_two_half_batches_to_a_step_are_one_batch(tmp_path: Path) -> None:
-    whole, halves = Fit(), Fit()
-    one = fit(whole, tmp_path / "whole", batch_size=4)
+def test_two_accumulated_half_batches_equal_one_batch(tmp_path: Path) -> None:
+    full, halves = Fit(), Fit()
+    one = fit(full, tmp_path / "full", batch_size=4)
     other = fit(halves, tmp_path / "halves", batch_size=2, accumulate=2)
     torch.testing.assert_close(one.weight, other.weight)
     assert abs(one.weight.item()) > 0.1
-    assert whole.steps == list(range(8))
-    assert halves.steps == [
-        step for step in range(8) for _ in range(2)
-    ]  # what depends on the step is one thing in both
+    assert full.steps == list(range(8))
+    assert halves.steps == [step for step in range(8) for _ in range(2)], "both halves see the same step"
 
 
 class Listener(TrainerCallback):
-    """A tracker that remembers what it is told, and where it was told to write."""
+    """A tracker that records the logged values and its folder."""
 
-    heard: ClassVar[list[tuple[str, dict[str, float]]]] = []
+    logged: ClassVar[list[tuple[str, dict[str, float]]]] = []
 
     def __init__(self) -> None:
         self.place = os.environ["TENSORBOARD_LOGGING_DIR"]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **given: Any) -> None:
-        self.heard.append((self.place, logs))
+        self.logged.append((self.place, logs))
 
 
-class Talkative(Fit):
-    def figures(self) -> dict[str, float]:
+class LoggedFit(Fit):
+    """Logs the number of calls of ``loss``."""
+
+    def logged_values(self) -> dict[str, float]:
         return {"seen": len(self.steps)}
 
 
-def test_trackers_are_told_the_loss_and_what_the_objective_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trackers_log_the_loss_and_the_values_of_the_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: True)
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "tensorboard", Listener)
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
     check_trackers(["tensorboard"])
-    fit(Talkative(), tmp_path, epochs=5.0, trackers=("tensorboard",), logs=tmp_path / "logs")
-    place, logs = Listener.heard[0]
+    fit(LoggedFit(), tmp_path, epochs=5.0, trackers=("tensorboard",), logs=tmp_path / "logs")
+    place, logs = Listener.logged[0]
     assert place == str(tmp_path / "logs")
     assert {"loss", "learning_rate", "seen"} <= logs.keys()
     assert logs["seen"] == 10
     assert "TENSORBOARD_LOGGING_DIR" not in os.environ
 
 
-def test_a_tracker_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_and_missing_trackers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(integration_utils, "is_wandb_available", lambda: False)
     with pytest.raises(RecipeError, match="the tracker wandb is not installed"):
         check_trackers(["wandb"])

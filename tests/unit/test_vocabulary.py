@@ -1,4 +1,4 @@
-"""Vocabularies from text: what is in them, in which order, and that nothing is lost on the way."""
+"""Vocabularies from text: their tokens, the order of the ids, and that text survives encoding and decoding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from secateurs.adaptive_lm import byte_tokenizer, cutoffs, word_tokenizer
 from secateurs.errors import DataError
-from secateurs.tasks.causal_lm import _bytewise
+from secateurs.tasks.causal_lm.task import _bytewise
 from tiny import tiny_tokenizer
 
 LINES = ["the cat sat on the mat", "", "the <unk> sat", "a mat , a cat and the moon"]
@@ -18,12 +18,12 @@ def test_words_are_numbered_by_falling_frequency() -> None:
     tokenizer, counts = word_tokenizer(LINES)
     ids = tokenizer("\n".join(LINES) + "\n")["input_ids"]
     assert counts == sorted(counts, reverse=True)
-    assert counts == [ids.count(index) for index in range(len(tokenizer))], "what is counted is what it gives"
+    assert counts == [ids.count(index) for index in range(len(tokenizer))], "the counts are those of the encoded text"
     assert sum(counts) == len(ids) == sum(len(line.split()) + 1 for line in LINES)
     assert set(tokenizer.convert_ids_to_tokens([0, 1])) == {"the", "<eos>"}
 
 
-def test_words_come_back() -> None:
+def test_words_survive_encoding_and_decoding() -> None:
     tokenizer, _ = word_tokenizer(LINES)
     text = "\n".join(LINES)
     assert tokenizer.decode(tokenizer(text)["input_ids"]).split() == text.replace("\n", " <eos> ").split()
@@ -34,13 +34,13 @@ def test_words_come_back() -> None:
 def test_rare_words_are_left_out() -> None:
     twice, counts = word_tokenizer(LINES, least=2)
     assert set(twice.get_vocab()) == {"the", "cat", "sat", "mat", "a", "<unk>", "<eos>"}
-    assert counts[twice.unk_token_id] == 1 + 4  # the one that was there; and "on", ",", "and", "moon"
+    assert counts[twice.unk_token_id] == 1 + 4  # the one in the text, and "on", ",", "and", "moon"
     assert sum(counts) == sum(word_tokenizer(LINES)[1])
     few, _ = word_tokenizer(LINES, most=4)
     assert len(few) == 4 and {"<unk>", "<eos>", "the"} <= set(few.get_vocab())
 
 
-def test_every_byte_comes_back() -> None:
+def test_every_byte_survives_encoding_and_decoding() -> None:
     tokenizer, counts = byte_tokenizer([*LINES, "Senj\u014d \u8a9e \U0001f600"])
     assert len(tokenizer) == len(counts) == 257 and tokenizer.convert_ids_to_tokens(0) == "\u0120", (
         "most bytes are blanks"
@@ -52,7 +52,7 @@ def test_every_byte_comes_back() -> None:
     assert len(set(ids)) > 190
 
 
-def test_tokenizers_survive_their_folder(tmp_path: Path) -> None:
+def test_tokenizers_survive_saving_and_loading(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     for name, tokenizer in (("word", word_tokenizer(LINES)[0]), ("byte", byte_tokenizer(LINES)[0])):
@@ -63,7 +63,7 @@ def test_tokenizers_survive_their_folder(tmp_path: Path) -> None:
         assert again.decode(again(text)["input_ids"]) == tokenizer.decode(tokenizer(text)["input_ids"])
 
 
-def test_which_vocabularies_are_of_bytes() -> None:
+def test_byte_vocabularies_are_recognised() -> None:
     assert _bytewise(byte_tokenizer(LINES)[0])
     assert not _bytewise(word_tokenizer(LINES)[0])
     assert not _bytewise(tiny_tokenizer())

@@ -1,16 +1,17 @@
-"""Refused environments, copies that share weights, batches of the right shape."""
+"""Refused environments, shared copies, and random batches."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from secateurs.environment import Environment
 from secateurs.errors import RecipeError
-from secateurs.families import discover
-from secateurs.mask import Mask
-from secateurs.shrink import shrink
-from secateurs.workload import check, random_batch, sequence_limit, twin
+from secateurs.latency.environment import Environment
+from secateurs.latency.workload import check, random_batch, sequence_limit
+from secateurs.structure.families import discover
+from secateurs.structure.mask import Mask
+from secateurs.surgery.shared_copy import shared_copy
+from secateurs.surgery.shrink import shrink
 from tiny_models import tiny_model
 
 
@@ -26,13 +27,13 @@ from tiny_models import tiny_model
         ({"sequence_length": 65}, "65 tokens is too long: this model has positions for 64"),
     ],
 )
-def test_unfit_environments_are_refused_in_one_line(changes: dict, message: str) -> None:
+def test_unsuitable_environments_are_refused_in_one_line(changes: dict, message: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
         check(Environment(**{"sequence_length": 64, **changes}), tiny_model("bert"))
     assert "\n" not in str(caught.value)
 
 
-def test_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RecipeError, match="sees no CUDA device; use cpu"):
         check(Environment(device="cuda:0"))
@@ -44,7 +45,7 @@ def test_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("family", "limit"), [("bert", 64), ("gpt2", 64), ("roberta", 62)])
-def test_the_sequence_limit_is_where_the_model_breaks(family: str, limit: int) -> None:
+def test_the_model_fails_above_the_sequence_limit(family: str, limit: int) -> None:
     model = tiny_model(family)
     assert sequence_limit(model) == limit
     check(Environment(sequence_length=limit), model)
@@ -54,11 +55,11 @@ def test_the_sequence_limit_is_where_the_model_breaks(family: str, limit: int) -
         model(input_ids=torch.cat((tokens, tokens[:, :1]), dim=1))
 
 
-def test_twin_shares_weights_and_shields_the_model_from_surgery() -> None:
+def test_a_shared_copy_shares_weights_and_protects_the_model_from_surgery() -> None:
     model = tiny_model("gpt2").train()
     structure = discover(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    copy = twin(model)
+    copy = shared_copy(model)
     assert all(a is b for a, b in zip(model.parameters(), copy.parameters(), strict=True))
     nothing = Mask({group.name: torch.zeros(group.size, dtype=torch.bool) for group in structure})
     shrink(copy.eval(), structure, nothing)
@@ -69,9 +70,9 @@ def test_twin_shares_weights_and_shields_the_model_from_surgery() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_twin_in_another_dtype_leaves_the_model_and_its_ties() -> None:
+def test_a_shared_copy_in_another_dtype_keeps_the_model_and_tied_weights() -> None:
     model = tiny_model("gpt2")
-    copy = twin(model, "cpu", torch.float32)
+    copy = shared_copy(model, "cpu", torch.float32)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
     assert {parameter.dtype for parameter in copy.parameters()} == {torch.float32}
     assert model.lm_head.weight is model.transformer.wte.weight
@@ -79,7 +80,7 @@ def test_twin_in_another_dtype_leaves_the_model_and_its_ties() -> None:
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_random_batch_is_full_seeded_and_without_cache(family: str) -> None:
+def test_a_random_batch_is_seeded_and_has_no_padding_or_cache(family: str) -> None:
     model = tiny_model(family)
     environment = Environment(batch_size=3, sequence_length=7)
     batch = random_batch(model, environment, seed=1)

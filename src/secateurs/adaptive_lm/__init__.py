@@ -1,11 +1,12 @@
-"""A language model of our own with adaptive input embeddings and an adaptive softmax, and vocabularies for it.
+"""A language model with adaptive input embeddings and an adaptive softmax, and vocabularies for it.
 
-Frequent words get wide embeddings, rare ones narrow ones: the vocabulary is sorted by frequency and divided into
-clusters, and cluster ``i`` has a table ``E_i`` of its own width and a projection ``A_i`` onto the hidden size (Baevski and
-Auli 2019). The same tables and projections score the next word (Grave et al. 2017). FLOP learns every cluster's width.
+Frequent words have wide embeddings, rare words have narrow ones. The vocabulary is sorted by frequency and divided into
+clusters. Cluster ``i`` has a table ``E_i``, each with its own width, and a projection ``A_i`` onto the hidden size (Baevski
+and Auli 2019). The same tables and projections score the next word (Grave et al. 2017). FLOP learns the width of every
+cluster.
 
-The two files ``configuration_adaptive_lm.py`` and ``modeling_adaptive_lm.py`` also travel beside the weights, so that a
-folder loads where Secateurs is not installed; where it was imported, ``AutoModelForCausalLM`` knows the model already.
+The files ``configuration_adaptive_lm.py`` and ``modeling_adaptive_lm.py`` are also saved beside the weights, so that a folder
+loads where Secateurs is not installed. After ``import secateurs``, ``AutoModelForCausalLM`` knows the model.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loaded when used: registering the config must not import the modelling code of transformers."""
+    """Import a name on first use: registering the config must not import the modelling code of transformers."""
     if name in _LAZY:
         return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

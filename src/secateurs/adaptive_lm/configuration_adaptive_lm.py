@@ -1,4 +1,4 @@
-"""What an adaptive language model is built from. Travels beside the weights: needs transformers alone."""
+"""The config of adaptive language models. This file is saved beside the weights, so it imports only transformers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["AdaptiveLMConfig"]
 
 @strict
 class AdaptiveLMConfig(LlamaConfig):
-    """A Llama body between adaptive embeddings and an adaptive softmax.
+    """Config of a Llama body with adaptive embeddings and an adaptive softmax.
 
-    The vocabulary is sorted by falling frequency and divided at ``cutoffs``: cluster 0 has the ids below the first of
-    them, the last cluster those from the last of them on. ``tie_word_embeddings`` says whether the softmax scores words
-    by the tables and projections of the embeddings (the default) or by its own.
+    The vocabulary is sorted by falling frequency and divided at ``cutoffs``: cluster 0 has the ids below the first cut-off,
+    the last cluster has the ids from the last cut-off on. With ``tie_word_embeddings`` (the default) the softmax scores words
+    with the tables and projections of the embeddings, otherwise with separate ones.
 
     Args:
-        cutoffs: ids at which the second, third, ... cluster begins, ascending; empty = one cluster, a plain softmax.
-        embedding_size: width of cluster 0; the hidden size if not given.
-        embedding_divisor: cluster ``i`` has ``floor(embedding_size / embedding_divisor ** i)`` dimensions.
-        embedding_sizes: the widths one by one, in place of the two fields above; 0 leaves a cluster its biases alone.
-        embedding_dropout: between table and projection.
+        cutoffs: ids at which the second, third, ... cluster starts, ascending; empty = one cluster, an ordinary softmax.
+        embedding_size: width of cluster 0, in dimensions; ``None`` = the hidden size.
+        embedding_divisor: cluster ``i`` has ``floor(embedding_size / embedding_divisor ** i)`` dimensions, at least 1.
+        embedding_sizes: width of every cluster, instead of the two fields above. A cluster of width 0 has only its biases.
+        embedding_dropout: dropout probability between table and projection.
 
     Raises:
-        ValueError: cut-offs or widths that are not of this vocabulary.
+        ValueError: the cut-offs or the widths do not fit the vocabulary.
     """
 
     model_type = "secateurs-adaptive-lm"
@@ -56,8 +56,10 @@ class AdaptiveLMConfig(LlamaConfig):
         super().__post_init__(**kwargs)
 
     def validate_clusters(self) -> None:
-        """Raises:
-        ValueError: see the class.
+        """Check the cut-offs and the widths.
+
+        Raises:
+            ValueError: they do not fit the vocabulary.
         """
         edges = self.cluster_edges
         if any(after <= before for before, after in pairwise(edges)):
@@ -73,5 +75,5 @@ class AdaptiveLMConfig(LlamaConfig):
 
     @property
     def cluster_edges(self) -> list[int]:
-        """Where the clusters begin, and where the last one ends."""
+        """The first id of every cluster, and then the size of the vocabulary."""
         return [0, *(self.cutoffs or ()), self.vocab_size]

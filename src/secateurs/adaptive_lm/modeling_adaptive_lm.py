@@ -1,14 +1,16 @@
-"""A decoder with adaptive input embeddings and an adaptive softmax. Travels beside the weights: needs transformers alone.
+"""A decoder with adaptive input embeddings and an adaptive softmax.
+
+This file is saved beside the weights, so it imports only torch and transformers.
 
 Word ``w`` of cluster ``i`` is embedded as ``sqrt(H) A_i E_i[w]`` (Baevski and Auli, "Adaptive Input Representations for
 Neural Language Modeling", 2019), and scored by ``(h A_i) E_i[w] + b[w]`` (Grave et al., "Efficient softmax approximation
 for GPUs", 2017, with the tables and projections of the embeddings). The *head* of the softmax chooses among the words of
-cluster 0 and the other clusters, ``log p(w) = log p(cluster) + log p(w | cluster)``.
+cluster 0 and the other clusters: ``log p(w) = log p(cluster) + log p(w | cluster)``.
 
-Differs from Transformer-XL, whose rows for the other clusters are read through ``A_0``: here they read the hidden state
-itself, so that cutting cluster 0 down leaves the choice among clusters as it is.
+This differs from Transformer-XL, where the scores of the other clusters are computed from the projection ``h A_0``. Here they
+are computed from the hidden state ``h`` itself, so that pruning cluster 0 does not change the choice among the clusters.
 
-The body is that of Llama in transformers, whose layers, cache and attention it uses as they are.
+The body is Llama of transformers; its layers, cache and attention are used unchanged.
 """
 
 from __future__ import annotations
@@ -39,16 +41,16 @@ NO_LABEL = -100
 
 
 class ToHidden(nn.Linear):
-    """The matrix of ``A_i`` (hidden x width); a class of its own, since it starts from values of its own."""
+    """The matrix of ``A_i`` (hidden x width). It is a separate class because it has a separate initialisation."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__(max(1, width), hidden, bias=False)
-        if width == 0:  # not built so: the constructor warns of an empty weight
+        if width == 0:  # cut afterwards: the constructor of nn.Linear warns of an empty weight
             self.in_features, self.weight = 0, nn.Parameter(self.weight.detach()[:, :0])
 
 
 class Projection(nn.Module):
-    """``A_i``: from the width of a cluster to the hidden size."""
+    """``A_i``: dropout, then a projection from the width of a cluster to the hidden size."""
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -56,12 +58,12 @@ class Projection(nn.Module):
         self.linear = ToHidden(width, hidden)
 
     def forward(self, embedded: torch.Tensor) -> torch.Tensor:
-        """``(words, width) -> (words, hidden)``."""
+        """Project embeddings of shape ``(words, width)`` to ``(words, hidden)``."""
         return self.linear(self.dropout(embedded))
 
 
 class Cluster(nn.Module):
-    """The words of one cluster: ``E_i`` (words x width) and ``A_i``."""
+    """The parameters of one cluster of words: the table ``E_i`` (words x width) and the projection ``A_i``."""
 
     def __init__(self, words: int, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -69,16 +71,16 @@ class Cluster(nn.Module):
         self.projection = Projection(width, hidden, dropout)
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
-        """Embeds words, counted from the start of the cluster."""
+        """Embed words, given by their index within the cluster: ``(words,) -> (words, hidden)``."""
         return self.projection(self.table(words))
 
     def logits(self, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Scores every word of the cluster: ``(rows, hidden) -> (rows, words)``."""
+        """Score every word of the cluster: ``(rows, hidden) -> (rows, words)``."""
         return functional.linear(functional.linear(hidden, self.projection.linear.weight.T), self.table.weight, bias)
 
 
 def build_clusters(config: AdaptiveLMConfig) -> nn.ModuleList:
-    """One ``Cluster`` for every stretch between two cut-offs."""
+    """One ``Cluster`` for every range of ids between two cut-offs."""
     edges, widths = config.cluster_edges, config.embedding_sizes or []
     return nn.ModuleList(
         Cluster(end - start, width, config.hidden_size, config.embedding_dropout)
@@ -87,12 +89,12 @@ def build_clusters(config: AdaptiveLMConfig) -> nn.ModuleList:
 
 
 def precise(scores: torch.Tensor) -> torch.Tensor:
-    """A softmax over many words needs more than the eight bits of bfloat16."""
+    """Scores in fp32 or fp64: the precision of bfloat16 (8 bits) is too low for a softmax over many words."""
     return scores if scores.dtype == torch.float64 else scores.float()
 
 
 class AdaptiveEmbedding(nn.Module):
-    """Word ids of any shape -> their embeddings, ``sqrt(H) A_i E_i[w]``."""
+    """Adaptive input embeddings: word ids of any shape -> ``sqrt(H) A_i E_i[w]``, with one more dimension."""
 
     def __init__(self, config: AdaptiveLMConfig) -> None:
         super().__init__()
@@ -115,10 +117,11 @@ class AdaptiveEmbedding(nn.Module):
 
 
 class AdaptiveSoftmax(nn.Module):
-    """The next word, scored cluster by cluster.
+    """Adaptive softmax: scores the next word cluster by cluster.
 
     Args:
-        config: tied, it has no tables of its own, and is given those of the embeddings with every call.
+        config: the config of the model. With ``tie_word_embeddings`` the module has no tables, and uses those of the
+            embeddings that every call passes.
     """
 
     def __init__(self, config: AdaptiveLMConfig) -> None:
@@ -140,9 +143,9 @@ class AdaptiveSoftmax(nn.Module):
         return torch.cat(parts, -1)
 
     def nll(self, hidden: torch.Tensor, embeddings: AdaptiveEmbedding, words: torch.Tensor) -> torch.Tensor:
-        """Negative log-probability of one word a row, in nats: ``(rows, hidden), (rows,) -> (rows,)``.
+        """Negative log-probability of one word per row, in nats: ``(rows, hidden), (rows,) -> (rows,)``.
 
-        Only clusters that occur are scored, and only where they occur.
+        The words of a cluster other than 0 are scored only for the rows whose word is in that cluster.
         """
         first = self.edges[1]
         inside = [(words >= start) & (words < end) for start, end in pairwise(self.edges[1:])]
@@ -170,11 +173,11 @@ class AdaptiveSoftmax(nn.Module):
 
 class AdaptiveLMPreTrainedModel(LlamaPreTrainedModel):
     config_class = AdaptiveLMConfig
-    _can_compile_fullgraph = False  # which words are of which cluster depends on the data
+    _can_compile_fullgraph = False  # which rows belong to which cluster depends on the data
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Embeddings start with variance 1 in every cluster, and so do the scores of words."""
+        """Initialise so that embeddings and scores of words have variance 1 in every cluster."""
         super()._init_weights(module)
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=max(1, module.embedding_dim) ** -0.5)
@@ -185,10 +188,10 @@ class AdaptiveLMPreTrainedModel(LlamaPreTrainedModel):
 
 
 class AdaptiveLMModel(AdaptiveLMPreTrainedModel, LlamaModel):
-    """The embeddings and the body: hidden states."""
+    """The base model: adaptive embeddings and the body. It outputs hidden states."""
 
     def __init__(self, config: AdaptiveLMConfig) -> None:
-        super(LlamaModel, self).__init__(config)  # past Llama's own constructor, which builds a plain embedding
+        super(LlamaModel, self).__init__(config)  # skips Llama's constructor, which builds one embedding table
         self.padding_idx = config.pad_token_id
         self.vocab_size = config.vocab_size
         self.embed_tokens = AdaptiveEmbedding(config)
@@ -200,14 +203,14 @@ class AdaptiveLMModel(AdaptiveLMPreTrainedModel, LlamaModel):
 
 
 class AdaptiveLMForCausalLM(AdaptiveLMPreTrainedModel, GenerationMixin):
-    """The next word.
+    """The language model.
 
-    Its ``logits`` are log-probabilities. Given ``labels`` it returns their loss alone and never holds the scores of the
-    whole vocabulary.
+    Its ``logits`` are log-probabilities. With ``labels`` it returns only the loss, and never holds the scores of the full
+    vocabulary in memory.
     """
 
     loss_without_logits = True
-    """Given labels, the loss costs far less than logits would."""
+    """The loss can be computed without logits, which is far cheaper."""
 
     def __init__(self, config: AdaptiveLMConfig) -> None:
         super().__init__(config)
@@ -217,7 +220,7 @@ class AdaptiveLMForCausalLM(AdaptiveLMPreTrainedModel, GenerationMixin):
         self.post_init()
 
     def get_output_embeddings(self) -> None:
-        """There is no single matrix."""
+        """Always ``None``: the output embeddings are not a single matrix."""
         return
 
     @can_return_tuple
@@ -237,9 +240,11 @@ class AdaptiveLMForCausalLM(AdaptiveLMPreTrainedModel, GenerationMixin):
         """Ids ``(batch, positions)`` -> log-probabilities ``(batch, positions, vocabulary)`` of the next word.
 
         Args:
-            labels: the ids again, -100 where none is to be predicted; the loss is the mean nats of every next one.
-            logits_to_keep: so many last positions (or these ones); 0 = all.
-            num_items_in_batch: divide the summed nats by this instead of the number of labels.
+            labels: ``input_ids``, with -100 at positions that do not count. The loss is the mean negative log-probability
+                of every next id, in nats.
+            logits_to_keep: number of positions, counted from the end, to compute log-probabilities for (0 = all), or the
+                indices of these positions.
+            num_items_in_batch: divide the summed negative log-probability by this instead of the number of labels.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -253,8 +258,8 @@ class AdaptiveLMForCausalLM(AdaptiveLMPreTrainedModel, GenerationMixin):
         hidden, loss, logits = outputs.last_hidden_state, None, None
         if labels is not None:
             words = labels[:, 1:].to(hidden.device)
-            judged = words != NO_LABEL
-            nll = self.lm_head.nll(hidden[:, :-1][judged], self.model.embed_tokens, words[judged])
+            counted = words != NO_LABEL
+            nll = self.lm_head.nll(hidden[:, :-1][counted], self.model.embed_tokens, words[counted])
             loss = nll.mean() if num_items_in_batch is None else nll.sum() / num_items_in_batch
         else:
             kept = slice(-logits_to_keep or None, None) if isinstance(logits_to_keep, int) else logits_to_keep

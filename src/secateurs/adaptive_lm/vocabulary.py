@@ -1,4 +1,4 @@
-"""Vocabularies and cut-offs from the data: words or bytes, numbered by falling frequency as an adaptive softmax needs."""
+"""Vocabularies of words or bytes, numbered by falling frequency as an adaptive softmax needs, and cut-offs for them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ __all__ = ["END", "MASSES", "PADDING", "UNKNOWN", "byte_tokenizer", "cutoffs", "
 UNKNOWN, END, PADDING = "<unk>", "<eos>", "<pad>"
 
 MASSES = (0.8, 0.95)
-"""Fractions of all running words that the clusters up to each cut-off cover: most words are in the narrow rest."""
+"""Fractions of the running text that the clusters before each cut-off cover. Most words of the vocabulary are in the last,
+narrow cluster."""
 
 
 def word_tokenizer(
     lines: Iterable[str], *, least: int = 1, most: int | None = None
 ) -> tuple[PreTrainedTokenizerFast, list[int]]:
-    """Words between blanks; every line break is an end token.
+    """A tokenizer whose tokens are the words between blanks; every line break becomes an end token.
 
     Args:
-        lines: the training text, without line breaks; ``<unk>`` and ``<eos>`` in it are the tokens of these names.
-        least: words seen less often are unknown.
-        most: size of the vocabulary, the two tokens included; the rarest words are left out.
+        lines: lines of the training text, without line breaks. ``<unk>`` and ``<eos>`` in the text are the special tokens.
+        least: smallest number of occurrences of a word; rarer words become ``<unk>``.
+        most: largest size of the vocabulary, special tokens included; the rarest words are left out. ``None`` = no limit.
 
     Returns:
-        The tokenizer, and how often each id occurs in the text, in falling order.
+        The tokenizer, and the number of occurrences of each id in the text, in falling order.
 
     Raises:
-        DataError: there is no text.
+        DataError: the text has no words.
     """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -58,16 +59,18 @@ def word_tokenizer(
 
 
 def byte_tokenizer(lines: Iterable[str]) -> tuple[PreTrainedTokenizerFast, list[int]]:
-    """The 256 bytes of UTF-8, as for enwik8, and a token to pad with; nothing is unknown and there is no end token.
+    """A tokenizer whose tokens are the 256 bytes of UTF-8 text, as used for enwik8, and a padding token.
+
+    It has no unknown token and no end token.
 
     Args:
-        lines: the training text, without line breaks.
+        lines: lines of the training text, without line breaks.
 
     Returns:
-        The tokenizer, and how often each id occurs in the text, in falling order.
+        The tokenizer, and the number of occurrences of each id in the text, in falling order.
 
     Raises:
-        DataError: there is no text.
+        DataError: there are no lines.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -87,17 +90,17 @@ def byte_tokenizer(lines: Iterable[str]) -> tuple[PreTrainedTokenizerFast, list[
 
 
 def cutoffs(counts: Sequence[int], masses: Sequence[float] = MASSES) -> list[int]:
-    """Where to divide a vocabulary: cluster 0 covers the first mass of the running text, and so on.
+    """Choose where to divide a vocabulary: the clusters before cut-off ``i`` cover at least ``masses[i]`` of the text.
 
     Args:
-        counts: occurrences of every id, falling.
-        masses: fractions between 0 and 1, ascending.
+        counts: number of occurrences of every id, in falling order.
+        masses: fractions of the running text, ascending, each between 0 and 1.
 
     Returns:
-        Ids for ``AdaptiveLMConfig.cutoffs``; fewer than masses where a cluster would be empty.
+        Ids for ``AdaptiveLMConfig.cutoffs``. There are fewer cut-offs than masses if a cluster would be empty.
 
     Raises:
-        DataError: the counts do not fall, or the masses are not ascending fractions.
+        DataError: the counts rise somewhere, or the masses are not ascending fractions.
 
     >>> cutoffs([50, 30, 10, 6, 4], masses=(0.8, 0.95))
     [2, 4]
@@ -112,7 +115,7 @@ def cutoffs(counts: Sequence[int], masses: Sequence[float] = MASSES) -> list[int
 
 
 def _names_of_bytes() -> dict[int, str]:
-    """How the tokenizers library writes a byte: itself where it prints, a letter from 256 on elsewhere."""
+    """Byte -> the character that the tokenizers library writes for it: the byte itself if printable, else one from 256 on."""
     printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     names = {byte: chr(byte) for byte in printed}
     hidden = [byte for byte in range(256) if byte not in names]

@@ -1,7 +1,7 @@
-"""Methods: one file each, a frozen set of hyper-parameters with ``structure()`` and ``prepare()``.
+"""Methods: a file or a folder each, which has the method's name; baselines are files of ``baselines``.
 
-A new method is one new file here; the file name is the method's name. Files with a leading underscore are what the
-methods share.
+A new method is one new file here. Its module has ``METHOD``, a frozen dataclass of hyper-parameters that is a
+``secateurs.methods.base.Method``, and may have ``PRESETS``, named sets of values for them.
 """
 
 from __future__ import annotations
@@ -9,35 +9,40 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from secateurs.errors import RecipeError
-from secateurs.job import Method
+from secateurs.methods.base import Method
 
 __all__ = ["method", "names"]
 
+NOT_METHODS = {"base", "baselines"}
+"""Files and folders beside this file that are no methods."""
+
 
 def names() -> list[str]:
-    """The methods there are: the files of this folder. Imports nothing."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    """Names of all methods. No method is imported."""
+    return sorted(_modules())
 
 
 def method(name: str, preset: str = "default", **hyperparameters: Any) -> Method:
     """A method by its name.
 
     Args:
-        name: of the file.
-        preset: ``"default"``, or the name of a preset of the method (``"paper"``).
-        hyperparameters: fields to override.
+        name: name of the method, with underscores.
+        preset: ``"default"``, or a preset of the method (``"paper"``).
+        hyperparameters: values that replace those of the preset.
 
     Raises:
-        RecipeError: there is no such method, preset or hyper-parameter.
+        RecipeError: there is no such method, preset or hyper-parameter, or a value is not allowed.
     """
-    if name not in names():
-        raise RecipeError(f"there is no method {name!r}; the methods are {', '.join(names())}")
-    module = importlib.import_module(f"{__name__}.{name}")
+    modules = _modules()
+    if name not in modules:
+        raise RecipeError(f"there is no method {name!r}; the methods are {', '.join(sorted(modules))}")
+    module = importlib.import_module(modules[name])
     cls = module.METHOD
     presets: dict[str, dict[str, Any]] = {"default": {}, **getattr(module, "PRESETS", {})}
     if preset not in presets:
@@ -49,6 +54,23 @@ def method(name: str, preset: str = "default", **hyperparameters: Any) -> Method
     try:
         return TypeAdapter(cls).validate_python({**presets[preset], **hyperparameters})
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        raise RecipeError(f"the method {name}: {field}: {problem['msg']} (given: {problem['input']!r})") from None
+        raise RecipeError(f"{name}: {_explained(error)}") from None
+
+
+def _explained(error: ValidationError) -> str:
+    """The first problem in words: the field, what is wrong with it, and the value that was given."""
+    problem = error.errors()[0]
+    message = problem["msg"].removeprefix("Value error, ")
+    field = ".".join(str(part) for part in problem["loc"])
+    return f"{field}: {message[0].lower()}{message[1:]} (given: {problem['input']!r})" if field else message
+
+
+def _modules() -> dict[str, str]:
+    """Method name -> module that defines it."""
+    found = {}
+    for package in (__name__, f"{__name__}.baselines"):
+        folder = Path(__file__).parent / package.removeprefix(__name__).removeprefix(".")
+        for module in pkgutil.iter_modules([str(folder)]):
+            if module.name not in NOT_METHODS and not module.name.startswith("_"):
+                found[module.name] = f"{package}.{module.name}"
+    return found

@@ -1,7 +1,8 @@
-"""The numeric heart: pure functions of tensors, with no model, no file and no network in sight.
+"""Numerical building blocks: functions of tensors and arrays, without models, files or network.
 
-``hessian`` gathers second moments, ``obs`` orders the units of one reader, ``level_factor`` turns an order into the
-weights and errors of every level, ``knapsack`` picks one level for each group under a budget, ``regression`` refits a
-linear map from sums; ``hard_concrete`` and ``lagrangian`` are for gates that learn; ``readers``, ``saliency``, ``spd``
-and ``side_by_side`` serve those.
+One-shot pruning: ``hessian`` accumulates second moments, ``obs`` orders the units of one output projection by least added
+error (with ``saliency``, ``spd`` and ``unit_columns``), ``level_factor`` computes weight and error of every level of that
+order, ``knapsack`` chooses one level of each group within a budget, ``regression`` refits a linear map, ``low_rank``
+factorises a matrix. Learned masks: ``hard_concrete`` and ``lagrangian``. Support: ``divergence``, ``parallel_map``,
+``precision`` and ``token_rows``.
 """

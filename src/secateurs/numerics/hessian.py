@@ -1,7 +1,8 @@
-"""Second moments of what a reader reads: gathered on calibration batches, then damped into a Hessian.
+"""Second moments of the inputs of a linear module, accumulated over calibration batches, and the damped Hessian.
 
-A layer's output error ``||W' X - W X||_F^2`` is a quadratic form in its Gram matrix ``X X^T``. Products are taken in
-float32 a chunk of tokens at a time and summed in float64 across chunks, so that millions of tokens lose no digits.
+The output error ``||W' X - W X||_F^2`` of a linear module is a quadratic form in the Gram matrix ``X X^T`` of its inputs.
+Products are computed in float32 for one chunk of tokens at a time and summed in float64 over the chunks, so that the sums
+of millions of tokens stay accurate.
 """
 
 from __future__ import annotations
@@ -14,28 +15,28 @@ from torch import Tensor
 
 __all__ = ["Moments", "damped", "transposed_product"]
 
-_CHUNK = 4096  # tokens per product: few enough for float32, many enough for the matrix product to run at full speed
-_PANEL = 512  # rows of the Gram matrix per product: what lies right of them above the diagonal is never computed
+_CHUNK = 4096  # tokens per product: few enough for float32, enough for the matrix product to run at full speed
+_PANEL = 512  # rows of the Gram matrix per product; the columns to the right of a panel are never computed
 
 
 class Moments:
-    """Running second moments of the inputs of one reader.
+    """Running second moments of the inputs ``x`` of one linear module, over tokens ``t`` with weights ``w_t``.
 
     Attributes:
         total: ``sum_t w_t x_t``, float64.
-        count: ``sum_t w_t``; the number of tokens if they carry no weights.
+        count: ``sum_t w_t``; without weights the number of tokens.
     """
 
     def __init__(self, size: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
-        """Begin with nothing seen.
+        """Start with sums of zero.
 
         Args:
-            size: inputs of the reader.
-            dtype: of the products within a chunk; float64 for exactness to the last digit.
-            device: where the sums are kept; products are taken where the inputs are.
+            size: number of input features.
+            dtype: dtype of the products within a chunk; float64 makes the sums exact to the last digit.
+            device: device of the sums; the products are computed on the device of the inputs.
         """
         self._dtype = dtype
-        self._lower = torch.zeros(size, size, dtype=torch.float64, device=device)  # only the lower triangle is true
+        self._lower = torch.zeros(size, size, dtype=torch.float64, device=device)  # upper triangle unused
         self.total: Float64[Tensor, " d"] = torch.zeros(size, dtype=torch.float64, device=device)
         self.count = 0.0
 
@@ -45,11 +46,12 @@ class Moments:
         return _mirrored(self._lower)
 
     def update(self, inputs: Float[Tensor, "tokens d"], weights: Float[Tensor, " tokens"] | None = None) -> None:
-        """Take in the inputs of some tokens.
+        """Add the inputs of a batch of tokens to the sums.
 
         Args:
-            inputs: one row a token, in any floating type.
-            weights: how much each token counts, not negative; tokens of weight 0 (padding) are not even read.
+            inputs: one row per token, in any floating-point dtype.
+            weights: weight of each token, at least 0; ``None`` = weight 1. Rows of weight 0 (padding) are dropped before
+                any arithmetic, so they may be NaN.
 
         Raises:
             ValueError: a weight is negative.
@@ -66,21 +68,21 @@ class Moments:
             self.count += len(chunk) if chunk_weights is None else float(chunk_weights.sum(dtype=torch.float64))
 
     def centred(self) -> Float64[Tensor, "d d"]:
-        """``gram - total total^T / count``: the Gram matrix of a layer whose bias is refitted with its weight.
+        """``gram - total total^T / count``: the Gram matrix for a module whose bias is refitted together with its weight.
 
         Raises:
-            ValueError: nothing has been seen yet.
+            ValueError: no token was added yet.
         """
         _require_tokens(self.count)
         return self.gram - torch.outer(self.total, self.total) / self.count
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The sums as tensors, fit for a safetensors file."""
+        """The sums as tensors that a safetensors file can store."""
         return {"gram": self.gram, "total": self.total.clone(), "count": torch.tensor(self.count, dtype=torch.float64)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], *, dtype: torch.dtype = torch.float32) -> Moments:
-        """The inverse of ``state_dict``, on the device of the state."""
+        """Restore the moments that ``state_dict`` returned, on the device of its tensors."""
         moments = cls(len(state["total"]), dtype=dtype, device=state["total"].device)
         moments._lower += state["gram"]
         moments.total += state["total"]
@@ -89,14 +91,15 @@ class Moments:
 
 
 def damped(gram: Float[Tensor, "d d"], fraction: float = 1e-2) -> Float64[Tensor, "d d"]:
-    """Hessian ``gram + fraction * mean(diagonal) * I``, the mean being over the inputs that fire at all.
+    """The damped Hessian ``gram + fraction * mean(diagonal) * I``, with the mean over the inputs that are not always zero.
 
-    An input that never fires gets 1 on the diagonal. Its weight must be treated as zero: here it would otherwise look
-    as if it mattered.
+    An input that is always zero gets 1 on the diagonal. Its weight must be treated as zero: the 1 would otherwise count
+    the weight as a contribution to the output.
 
     Args:
         gram: second moments, plain or centred.
-        fraction: 1e-2 keeps the condition number near 3e4 on the Hessians of language models.
+        fraction: damping relative to the mean diagonal; 1e-2 keeps the condition number near 3e4 on the Hessians of
+            language models.
 
     Raises:
         ValueError: ``gram`` is not finite, or its diagonal is negative.
@@ -129,9 +132,9 @@ def _chunks(
 
 
 def transposed_product(left: Float[Tensor, "tokens m"], right: Float[Tensor, "tokens d"]) -> Float[Tensor, "m d"]:
-    """``left^T right`` at the full precision of its type, whatever autocast and TF32 settings are in force."""
+    """``left^T right`` at the full precision of its dtype, independent of autocast and TF32 settings."""
     if left.device.type == "cpu":
-        # NumPy's BLAS is fast on every processor; the one in PyTorch's wheels crawls on those it does not know.
+        # NumPy's BLAS is fast on every processor; the BLAS in PyTorch's wheels is slow on processors it does not know.
         return torch.from_numpy(left.numpy().T @ right.numpy())
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -152,4 +155,4 @@ def _mirrored(lower: Float64[Tensor, "d d"]) -> Float64[Tensor, "d d"]:
 
 def _require_tokens(count: float) -> None:
     if count <= 0:
-        raise ValueError("no token has been seen yet")
+        raise ValueError("no token was added to the moments yet")

@@ -1,7 +1,7 @@
-"""Choosing one level for each group: least total cost within a time budget, exactly.
+"""Exact choice of one level per group: the least total cost within a time budget (a multiple-choice knapsack).
 
-Dynamic programming over time cut into equal buckets, as in SPDY (Frantar, Alistarh 2022). Every time is rounded up, so
-that the answer keeps to the budget; what the rounding leaves over is spent at the end.
+Dynamic programming over time in equal buckets, as in SPDY (Frantar, Alistarh 2022). Every time is rounded up to buckets, so
+that the result keeps to the budget. A local search at the end uses the time that the rounding left unused.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ __all__ = ["Infeasible", "solve"]
 
 
 class Infeasible(ValueError):
-    """No choice keeps to the budget.
+    """No choice of levels keeps to the budget.
 
     Attributes:
-        smallest: the least total time that any choice takes.
+        smallest: smallest total time of any choice, in the unit of the times.
     """
 
     def __init__(self, smallest: float, budget: float) -> None:
@@ -30,23 +30,24 @@ class Infeasible(ValueError):
 def solve(
     times: Sequence[Sequence[float]], costs: Sequence[Sequence[float]], budget: float, *, buckets: int = 10_000
 ) -> list[int]:
-    """The level of each group for which the costs add up to least while the times add up to at most ``budget``.
+    """Choose the level of each group that minimises ``sum of costs`` under ``sum of times <= budget``.
 
-    Exact for times rounded up to multiples of ``budget / buckets``: a better choice can only be missed if its slack is
-    under ``groups / buckets`` of the budget. Of equally good levels the faster is taken.
+    The result is optimal for times rounded up to multiples of ``budget / buckets``. A better choice can only be missed if
+    the time it leaves unused is less than ``groups / buckets`` of the budget. Of levels of equal cost the faster is chosen.
 
     Args:
-        times: time of each level, a list a group; groups may differ in their number of levels.
-        costs: cost of each level, in the same layout; any sign.
+        times: time of each level, one list per group; groups may have different numbers of levels.
+        costs: cost of each level, in the same layout; costs may be negative.
         budget: largest total time, in the unit of ``times``.
-        buckets: steps into which the budget is cut.
+        buckets: number of equal time steps in the budget.
 
     Returns:
-        The index of the chosen level, one a group.
+        The index of the chosen level of each group.
 
     Raises:
-        Infeasible: the fastest levels together take longer than the budget.
-        ValueError: the layouts differ, a group has no level, a number is not finite, or a time is negative.
+        Infeasible: the fastest level of every group together take longer than the budget.
+        ValueError: the layouts differ, a group has no level, a number is not finite, a time is negative, or ``buckets`` is
+            less than 1.
     """
     _check(times, costs, budget, buckets)
     fronts = [_undominated(group_times, group_costs) for group_times, group_costs in zip(times, costs, strict=True)]
@@ -57,12 +58,12 @@ def solve(
     cheapest = [front[-1] for front in fronts]
     if _total(times, cheapest) <= budget:
         return cheapest
-    # Rounding errors may carry the sum past the budget in its last digits; a budget a hair tighter rules that out.
+    # Floating-point error may push the total past the budget in its last digits; then a slightly smaller budget is tried.
     for tightened in (budget, budget * (1.0 - 1e-9)):
         chosen = _programme(times, costs, fronts, tightened, buckets)
         if chosen is not None and _total(times, chosen) <= budget:
             return _spend_slack(times, costs, fronts, budget, chosen)
-    return _spend_slack(times, costs, fronts, budget, fastest)  # only the rounding up made the budget look too small
+    return _spend_slack(times, costs, fronts, budget, fastest)  # infeasible only because times were rounded up
 
 
 def _check(times: Sequence[Sequence[float]], costs: Sequence[Sequence[float]], budget: float, buckets: int) -> None:
@@ -79,7 +80,7 @@ def _check(times: Sequence[Sequence[float]], costs: Sequence[Sequence[float]], b
 
 
 def _undominated(times: Sequence[float], costs: Sequence[float]) -> list[int]:
-    """Levels that no other level beats in both time and cost, fastest first, hence cheapest last."""
+    """Levels on the Pareto front of time and cost, fastest first and therefore cheapest last."""
     front: list[int] = []
     for level in sorted(range(len(times)), key=lambda level: (times[level], costs[level], level)):
         if not front or costs[level] < costs[front[-1]]:
@@ -94,10 +95,10 @@ def _programme(
     budget: float,
     buckets: int,
 ) -> list[int] | None:
-    """Best choice for the rounded times, or ``None`` if there is none."""
+    """The optimal choice for the rounded times, or ``None`` if no choice keeps to the budget."""
     if budget <= 0:
         return None
-    # The allowance keeps a time that is a whole number of buckets from being rounded up for the error in dividing it.
+    # Without the allowance, a time of exactly n buckets could become n + 1 by the rounding error of the division.
     allowance = 1e-9 / len(times)
     steps = [
         [
@@ -106,7 +107,7 @@ def _programme(
         ]
         for group, front in zip(times, fronts, strict=True)
     ]
-    best: Float[np.ndarray, " buckets"] = np.zeros(buckets + 1)  # least cost within so many buckets
+    best: Float[np.ndarray, " buckets"] = np.zeros(buckets + 1)  # index: buckets used at most; value: least cost
     choices = np.zeros((len(times), buckets + 1), dtype=np.int32)
     for group, (front, needs) in enumerate(zip(fronts, steps, strict=True)):
         longer = np.full(buckets + 1, np.inf)
@@ -135,7 +136,7 @@ def _spend_slack(
     budget: float,
     chosen: list[int],
 ) -> list[int]:
-    """Change one group at a time, always the one that saves most, while the true times allow it."""
+    """Greedy local search: change one group at a time, the largest saving first, while the exact times allow it."""
     chosen = list(chosen)
     while True:
         gains = [

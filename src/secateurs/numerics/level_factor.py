@@ -1,8 +1,9 @@
-"""Every level of one reader, weights and errors, from a single Cholesky factor.
+"""Weights and errors of all levels of one output projection from a single Cholesky factor.
 
-Take the columns in reverse order of removal, those kept longest first: ``C C^T = H[q,q]`` and ``Y = C^T W[:,q]^T``.
-Then the weights that best use the first ``k`` columns solve ``C[:k,:k]^T W_k^T = Y[:k]``, and their squared error is
-the sum of ``||Y[r]||^2`` over ``r >= k``. The order may come from anywhere; its rounding never reaches the weights.
+Let ``q`` be the columns in reverse order of removal, the column removed last first, with ``C C^T = H[q,q]`` and
+``Y = C^T W[:,q]^T``. The least-squares weights on the first ``k`` columns solve ``C[:k,:k]^T W_k^T = Y[:k]``, and their
+squared error is the sum of ``||Y[r]||^2`` over ``r >= k``. Any order of removal can be used, and the rounding errors of the
+elimination that computed the order do not affect the weights.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from secateurs.numerics.readers import reader_arrays, unit_columns
 from secateurs.numerics.spd import damped_cholesky
+from secateurs.numerics.unit_columns import projection_arrays, unit_columns
 
 __all__ = ["LevelFactor"]
 
-_PANEL = 256  # rows of Y per product: C is triangular, and what is known to be zero is not multiplied
+_PANEL = 256  # rows of Y per product; the zeros of the triangular C outside a panel are not multiplied
 
 
 class LevelFactor:
-    """The levels of one reader: level ``k`` keeps the last ``k`` units of the order, with all their weights refitted.
+    """The levels of one output projection: level ``k`` keeps the last ``k`` units of the order, with weights refitted.
 
     Attributes:
-        errors: squared output error of each level, ``errors[k]`` with ``k`` units kept, in the units of the Hessian.
-        units: how many units there are.
+        errors: squared output error; ``errors[k]`` is the error of level ``k``, in the units of the Hessian.
+        units: number of units.
     """
 
     def __init__(
@@ -39,15 +40,15 @@ class LevelFactor:
         """Factorise the Hessian once, in float64.
 
         Args:
-            weight: the reader's weight, outputs by inputs.
-            hessian: second moments of its input.
-            order: the units, the one removed first first.
+            weight: weight of the output projection, outputs by inputs.
+            hessian: second moments of its inputs.
+            order: unit indices in order of removal.
             width: adjacent columns per unit.
 
         Raises:
-            ValueError: the shapes do not fit, the order is no permutation, or a number is not finite.
+            ValueError: the shapes do not fit, ``order`` is not a permutation of the units, or a number is not finite.
         """
-        full_weight, full_hessian = reader_arrays(weight, hessian, width)
+        full_weight, full_hessian = projection_arrays(weight, hessian, width)
         self.units = full_weight.shape[1] // width
         self._width = width
         self._order = order.detach().cpu()
@@ -64,35 +65,41 @@ class LevelFactor:
         self._reduced: Float64[Tensor, "cols rows"] = torch.from_numpy(reduced)
 
     def kept(self, level: int) -> Int64[Tensor, " kept"]:
-        """The units of a level, in ascending order.
+        """The kept units of a level, in ascending order.
+
+        Args:
+            level: number of kept units.
 
         Raises:
-            ValueError: there is no such level.
+            ValueError: ``level`` is negative or larger than the number of units.
         """
         if not 0 <= level <= self.units:
             raise ValueError(f"level {level} does not exist: between 0 and {self.units} units can be kept")
         return self._order[self.units - level :].sort().values
 
     def weight(self, level: int) -> Float64[Tensor, "rows kept_columns"]:
-        """The least-squares weight of a level, its columns in ascending order.
+        """The least-squares weight of a level, with the columns of its units in ascending order.
+
+        Args:
+            level: number of kept units.
 
         Raises:
-            ValueError: there is no such level.
+            ValueError: ``level`` is negative or larger than the number of units.
         """
         places = self._order.flip(0)[: len(self.kept(level))].argsort()
         if level in (0, self.units):
             return self._dense[:, : level * self._width].clone()
         size = level * self._width
-        longest_kept_first = torch.linalg.solve_triangular(
+        last_removed_first = torch.linalg.solve_triangular(
             self._factor[:size, :size].T, self._reduced[:size], upper=True
         )
-        return longest_kept_first[torch.from_numpy(unit_columns(places.numpy(), self._width))].T.contiguous()
+        return last_removed_first[torch.from_numpy(unit_columns(places.numpy(), self._width))].T.contiguous()
 
 
 def _transposed_lower_product(
     lower: Float[np.ndarray, "n n"], right: Float[np.ndarray, "n m"]
 ) -> Float[np.ndarray, "n m"]:
-    """``lower^T right``, without the products that are zero."""
+    """``lower^T right`` for a lower triangular matrix, in panels that skip most of the zeros."""
     product = np.empty(right.shape)
     for start in range(0, len(lower), _PANEL):
         stop = start + _PANEL

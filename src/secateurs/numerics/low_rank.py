@@ -1,13 +1,13 @@
-"""A matrix as a product of two: the best of every rank at once, for any input or for the inputs that were seen.
+"""Optimal low-rank factors of a matrix, for arbitrary inputs or for inputs with given second moments.
 
-The singular value decomposition ``W = U S V^T`` gives, cut off after ``k`` components, the matrix of rank ``k`` nearest to
-``W`` (Eckart and Young). What should be near is the *output*: with the second moments ``G = X X^T`` of the inputs and a
-root ``G = R R^T``,
+The singular value decomposition ``W = U S V^T``, truncated to ``k`` components, gives the matrix of rank ``k`` nearest to
+``W`` (Eckart and Young). For the nearest *output* on inputs ``X`` with second moments ``G = X X^T``, take a root
+``G = R R^T``. Because
 
     ||(W - P Q) X||^2 = ||(W - P Q) R||^2,
 
-so the decomposition of ``W R``, with ``R`` taken out of the right factor again, is best for those inputs. Components come in
-order of what they carry, and at full rank the product is ``W`` either way.
+the truncated decomposition of ``W R``, with its right factor multiplied by ``R^-1``, is optimal for those inputs. Components
+are ordered by their contribution to the output. At full rank the product is ``W`` in both cases.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from torch import Tensor
 
 from secateurs.numerics.hessian import Moments
 
-__all__ = ["break_even", "factors", "lowered"]
+__all__ = ["break_even", "factors", "low_rank_approximation"]
 
 
 def break_even(inputs: int, outputs: int) -> int:
-    """The highest rank at which two factors have no more entries than the matrix: ``r (m + n) <= m n``.
+    """The highest rank ``r`` at which two factors have no more entries than the matrix: ``r (m + n) <= m n``.
+
+    Args:
+        inputs: number of columns ``n`` of the matrix.
+        outputs: number of rows ``m`` of the matrix.
 
     >>> break_even(768, 768), break_even(768, 3072), break_even(10, 20)
     (384, 614, 6)
@@ -37,21 +41,27 @@ def factors(
     gram: Float[Tensor, "inputs inputs"] | None = None,
     damping: float = 1e-3,
 ) -> tuple[Float[Tensor, "rank inputs"], Float[Tensor, "outputs rank"]]:
-    """The two factors, in float64, of balanced size: ``S^(1/2) V^T`` and ``U S^(1/2)`` (Wang et al. 2020).
+    """Factors ``Q = S^(1/2) V^T`` and ``P = U S^(1/2)`` of the matrix ``W = P Q``, with balanced norms (Wang et al. 2020).
 
     Args:
-        weight: the matrix.
-        rank: components to keep, the strongest; all ``min(outputs, inputs)`` of them if ``None``.
-        gram: second moments of the inputs; every direction counts alike if ``None``.
-        damping: relative to their mean, what every direction counts even if it was not seen.
+        weight: the matrix ``W``.
+        rank: number of components to keep, in the order of their contribution; ``None`` = full rank,
+            ``min(outputs, inputs)``.
+        gram: second moments of the inputs, up to a factor; ``None`` = the identity.
+        damping: added to the eigenvalues of ``gram``, relative to their mean, so that directions without data count too.
+
+    Returns:
+        ``Q`` and ``P``, in float64: the input is multiplied by ``Q`` first.
 
     Raises:
-        ValueError: the rank is not between 0 and that of the matrix.
+        ValueError: ``rank`` is negative or larger than ``min(outputs, inputs)``.
     """
     full = min(weight.shape)
     rank = full if rank is None else rank
     if not 0 <= rank <= full:
-        raise ValueError(f"a rank of {rank} does not fit a matrix of {tuple(weight.shape)}: it has at most {full}")
+        raise ValueError(
+            f"a rank of {rank} does not fit a matrix of shape {tuple(weight.shape)}: its rank is at most {full}"
+        )
     matrix = weight.detach().double()
     if gram is None:
         left, strengths, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -60,28 +70,37 @@ def factors(
     values, vectors = torch.linalg.eigh(gram.to(matrix))
     scale = (values.clamp(min=0) + damping * values.mean() + torch.finfo(torch.float64).tiny).sqrt()
     left, strengths, right = torch.linalg.svd(matrix @ (vectors * scale), full_matrices=False)
-    first = (right[:rank] / scale) @ vectors.T  # what it takes the root out with
+    first = (right[:rank] / scale) @ vectors.T  # R^-1 = scale^-1 vectors^T
     second = left[:, :rank] * strengths[:rank]
-    # Equal norms, as without moments: neither factor should learn faster than the other.
+    # Equal norms of both factors, as without moments, so that neither learns faster than the other.
     balance = (second.norm(dim=0) / first.norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)).sqrt()
     balance = torch.where(balance > 0, balance, torch.ones_like(balance))
     return first * balance[:, None], second / balance
 
 
-def lowered(
+def low_rank_approximation(
     weight: Float[Tensor, "rows columns"],
     bias: Float[Tensor, " rows"] | None,
     moments: Moments,
     rank: int,
 ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"] | None]:
-    """The matrix of a rank nearest to another on inputs with these moments, multiplied out, and the bias that goes with it.
+    """The matrix ``W' = P Q`` of a given rank with the nearest outputs to ``W``, multiplied out, and its bias.
 
-    ``b' = b + (W - W') mean`` takes up what the components that are gone contributed on average, as for levels.
+    The bias ``b' = b + (W - W') mean`` takes over the mean contribution of the removed components, as in levels.
+
+    Args:
+        weight: the matrix ``W``.
+        bias: its bias ``b``; ``None`` = no bias.
+        moments: second moments of the inputs.
+        rank: rank of ``W'``.
+
+    Returns:
+        ``W'`` and ``b'``, with the dtypes and devices of ``weight`` and ``bias``.
     """
     gram = moments.gram if bias is None else moments.centred()
     first, second = (part.cpu() for part in factors(weight.cpu(), rank, gram=gram.cpu() / moments.count))
     product = second @ first
     if bias is None:
         return product.to(weight), None
-    gone = (weight.cpu().double() - product) @ (moments.total / moments.count).cpu()
-    return product.to(weight), bias + gone.to(bias)
+    removed = (weight.cpu().double() - product) @ (moments.total / moments.count).cpu()
+    return product.to(weight), bias + removed.to(bias)

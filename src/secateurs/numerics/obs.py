@@ -1,11 +1,11 @@
-"""Structured optimal brain surgeon: the order in which the units of one reader are best removed.
+"""Structured optimal brain surgeon: the order in which the units of one output projection are removed.
 
-ZipLM (Kurtic, Frantar, Alistarh 2023) removes, one at a time, the unit whose removal raises ``||W' X - W X||_F^2``
-least when all the other weights are refitted. With ``P = H^-1`` of the survivors the rise for unit ``S`` is
+ZipLM (Kurtic, Frantar, Alistarh 2023) repeatedly removes the unit whose removal increases ``||W' X - W X||_F^2`` least when
+all other weights are refitted. With ``P = H^-1`` of the remaining units, the increase for unit ``S`` is
 ``tr(W_S P_SS^-1 W_S^T)``; then ``W -= W_S P_SS^-1 P[S,:]`` and ``P -= P[:,S] P_SS^-1 P[S,:]``.
 
-Differs from the paper in speed only: every removal is a rank-``width`` downdate, and those are applied lazily, a block
-of removals at a time, as matrix products. The order is that of the one-at-a-time recursion, not an approximation.
+This implementation differs from the paper in speed only: every removal is a downdate of rank ``width``, and the downdates of
+a block of removals are applied together, as matrix products. The order is exactly the order of the one-at-a-time recursion.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
-from secateurs.numerics.readers import reader_arrays, unit_columns
 from secateurs.numerics.saliency import BlockSaliency, ColumnSaliency, NumericalBreakdownError, Saliency
 from secateurs.numerics.spd import (
     add_lower_product,
@@ -29,20 +28,21 @@ from secateurs.numerics.spd import (
     subtract_product,
     symmetric_rows,
 )
+from secateurs.numerics.unit_columns import projection_arrays, unit_columns
 
 __all__ = ["Elimination", "elimination_order"]
 
 _LOG = logging.getLogger(__name__)
-_PADDING = 8
+_PADDING = 8  # doubles in a cache line of 64 bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Elimination:
-    """The order of removal of all the units of one reader.
+    """The order of removal of all units of one output projection.
 
     Attributes:
-        order: unit indices, the one removed first first.
-        scores: what each removal added to the squared output error, in the Hessian's units, in the same order.
+        order: unit indices in order of removal.
+        scores: increase of the squared output error by each removal, in the units of the Hessian, in the same order.
     """
 
     order: Int64[Tensor, " units"]
@@ -57,17 +57,18 @@ def elimination_order(
     block: int = 128,
     dtype: torch.dtype = torch.float64,
 ) -> Elimination:
-    """Greedy order of removal, one unit at a time, all the other weights refitted after each.
+    """Greedy order of removal of single units, with all other weights refitted after each removal.
 
-    Inputs that never fire (zero on the Hessian's diagonal) count as having zero weight, hence as free to remove. Where
-    rounding spoils the recursion, the inverse is rebuilt for the survivors with a slightly raised diagonal.
+    Inputs that are always zero (zero on the Hessian's diagonal) are treated as having zero weight, so their removal costs
+    nothing. When rounding errors dominate the recursion, the inverse is recomputed for the remaining units with a slightly
+    larger diagonal.
 
     Args:
-        weight: the reader's weight, outputs by inputs.
-        hessian: second moments of its input (see ``hessian.damped``).
+        weight: weight of the output projection, outputs by inputs.
+        hessian: second moments of its inputs (see ``hessian.damped``).
         width: adjacent columns per unit: 1 for intermediate units, the head size for heads.
-        block: columns removed between two updates of the inverse; changes the time taken, not the order.
-        dtype: of the downdates. The inverse is always taken in float64.
+        block: columns removed between two updates of the inverse; affects the run time, not the order.
+        dtype: dtype of the downdates; the inverse is always computed in float64.
 
     Returns:
         The order and the scores, on the CPU.
@@ -75,26 +76,36 @@ def elimination_order(
     Raises:
         ValueError: the shapes do not fit, or a number is not finite.
     """
-    full_weight, full_hessian = reader_arrays(weight, hessian, width)
+    full_weight, full_hessian = projection_arrays(weight, hessian, width)
     full_weight = _compressed(full_weight)
-    run = _Run(full_weight, full_hessian, width, max(1, block // width), np.dtype(str(dtype).removeprefix("torch.")))
+    run = _EliminationState(
+        full_weight, full_hessian, width, max(1, block // width), np.dtype(str(dtype).removeprefix("torch."))
+    )
     damping = 0.0
     while run.alive.any():
         try:
             run.eliminate(damping)
         except (NumericalBreakdownError, np.linalg.LinAlgError):
             damping = next_damping(damping)
-            _LOG.debug("inverse rebuilt for %d units with damping %g", int(run.alive.sum()), damping)
+            _LOG.debug("inverse recomputed for %d units with damping %g", int(run.alive.sum()), damping)
     return Elimination(torch.tensor(run.order, dtype=torch.int64), torch.tensor(run.scores, dtype=torch.float64))
 
 
 def _compressed(weight: Float[np.ndarray, "rows cols"]) -> Float[np.ndarray, "fewer cols"]:
-    """A weight with the same ``W^T W`` and as few rows as possible: the order depends on nothing else."""
+    """A weight with the same ``W^T W`` and at most as many rows as columns; the order depends on ``W^T W`` alone."""
     return np.asarray(np.linalg.qr(weight, mode="r")) if weight.shape[0] > weight.shape[1] else weight
 
 
-class _Run:
-    """One elimination under way: what has been removed so far, and how to go on from there."""
+class _EliminationState:
+    """State of one elimination: the units removed so far, and everything needed to continue.
+
+    Args:
+        weight: weight of the output projection.
+        hessian: Hessian with a positive diagonal.
+        width: adjacent columns per unit.
+        steps: removals between two updates of the inverse.
+        dtype: dtype of the downdates.
+    """
 
     def __init__(
         self,
@@ -104,7 +115,7 @@ class _Run:
         steps: int,
         dtype: np.dtype,
     ) -> None:
-        # The inputs are rescaled to a unit diagonal: then damping is relative, and no pivot can truly be less than 1.
+        # Inputs are scaled to a unit diagonal of the Hessian: damping is then relative, and no exact pivot is less than 1.
         self._scale = np.sqrt(np.diagonal(hessian))
         self._weight, self._hessian = weight * self._scale, hessian
         self._width, self._steps, self._dtype = width, steps, dtype
@@ -113,10 +124,13 @@ class _Run:
         self.scores: list[float] = []
 
     def eliminate(self, damping: float) -> None:
-        """Remove all the units that are left.
+        """Remove all remaining units.
+
+        Args:
+            damping: added to the unit diagonal of the scaled Hessian.
 
         Raises:
-            NumericalBreakdownError: rounding got the better of the recursion; what was removed until then stands.
+            NumericalBreakdownError: rounding errors dominate; the removals up to this point are valid.
         """
         ids = np.flatnonzero(self.alive)
         inverse, weight = self._survivors(ids, damping)
@@ -127,8 +141,9 @@ class _Run:
     def _survivors(
         self, ids: Int[np.ndarray, " units"], damping: float
     ) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "rows size"]]:
-        """Inverse Hessian (lower triangle) and refitted weight of the survivors."""
-        # Rows a cache line longer than needed: in columns of a power-of-two stride all entries share few cache sets.
+        """Inverse Hessian (lower triangle) and refitted weight of the remaining units ``ids``."""
+        # Rows are one cache line longer than needed: with a power-of-two stride, all entries of a column would share few
+        # cache sets.
         inverse = np.empty((len(self._hessian), len(self._hessian) + _PADDING))[:, : len(self._hessian)]
         np.divide(self._hessian, self._scale, out=inverse)
         inverse /= self._scale[:, None]
@@ -151,10 +166,19 @@ class _Run:
         weight: Float[np.ndarray, "rows size"],
         ids: Int[np.ndarray, " units"],
     ) -> Int[np.ndarray, " left"]:
-        """Remove a block of units, then bring the survivors of both matrices up to date, in place."""
+        """Remove a block of units, then update both matrices for the remaining units, in place.
+
+        Args:
+            inverse: inverse Hessian of the remaining units, lower triangle.
+            weight: refitted weight of the remaining units.
+            ids: index of the unit at each position of both matrices.
+
+        Returns:
+            ``ids`` of the units that remain after the block; they form the leading block of both matrices.
+        """
         width, size, steps = self._width, len(inverse), min(self._steps, len(ids))
         saliency: Saliency = ColumnSaliency(inverse, weight) if width == 1 else BlockSaliency(inverse, weight, width)
-        rows = _Rows(inverse, weight, saliency.candidates(steps), width)
+        rows = _BlockStartRows(inverse, weight, saliency.candidates(steps), width)
         factors = np.empty((steps * width, size), dtype=self._dtype)  # l of every removal
         others = np.empty((steps * width, size), dtype=self._dtype)  # z of every removal
         removed: list[int] = []
@@ -165,7 +189,7 @@ class _Run:
             if position not in rows:
                 rows.add(np.array([position]))
             inverse_rows, gram_rows = rows.of(position)
-            # P[S,:] and A[S,:] as they are after the removals of this block, which have not been applied yet.
+            # P[S,:] and A[S,:] after the removals of this block, which are not applied to the matrices yet.
             factors_here, others_here = factors[done, here].T, others[done, here].T
             inverse_rows = inverse_rows - factors_here @ factors[done]
             gram_rows = gram_rows - factors_here @ others[done] - others_here @ factors[done]
@@ -180,7 +204,7 @@ class _Run:
         if steps == len(ids):
             return ids[:0]
         columns = unit_columns(np.array(removed), width)
-        # The u of all the removals at once: column by column, W[:, removed] = u l[:, removed], and that is triangular.
+        # One solve gives u of all removals: W[:, removed] = u l[:, removed], and l[:, removed] is triangular.
         triangle = np.triu(factors[:, columns])
         directions = weight[:, columns] @ np.linalg.inv(triangle)
         add_lower_product(inverse, factors, factors, subtract=True)
@@ -188,8 +212,15 @@ class _Run:
         return _compacted(inverse, weight, ids, np.array(removed), width)
 
 
-class _Rows:
-    """Rows of ``P`` and ``W^T W`` as they were at the start of a block, for the units likely to go in it."""
+class _BlockStartRows:
+    """Rows of ``P`` and ``W^T W`` at the start of a block of removals, computed in advance for likely removals.
+
+    Args:
+        inverse: inverse Hessian ``P``, lower triangle.
+        weight: refitted weight ``W``.
+        positions: units whose rows are computed in advance.
+        width: adjacent columns per unit.
+    """
 
     def __init__(
         self,
@@ -206,7 +237,7 @@ class _Rows:
         return position in self._ready
 
     def add(self, positions: Int[np.ndarray, " candidates"]) -> None:
-        """Make the rows of the given units ready, together where that is possible: it is cheaper."""
+        """Compute the rows of the given units; one call for several units is cheaper than one call each."""
         columns = unit_columns(positions, self._width)
         inverse_rows = symmetric_rows(self._inverse, columns)
         gram_rows = self._weight[:, columns].T @ self._weight
@@ -215,7 +246,7 @@ class _Rows:
             self._ready[position] = (inverse_rows[here], gram_rows[here])
 
     def of(self, position: int) -> tuple[Float[np.ndarray, "width size"], Float[np.ndarray, "width size"]]:
-        """The rows of one unit in both matrices."""
+        """The rows of the unit at ``position`` in ``P`` and in ``W^T W``."""
         return self._ready[position]
 
 
@@ -226,7 +257,18 @@ def _compacted(
     removed: Int[np.ndarray, " removed"],
     width: int,
 ) -> Int[np.ndarray, " left"]:
-    """Move the last survivors into the gaps, so that what is left is a leading block; copies as little as can be."""
+    """Move the last remaining units into the gaps of the removed units, in place, with as few copies as possible.
+
+    Args:
+        inverse: inverse Hessian, lower triangle.
+        weight: refitted weight.
+        ids: index of the unit at each position.
+        removed: positions of the removed units.
+        width: adjacent columns per unit.
+
+    Returns:
+        ``ids`` of the units that remain; they form the leading block of both matrices.
+    """
     left = len(ids) - len(removed)
     gaps = removed[removed < left]
     movers = np.setdiff1d(np.arange(left, len(ids)), removed)

@@ -1,41 +1,50 @@
-"""Least squares from sums: the linear map of some inputs that comes nearest to some targets.
+"""Ridge regression from accumulated sums: the linear map of inputs ``x`` that is nearest to targets ``t``.
 
     minimise over W, b:  sum over tokens w ||W x + b - t||^2  +  lambda ||W - W0||^2
 
-``W0`` is where the answer should stay near, ``lambda`` the damping times the mean square of an input. Without a bias to
-solve for, moments are not centred.
+The ridge pulls ``W`` towards ``W0``; ``lambda`` is the damping times the mean over the inputs ``i`` of ``sum w x_i^2``. With
+a bias the sums are centred, without a bias they are not.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from secateurs.numerics.hessian import Moments, transposed_product
 
-__all__ = ["Sums"]
+__all__ = ["RegressionSums"]
 
 CHUNK_TOKENS = 4096
-"""Tokens gathered before they are added to the moments."""
+"""Tokens that are collected before their products are computed."""
 
 
-class Sums:
-    """Moments of input ``x`` and target ``t`` over the tokens that count: fp32 products of many tokens, fp64 sums.
+class RegressionSums:
+    """Sums of products of input ``x`` and target ``t`` over tokens of weight ``w``: float32 products, float64 sums.
 
     Attributes:
-        moments: of ``x``.
-        cross: ``sum w t x^T``, with ``w`` the weight of a token, or 1.
-        targets: ``sum w t``.
+        cross: ``sum w t x^T``; exists after the first ``flush`` of tokens.
+        targets: ``sum w t``; exists after the first ``flush`` of tokens.
     """
 
+    cross: Float64[Tensor, "rows columns"]
+    targets: Float64[Tensor, " rows"]
+
     def __init__(self) -> None:
-        self.moments: Any = None
-        self.cross: Any = 0.0
-        self.targets: Any = 0.0
+        self._moments: Moments | None = None
         self._waiting: list[tuple[Tensor, Tensor, Tensor | None]] = []
+
+    @property
+    def moments(self) -> Moments:
+        """Moments of ``x``.
+
+        Raises:
+            ValueError: no token was added yet.
+        """
+        if self._moments is None:
+            raise ValueError("no token was added to the regression yet")
+        return self._moments
 
     def add(
         self,
@@ -44,13 +53,13 @@ class Sums:
         tokens: Bool[Tensor, "*batch"] | None,
         weights: Float[Tensor, "*batch"] | None = None,
     ) -> None:
-        """Take in a batch: the positions where ``tokens`` is true, or all of them.
+        """Add the tokens of a batch.
 
         Args:
-            inputs: ``x``.
-            targets: ``t``.
-            tokens: which positions count.
-            weights: how much each of them counts; either all batches have weights or none.
+            inputs: inputs ``x``.
+            targets: targets ``t``.
+            tokens: token mask, true at the positions to add; ``None`` = all positions.
+            weights: weight ``w`` of each position; ``None`` = 1. Either all batches have weights or none has.
         """
         x, t = inputs.flatten(0, -2), targets.flatten(0, -2)
         w = None if weights is None else weights.flatten()
@@ -62,14 +71,16 @@ class Sums:
             self.flush()
 
     def flush(self) -> None:
-        """Add the tokens gathered so far."""
+        """Add the products of the collected tokens to the sums; call it once after the last ``add``."""
         if self._waiting:
             x, t = torch.cat([x for x, *_ in self._waiting]), torch.cat([t for _, t, _ in self._waiting])
             weights = [w for *_, w in self._waiting if w is not None]
             w = torch.cat(weights).double() if weights else None
-            if self.moments is None:
-                self.moments = Moments(x.shape[1], device=x.device)
-            self.moments.update(x, w)
+            if self._moments is None:
+                self._moments = Moments(x.shape[1], device=x.device)
+                self.cross = torch.zeros(t.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+                self.targets = torch.zeros(t.shape[1], dtype=torch.float64, device=x.device)
+            self._moments.update(x, w)
             if w is not None:
                 t = t * w.float()[:, None]
             self.cross = self.cross + transposed_product(t, x).double()
@@ -79,7 +90,16 @@ class Sums:
     def solve(
         self, weight: Float[Tensor, "rows columns"], bias: Float[Tensor, " rows"] | None, damping: float
     ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"] | None]:
-        """The ridge regression towards ``weight``, with an intercept where there is a bias; in its type, on its device."""
+        """Solve the regression, with an intercept if there is a bias.
+
+        Args:
+            weight: ``W0``, towards which the ridge pulls the solution.
+            bias: a bias of the module, of which only dtype and device are used; ``None`` = no intercept.
+            damping: ridge relative to the mean square of an input.
+
+        Returns:
+            ``W`` and ``b`` (or ``None``), with the dtypes and devices of ``weight`` and ``bias``.
+        """
         moments, count = self.moments, self.moments.count
         gram, cross = (moments.gram if bias is None else moments.centred()) / count, self.cross / count
         mean_in, mean_out = moments.total / count, self.targets / count

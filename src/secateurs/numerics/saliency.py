@@ -1,8 +1,9 @@
-"""What each unit would cost to remove now, kept up to date while other units go.
+"""Saliency of every remaining unit (its score), updated after each removal.
 
-For unit ``S`` the score is ``tr(P_SS^-1 A_SS)``: ``P`` is the inverse Hessian of the survivors, ``A = W^T W`` the Gram
-matrix of the current weight. Removing a unit changes them to ``P - l^T l`` and ``A - z^T l - l^T z`` with
-``C C^T = P_SS``, ``l = C^-1 P[S,:]``, ``z = C^-1 A[S,:] - C^-1 A_SS C^-T l / 2``. Only their diagonal blocks are kept.
+The score of unit ``S`` is ``tr(P_SS^-1 A_SS)``: the increase of the squared output error if ``S`` is removed and the other
+weights are refitted. ``P`` is the inverse Hessian of the remaining units, ``A = W^T W`` the Gram matrix of the current
+weight. A removal changes them to ``P - l^T l`` and ``A - z^T l - l^T z`` with ``C C^T = P_SS``, ``l = C^-1 P[S,:]``,
+``z = C^-1 A[S,:] - C^-1 A_SS C^-T l / 2``. Only the diagonal blocks of ``P`` and ``A`` are stored.
 """
 
 from __future__ import annotations
@@ -14,23 +15,34 @@ from jaxtyping import Float, Int
 
 __all__ = ["BlockSaliency", "ColumnSaliency", "NumericalBreakdownError", "Saliency"]
 
-# With a unit diagonal in the Hessian, every diagonal entry of the inverse of a principal submatrix is at least 1.
+# If the Hessian has a unit diagonal, every diagonal entry of the inverse of a principal submatrix is at least 1, up to
+# rounding. A value below this limit shows that rounding errors dominate.
 _LOWEST_PIVOT = 0.5
 
 
 class NumericalBreakdownError(ArithmeticError):
-    """Rounding has made the inverse Hessian useless: it must be rebuilt, with more damping."""
+    """Rounding errors dominate the inverse Hessian; it must be recomputed with more damping."""
 
 
 class Saliency(Protocol):
-    """The scores of the units that are left; a step is ``pick``, ``split``, ``remove``."""
+    """Scores of the remaining units. One removal calls ``pick``, ``split`` and ``remove``, in this order."""
 
     def candidates(self, count: int) -> Int[np.ndarray, " candidates"]:
-        """Positions of the ``count`` cheapest units."""
+        """Positions of the ``count`` units with the smallest scores, in any order."""
         ...
 
     def pick(self, ids: Int[np.ndarray, " units"]) -> tuple[int, float]:
-        """Position and score of the cheapest unit; among equals, the one of lowest id."""
+        """Choose the unit with the smallest score; of equal scores, the unit with the smallest id.
+
+        Args:
+            ids: unit index of each position.
+
+        Returns:
+            Position and score, at least 0.
+
+        Raises:
+            NumericalBreakdownError: rounding errors dominate.
+        """
         ...
 
     def split(
@@ -39,7 +51,16 @@ class Saliency(Protocol):
         inverse_rows: Float[np.ndarray, "width columns"],
         gram_rows: Float[np.ndarray, "width columns"],
     ) -> None:
-        """Turn ``P[S,:]`` into ``l`` and ``A[S,:]`` into ``z``, in place."""
+        """Replace ``P[S,:]`` by ``l`` and ``A[S,:]`` by ``z``, in place.
+
+        Args:
+            position: position of unit ``S``.
+            inverse_rows: ``P[S,:]``.
+            gram_rows: ``A[S,:]``.
+
+        Raises:
+            NumericalBreakdownError: ``P_SS`` is not positive definite.
+        """
         ...
 
     def remove(
@@ -48,12 +69,26 @@ class Saliency(Protocol):
         inverse_rows: Float[np.ndarray, "width columns"],
         gram_rows: Float[np.ndarray, "width columns"],
     ) -> None:
-        """Account for the removal described by ``l`` and ``z``."""
+        """Update the diagonal blocks of ``P`` and ``A`` for the removal of unit ``S``.
+
+        Args:
+            position: position of unit ``S``.
+            inverse_rows: ``l``.
+            gram_rows: ``z``.
+        """
         ...
 
 
 class ColumnSaliency:
-    """Units one column wide: ``score_j = A_jj / P_jj``."""
+    """Scores of units of one column: ``score_j = A_jj / P_jj``.
+
+    Args:
+        inverse: inverse Hessian ``P``; only its diagonal is used.
+        weight: current weight ``W``.
+
+    Raises:
+        NumericalBreakdownError: a diagonal entry of ``inverse`` is below the limit.
+    """
 
     def __init__(
         self, inverse: Float[np.ndarray, "columns columns"], weight: Float[np.ndarray, "rows columns"]
@@ -66,11 +101,11 @@ class ColumnSaliency:
             raise NumericalBreakdownError
 
     def candidates(self, count: int) -> Int[np.ndarray, " candidates"]:
-        """Positions of the ``count`` cheapest units."""
+        """See ``Saliency.candidates``."""
         return np.argpartition(self._gram / self._inverse, count - 1)[:count]
 
     def pick(self, ids: Int[np.ndarray, " units"]) -> tuple[int, float]:
-        """Position and score of the cheapest unit; among equals, the one of lowest id."""
+        """See ``Saliency.pick``."""
         scores = np.divide(self._gram, self._inverse, out=self._scores)
         position = _first_minimum(scores, ids)
         score = float(scores[position])
@@ -84,7 +119,7 @@ class ColumnSaliency:
         inverse_rows: Float[np.ndarray, "width columns"],
         gram_rows: Float[np.ndarray, "width columns"],
     ) -> None:
-        """Turn ``P[S,:]`` into ``l`` and ``A[S,:]`` into ``z``, in place."""
+        """See ``Saliency.split``."""
         scale = float(self._inverse[position]) ** -0.5
         inverse_rows *= scale
         gram_rows *= scale
@@ -97,19 +132,28 @@ class ColumnSaliency:
         inverse_rows: Float[np.ndarray, "width columns"],
         gram_rows: Float[np.ndarray, "width columns"],
     ) -> None:
-        """Account for the removal described by ``l`` and ``z``."""
+        """See ``Saliency.remove``."""
         change = self._scratch
         np.multiply(inverse_rows[0], inverse_rows[0], out=change)
         self._inverse -= change
         np.multiply(inverse_rows[0], gram_rows[0], out=change)
         change *= 2.0
         self._gram -= change
-        self._gram[position] = np.inf  # never picked again
+        self._gram[position] = np.inf  # so that it is never picked again
         self._inverse[position] = 1.0
 
 
 class BlockSaliency:
-    """Units of any width: ``score_S = tr(P_SS^-1 A_SS)``, all diagonal blocks inverted anew at each step."""
+    """Scores of units of any width: ``score_S = tr(P_SS^-1 A_SS)``; every step inverts all diagonal blocks.
+
+    Args:
+        inverse: inverse Hessian ``P``; only the lower triangle of its diagonal blocks is used.
+        weight: current weight ``W``.
+        width: adjacent columns per unit.
+
+    Raises:
+        NumericalBreakdownError: a diagonal entry of ``inverse`` is below the limit.
+    """
 
     def __init__(
         self, inverse: Float[np.ndarray, "columns columns"], weight: Float[np.ndarray, "rows columns"], width: int
@@ -125,11 +169,11 @@ class BlockSaliency:
         self._check()
 
     def candidates(self, count: int) -> Int[np.ndarray, " candidates"]:
-        """Positions of the ``count`` cheapest units."""
+        """See ``Saliency.candidates``."""
         return np.argpartition(self._score(), count - 1)[:count]
 
     def pick(self, ids: Int[np.ndarray, " units"]) -> tuple[int, float]:
-        """Position and score of the cheapest unit; among equals, the one of lowest id."""
+        """See ``Saliency.pick``."""
         self._check()
         scores = self._score()
         position = _first_minimum(scores, ids)
@@ -144,7 +188,7 @@ class BlockSaliency:
         inverse_rows: Float[np.ndarray, "width columns"],
         gram_rows: Float[np.ndarray, "width columns"],
     ) -> None:
-        """Turn ``P[S,:]`` into ``l`` and ``A[S,:]`` into ``z``, in place."""
+        """See ``Saliency.split``."""
         try:
             inverse_factor = np.linalg.inv(np.linalg.cholesky(self._inverse[position]))
         except np.linalg.LinAlgError as error:
@@ -159,7 +203,7 @@ class BlockSaliency:
         inverse_rows: Float[np.ndarray, "width columns"],
         gram_rows: Float[np.ndarray, "width columns"],
     ) -> None:
-        """Account for the removal described by ``l`` and ``z``."""
+        """See ``Saliency.remove``."""
         shape = (self._width, len(self._alive), self._width)
         factors = inverse_rows.reshape(shape).transpose(1, 2, 0)
         others = gram_rows.reshape(shape).transpose(1, 2, 0)
@@ -182,7 +226,7 @@ class BlockSaliency:
 
 
 def _first_minimum(scores: Float[np.ndarray, " units"], ids: Int[np.ndarray, " units"]) -> int:
-    """Position of the smallest score; among equal scores, the one of the lowest id."""
+    """Position of the smallest score; of equal scores, the position with the smallest id."""
     position = int(scores.argmin())
     ties = scores == scores[position]
     return int(np.where(ties, ids, ids.max() + 1).argmin()) if np.count_nonzero(ties) > 1 else position

@@ -1,7 +1,7 @@
-"""Symmetric positive definite matrices of which only the lower triangle is meaningful.
+"""Operations on symmetric positive definite matrices that are stored in their lower triangle only.
 
-The dense work runs in NumPy: its BLAS takes the fast kernels on every processor, where the one inside PyTorch's wheels
-falls back to its slowest kernels on processors it does not know, and its calls cost a third as much.
+They run in NumPy: its BLAS uses fast kernels on every processor, while the BLAS in PyTorch's wheels falls back to its
+slowest kernels on processors it does not know. A NumPy call also has a third of the overhead of a PyTorch call.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger(__name__)
-_PANEL = 128  # rows updated at once: the product of a panel stays in cache, the waste above the diagonal stays small
-_LEAF = 96  # below this size LAPACK beats the recursion
+_PANEL = 128  # rows per product: the product stays in cache, and few entries above the diagonal are computed
+_LEAF = 96  # up to this size LAPACK is faster than the recursion
 _FIRST_DAMPING = 1e-12
 
 
@@ -36,13 +36,15 @@ def add_lower_product(
     *,
     subtract: bool = False,
 ) -> None:
-    """Add ``left^T right``, a symmetric product, to the lower triangle of ``target`` in place, at half the work.
+    """Add the symmetric product ``left^T right`` to the lower triangle of ``target`` in place.
+
+    Only the lower triangle is computed, which halves the work.
 
     Args:
-        target: the matrix that changes; its upper triangle is left undefined.
-        left: the first factor.
-        right: the second factor.
-        subtract: take the product away instead.
+        target: matrix to change; its upper triangle is undefined afterwards.
+        left: first factor.
+        right: second factor; ``left^T right`` must be symmetric.
+        subtract: subtract the product instead.
     """
     size = len(target)
     scratch = np.empty(min(_PANEL, size) * size, dtype=target.dtype)
@@ -58,7 +60,7 @@ def add_lower_product(
 def subtract_product(
     target: Float[np.ndarray, "m n"], left: Float[np.ndarray, "m k"], right: Float[np.ndarray, "k n"]
 ) -> None:
-    """Take ``left right`` away from ``target`` in place, without a second matrix of its size."""
+    """Subtract ``left right`` from ``target`` in place, without a temporary matrix of the size of ``target``."""
     scratch = np.empty((min(_PANEL, len(target)), target.shape[1]), dtype=target.dtype)
     for start in range(0, len(target), _PANEL):
         panel = target[start : start + _PANEL]
@@ -66,7 +68,7 @@ def subtract_product(
 
 
 def mirror_lower(matrix: Float[np.ndarray, "n n"]) -> None:
-    """Copy the lower triangle of ``matrix`` onto its upper triangle in place."""
+    """Copy the lower triangle of ``matrix`` to its upper triangle in place."""
     size = len(matrix)
     for start in range(0, size, _LEAF):
         stop = min(start + _LEAF, size)
@@ -76,7 +78,7 @@ def mirror_lower(matrix: Float[np.ndarray, "n n"]) -> None:
 
 
 def symmetric_rows(matrix: Float[np.ndarray, "n n"], rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows n"]:
-    """Whole rows of a symmetric matrix of which only the lower triangle is meaningful."""
+    """Full rows of a symmetric matrix that is stored in its lower triangle."""
     gathered = np.empty((len(rows), len(matrix)), dtype=matrix.dtype)
     for place, row in enumerate(rows):
         gathered[place, : row + 1] = matrix[row, : row + 1]
@@ -87,17 +89,18 @@ def symmetric_rows(matrix: Float[np.ndarray, "n n"], rows: Int[np.ndarray, " row
 def set_symmetric_rows(
     matrix: Float[np.ndarray, "n n"], rows: Int[np.ndarray, " rows"], values: Float[np.ndarray, "rows n"]
 ) -> None:
-    """Write whole rows, and with them columns, into the lower triangle of a symmetric matrix."""
+    """Write full rows, and the equal columns, of a symmetric matrix into its lower triangle."""
     for value, row in zip(values, rows, strict=True):
         matrix[row, : row + 1] = value[: row + 1]
         matrix[row + 1 :, row] = value[row + 1 :]
 
 
 def invert_lower(matrix: Float[np.ndarray, "n n"]) -> None:
-    """Replace the lower triangle of a positive definite ``matrix`` by that of its inverse.
+    """Replace the lower triangle of a positive definite ``matrix`` by the lower triangle of its inverse, in place.
 
-    Halving with Schur complements: with ``X = A21 A11^-1`` and ``S = A22 - X A21^T`` the inverse has the blocks
-    ``A11^-1 + X^T S^-1 X``, ``-S^-1 X`` and ``S^-1``. Nearly all of the ``n^3`` products are matrix products.
+    Recursion on halves with the Schur complement: with ``X = A21 A11^-1`` and ``S = A22 - X A21^T`` the inverse has the
+    blocks ``A11^-1 + X^T S^-1 X``, ``-S^-1 X`` and ``S^-1``. Nearly all of the ``n^3`` multiplications happen in matrix
+    products.
 
     Raises:
         numpy.linalg.LinAlgError: the matrix is not positive definite to working precision.
@@ -121,9 +124,10 @@ def invert_lower(matrix: Float[np.ndarray, "n n"]) -> None:
 
 
 def factor_lower(matrix: Float[np.ndarray, "n n"]) -> None:
-    """Replace a positive definite ``matrix``, given by its lower triangle, by its Cholesky factor, zero above.
+    """Replace a positive definite ``matrix``, given by its lower triangle, by its lower Cholesky factor, in place.
 
-    Halving: ``L21 = A21 L11^-T``, then ``L22 L22^T = A22 - L21 L21^T``; nearly all of it is matrix products.
+    Entries above the diagonal become zero. Recursion on halves: ``L21 = A21 L11^-T``, then
+    ``L22 L22^T = A22 - L21 L21^T``; nearly all of the work is matrix products.
 
     Raises:
         numpy.linalg.LinAlgError: the matrix is not positive definite to working precision.
@@ -142,7 +146,7 @@ def factor_lower(matrix: Float[np.ndarray, "n n"]) -> None:
 
 
 def _divide_by_transpose(target: Float[np.ndarray, "m n"], factor: Float[np.ndarray, "n n"]) -> None:
-    """Replace ``target`` by ``target factor^-T`` for a lower triangular factor."""
+    """Replace ``target`` by ``target factor^-T`` in place, for a lower triangular ``factor``."""
     size = len(factor)
     if size <= _LEAF:
         target[...] = target @ np.linalg.inv(factor).T
@@ -156,26 +160,30 @@ def _divide_by_transpose(target: Float[np.ndarray, "m n"], factor: Float[np.ndar
 def damped_cholesky(
     matrix: Float[np.ndarray, "n n"], places: Int[np.ndarray, " places"]
 ) -> Float[np.ndarray, "places places"]:
-    """Lower Cholesky factor of the given rows and columns of ``matrix``, in the given order.
+    """Lower Cholesky factor of the submatrix of the given rows and columns, in the given order.
 
-    If they are not positive definite, their diagonal is multiplied by ``1 + damping``, with damping 1e-12, 1e-11, ...
-    until there is a factor.
+    If the submatrix is not positive definite, its diagonal is multiplied by ``1 + damping`` with damping 1e-12, 1e-11, ...
+    until the factorisation succeeds.
+
+    Args:
+        matrix: symmetric matrix, both triangles filled.
+        places: row (= column) indices of the submatrix.
     """
     damping = 0.0
     factor = np.empty((len(places), len(places)))
     while True:
         for row, place in zip(factor, places, strict=True):
-            np.take(matrix[place], places, out=row, mode="clip")  # much faster than indexing both axes at once
+            np.take(matrix[place], places, out=row, mode="clip")  # faster than indexing both axes at once
         factor[np.diag_indices_from(factor)] *= 1.0 + damping
         try:
             factor_lower(factor)
         except np.linalg.LinAlgError:
             damping = next_damping(damping)
-            _LOG.debug("factor of size %d tried again with damping %g", len(factor), damping)
+            _LOG.debug("factorisation of size %d repeated with damping %g", len(factor), damping)
         else:
             return factor
 
 
 def next_damping(damping: float) -> float:
-    """The damping to try after ``damping`` was too small: 1e-12, then ten times more at each call."""
+    """The damping to try after ``damping`` was too small: 1e-12 after 0, then ten times the last value."""
     return max(_FIRST_DAMPING, 10.0 * damping)

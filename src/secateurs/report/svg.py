@@ -1,4 +1,4 @@
-"""The little SVG the page needs: elements, scales, ticks and a titled frame. Text is escaped by markupsafe."""
+"""SVG building blocks of the charts: elements, scales, ticks, axes and a titled frame. markupsafe escapes all text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ SHAPES = 6
 
 
 def element(tag: str, *children: str, **attributes: str | float) -> Markup:
-    """``element("circle", r=3, class_="dot")`` -> ``<circle r="3" class="dot"></circle>``."""
+    """One SVG element: ``element("circle", r=3, class_="dot")`` -> ``<circle r="3" class="dot"></circle>``.
+
+    Args:
+        tag: name of the element.
+        children: contents; plain strings are escaped.
+        attributes: attributes; a trailing ``_`` is dropped and other ``_`` become ``-``.
+    """
     written = Markup("").join(
         Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), _number(value))
         for name, value in attributes.items()
@@ -28,12 +34,21 @@ def _number(value: str | float) -> str:
 
 
 def path(points: Iterable[tuple[float, float]]) -> str:
-    """The ``d`` of a line through the points."""
+    """The attribute ``d`` of an SVG path: straight lines through the points, in pixels."""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
 def frame(name: str, title: str, description: str, width: float, height: float, *children: str) -> Markup:
-    """An ``<svg>`` that a screen reader announces by its title and description."""
+    """An ``<svg>`` element that screen readers announce by its title and description.
+
+    Args:
+        name: prefix of the element ids, unique on the page.
+        title: short text for screen readers.
+        description: text for screen readers with the values of the chart.
+        width: width in pixels.
+        height: height in pixels.
+        children: contents; plain strings are escaped.
+    """
     return element(
         "svg",
         element("title", title, id=f"{name}-title"),
@@ -48,7 +63,16 @@ def frame(name: str, title: str, description: str, width: float, height: float, 
 
 
 def marker(shape: int, x: float, y: float, size: float, *children: str, class_: str = "mark") -> Markup:
-    """One of six shapes of about the same area, so that runs differ by more than their colour."""
+    """A marker of a run. Six shapes of about the same area distinguish runs without relying on colour.
+
+    Args:
+        shape: number of the run; shapes repeat after six.
+        x: centre in pixels.
+        y: centre in pixels.
+        size: radius of the circle in pixels; the other shapes have about its area.
+        children: contents, such as a ``<title>``.
+        class_: CSS class.
+    """
     shape %= SHAPES
     if shape == 0:
         return element("circle", *children, cx=x, cy=y, r=size, class_=class_)
@@ -61,7 +85,7 @@ def marker(shape: int, x: float, y: float, size: float, *children: str, class_: 
 
 @dataclass(frozen=True)
 class Scale:
-    """Values ``low .. high`` onto pixels ``start .. end``."""
+    """Linear map from the values ``low .. high`` to the pixels ``start .. end``."""
 
     low: float
     high: float
@@ -72,13 +96,20 @@ class Scale:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def ticks(low: float, high: float, about: int, *, whole: bool = False) -> list[float]:
-    """Round values inside ``low .. high``, about ``about`` of them; ``whole``: of counts."""
+def ticks(low: float, high: float, about: int, *, integers: bool = False) -> list[float]:
+    """Tick values of an axis: round numbers inside ``low .. high``.
+
+    Args:
+        low: smallest value of the axis.
+        high: largest value of the axis.
+        about: approximate number of ticks.
+        integers: whether ticks must be integers, for an axis of counts.
+    """
     rough = (high - low) / max(about, 1)
     power = 10 ** math.floor(math.log10(rough))
-    factors = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
+    factors = (1, 2, 5, 10) if integers else (1, 2, 2.5, 5, 10)
     step = next(power * factor for factor in factors if power * factor >= rough * 0.999)
-    if whole:
+    if integers:
         step = max(step, 1.0)
     first = math.ceil(low / step - 1e-9)
     return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
@@ -86,13 +117,15 @@ def ticks(low: float, high: float, about: int, *, whole: bool = False) -> list[f
 
 @dataclass(frozen=True)
 class Plot:
-    """Two axes and what hangs on them.
+    """Two axes with their labels.
 
     Args:
-        x, y: the scales; ``y.start`` is the bottom.
-        x_label, y_label: with units.
-        x_suffix: after each tick of x.
-        x_whole: x is a count.
+        x: horizontal scale.
+        y: vertical scale; ``y.start`` is the bottom.
+        x_label: label of the horizontal axis, with its unit.
+        y_label: label of the vertical axis, with its unit.
+        x_suffix: text after each tick label of the horizontal axis.
+        x_integers: whether the horizontal axis is a count.
     """
 
     x: Scale
@@ -100,20 +133,20 @@ class Plot:
     x_label: str
     y_label: str
     x_suffix: str = ""
-    x_whole: bool = False
+    x_integers: bool = False
 
     def axes(self) -> list[Markup]:
         """Grid lines, tick labels and axis labels."""
         left, right, bottom, top = self.x.start, self.x.end, self.y.start, self.y.end
         drawn = [element("text", self.y_label, x=0, y=top - 14, class_="axis")]
         rows = ticks(self.y.low, self.y.high, max(2, int((bottom - top) / 44)))
-        for value, text in zip(rows, _written(rows), strict=True):
+        for value, text in zip(rows, _tick_labels(rows), strict=True):
             y = self.y(value)
             drawn.append(element("line", x1=left, x2=right, y1=y, y2=y, class_="grid"))
             drawn.append(element("text", text, x=left - 8, y=y + 4, class_="tick end"))
-        columns = ticks(self.x.low, self.x.high, max(2, int((right - left) / 54)), whole=self.x_whole)
+        columns = ticks(self.x.low, self.x.high, max(2, int((right - left) / 54)), integers=self.x_integers)
         drawn.append(element("line", x1=left, x2=right, y1=bottom, y2=bottom, class_="base"))
-        for value, text in zip(columns, _written(columns), strict=True):
+        for value, text in zip(columns, _tick_labels(columns), strict=True):
             x = self.x(value)
             drawn.append(element("line", x1=x, x2=x, y1=bottom, y2=bottom + 5, class_="base"))
             drawn.append(element("text", text + self.x_suffix, x=x, y=bottom + 19, class_="tick mid"))
@@ -121,8 +154,8 @@ class Plot:
         return drawn
 
 
-def _written(values: Sequence[float]) -> list[str]:
-    """With as many decimals as the step between them needs."""
+def _tick_labels(values: Sequence[float]) -> list[str]:
+    """Tick labels with as many decimals as the step between the ticks needs."""
     step = values[1] - values[0] if len(values) > 1 else 1.0
     decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else 0
     if step and abs(step * 10**decimals - round(step * 10**decimals)) > 1e-6:

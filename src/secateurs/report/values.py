@@ -1,6 +1,6 @@
-"""What one run did, as frozen data: the fields of ``report.json``.
+"""The result of one run as frozen data: the fields of ``report.json``.
 
-Every number has its unit in its name; ``None`` means "was not measured", never zero.
+Field names carry the unit. ``None`` means "was not measured", never zero.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from secateurs.structure import Kind
+from secateurs.structure.structure import Kind
 
-__all__ = ["CONFIG", "FORMAT", "Divergence", "Facts", "Interval", "Kept", "Metric", "ModelResult", "labels"]
+__all__ = ["CONFIG", "FORMAT", "Divergence", "Interval", "Kept", "Metric", "ModelResult", "RunResult", "labels"]
 
 FORMAT = 1
 CONFIG = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -23,7 +23,7 @@ CONFIG = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
 @dataclass(frozen=True, config=CONFIG)
 class Interval:
-    """A median with its 95 % interval."""
+    """A median with its 95 % interval: ``low`` to ``high``."""
 
     median: float
     low: float
@@ -32,7 +32,13 @@ class Interval:
 
 @dataclass(frozen=True, config=CONFIG)
 class Metric:
-    """A quality measure on labelled data, of the pruned and of the dense model."""
+    """A quality measure on labelled data.
+
+    Args:
+        name: name of the metric.
+        value: metric of the pruned model.
+        dense: metric of the dense model.
+    """
 
     name: str
     value: float
@@ -41,7 +47,12 @@ class Metric:
 
 @dataclass(frozen=True, config=CONFIG)
 class Divergence:
-    """How far the pruned outputs are from the dense ones on held-out data; 0 for the dense model."""
+    """Distance between the outputs of the pruned and of the dense model on held-out data; 0 for the dense model.
+
+    Args:
+        name: name of the distance, ``Task.divergence_name``.
+        value: the distance; 0 means equal outputs.
+    """
 
     name: str
     value: float
@@ -49,7 +60,13 @@ class Divergence:
 
 @dataclass(frozen=True, config=CONFIG)
 class Kept:
-    """What is left of one group."""
+    """The kept count of one group.
+
+    Args:
+        kind: kind of the units.
+        size: units of the dense model.
+        kept: units of the pruned model; 0 if the sub-block is removed.
+    """
 
     kind: Kind
     size: int
@@ -61,25 +78,26 @@ class ModelResult:
     """One pruned model.
 
     Args:
-        target: what was asked: a speed-up, or a sparsity as a fraction.
-        predicted_speedup: by the latency table, before the model was built; ``None`` without a table.
+        target: the target of the user: a speed-up, or a sparsity as a fraction.
+        predicted_speedup: speed-up by the latency table, before the model was built; ``None`` without a table.
         measured_speedup: dense ms / pruned ms, both timed in one process.
-        latency_ms: median of a forward pass.
-        dense_latency_ms: the same of the dense model.
-        parameters: all of them, embeddings and head included.
-        dense_parameters: the same of the dense model.
+        latency_ms: median time of one forward pass of the pruned model.
+        dense_latency_ms: median time of one forward pass of the dense model.
+        parameters: all parameters of the pruned model, embeddings and head included.
+        dense_parameters: all parameters of the dense model.
         sparsity: removed fraction of the prunable parameters: matrices and biases of attention and feed-forward blocks.
-        metric: quality on labelled data.
-        divergence: distance from the dense outputs on held-out data.
+        metric: quality on labelled data; ``None`` without labelled data.
+        divergence: distance from the outputs of the dense model on held-out data.
         seconds: stage -> seconds spent on this model.
         path: folder of the model, relative to the report.
-        kept: group name -> what is left of it.
-        met: whether the model keeps to the target it was asked for; ``None`` if timings here cannot judge that.
-        attempts: searches until it did (1: the first prediction held).
+        kept: group name -> kept count of the group.
+        met: whether the model meets its target; ``None`` if the latency table comes from another machine or environment,
+            so that timings of this run cannot verify a speed-up.
+        attempts: number of the attempt that this model is, from 1; 1 if the first prediction was right.
         sparsity_with_norms: removed fraction of all parameters of the layers, norms included, as CoFi's authors evaluate.
-        expected_sparsity: what ``sparsity`` was expected to be by learned gates; ``None`` where none were learned.
-        zeros: part of the entries of what is left of the prunable parameters that are 0; they take memory and time like
-            all others.
+        expected_sparsity: expectation of ``sparsity`` under the probabilities of learned gates; ``None`` without gates.
+        zeros: fraction of the remaining prunable parameters that are 0. Zeros take as much memory and time as other
+            values.
     """
 
     target: float
@@ -103,7 +121,7 @@ class ModelResult:
 
     @property
     def has_zeros(self) -> bool:
-        """Enough of them to speak of: a trained weight is 0 now and then by chance."""
+        """Whether at least 1 % of the remaining prunable parameters are 0. A few trained weights are 0 by chance."""
         return self.zeros >= 0.01
 
 
@@ -112,32 +130,32 @@ def _now() -> str:
 
 
 @dataclass(frozen=True, config=CONFIG)
-class Facts:
+class RunResult:
     """The fields of a report.
 
     Args:
-        name: what to call the run.
+        name: title of the run.
         model: name or folder of the dense model.
-        method: the pruning method.
-        task: the task.
-        environment: ``Environment.to_dict()``.
-        machine: processor, cores, system.
-        versions: of secateurs, torch, transformers and python.
+        method: name of the pruning method.
+        task: name of the task.
+        environment: environment of the timings, ``Environment.to_dict()``.
+        machine: processor, cores, GPU and system of the machine.
+        versions: versions of secateurs, torch, transformers and python.
         seeds: every seed of the run.
-        recipe: the whole recipe, enough to repeat the run.
-        data: ``TaskData.description``: where the data come from, and how much there was.
-        models: one entry a target.
-        preset: the preset of the recipe.
-        commit: of the code that ran, where it is known.
-        command: the command line, where there was one.
+        recipe: the full recipe, sufficient to repeat the run.
+        data: source and number of examples of the data, ``TaskData.description``.
+        models: one entry per target.
+        preset: name of the preset of the method.
+        commit: git commit of the code that ran, if it is known.
+        command: command line of the run, if there was one.
         created: ISO 8601 time.
         latency_table: ``LatencyTable.to_dict()``.
-        notes: warnings, such as a noisy machine.
-        target_kind: what ``target`` of the models is.
-        higher_is_better: the direction of the metric, ``Score.higher_is_better``.
-        auto_class: the class of transformers that loads the models, ``Task.auto_class``.
-        pipeline_tag: the Hub's name for the task.
-        format: of this file.
+        notes: warnings, e.g. of noisy timings.
+        target_kind: unit of the targets of the models.
+        higher_is_better: direction of the metric, ``Score.higher_is_better``.
+        auto_class: name of the transformers class that loads the models, ``Task.auto_class``.
+        pipeline_tag: name of the task on the Hugging Face Hub.
+        format: version of the file format.
     """
 
     name: str
@@ -165,7 +183,7 @@ class Facts:
 
     @property
     def prediction_error(self) -> float | None:
-        """Mean relative error of the table's predictions for the models handed over (0.03 = 3 %)."""
+        """Mean relative error of the predicted speed-ups, over the models with a verified target (0.03 = 3 %)."""
         errors = [
             abs(result.predicted_speedup / result.measured_speedup.median - 1)
             for result in self.models
@@ -175,12 +193,16 @@ class Facts:
 
     @property
     def model_name(self) -> str:
-        """The recipe's name for it, or the last part of its own name or folder."""
+        """Short name of the dense model: ``name`` of the recipe, otherwise the last part of its name or folder."""
         return str(self.recipe.get("name") or self.model.rstrip("/").rsplit("/", 1)[-1])
 
 
-def labels(reports: Sequence[Facts]) -> list[str]:
-    """A short label for each run, all different: the method if that tells them apart, else more."""
+def labels(reports: Sequence[RunResult]) -> list[str]:
+    """One short label per run, all different.
+
+    The label is the method; if methods repeat, the method and the model; if these repeat too, the title of the run,
+    numbered where titles repeat.
+    """
     schemes = (
         [report.method for report in reports],
         [f"{report.method}, {report.model_name}" for report in reports],

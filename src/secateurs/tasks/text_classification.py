@@ -1,4 +1,4 @@
-"""Classes or a score for one text or two: accuracy, or Spearman's rank correlation where the label is a score."""
+"""Classification of texts or pairs of texts, scored by accuracy; regression, scored by Spearman's rank correlation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from secateurs.errors import DataError, UnsupportedModelError
-from secateurs.tasks import Batch, Columns, Score, Task, TaskData
-from secateurs.tasks._batches import Collate, Encode, TextRows, calibration_batches, forward, ordered_batches, sample
-from secateurs.tasks._columns import check_label, find_label, find_texts, texts_of
-from secateurs.tasks._correlation import correlation
-from secateurs.tasks._divergence import kl_divergence
-from secateurs.tasks._sources import divide, read_splits
+from secateurs.numerics.divergence import kl_divergence
+from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
+from secateurs.tasks.data.batches import (
+    Collate,
+    TextRows,
+    calibration_batches,
+    forward,
+    ordered_batches,
+    sample,
+)
+from secateurs.tasks.data.columns import check_label, find_label, find_texts, texts_of
+from secateurs.tasks.data.encode import Encode
+from secateurs.tasks.data.sources import read_splits
+from secateurs.tasks.data.splits import divide
+from secateurs.tasks.metrics.correlation import correlation
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,7 +35,7 @@ __all__ = ["TextClassification"]
 
 @final
 class TextClassification(Task):
-    """Sentence (pair) classification; regression where the model has one output."""
+    """Classification of texts or pairs of texts; regression if the model has one output."""
 
     name = "text_classification"
     divergence_name = "KL"
@@ -35,7 +44,7 @@ class TextClassification(Task):
     needs_labels_for_metric = True
 
     def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """See ``Task.load``; where there is one output, divergences are squared errors."""
+        """See ``Task.load``. If the model has one output, the divergence is the squared error."""
         model, tokenizer = super().load(source, **options)
         self.divergence_name = "squared error" if model.config.num_labels == 1 else "KL"
         return model, tokenizer
@@ -92,20 +101,20 @@ class TextClassification(Task):
             labels.read(data, source) if labels.present(data) else None,
         )
 
-    def signal(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
-        """The logits, one row a text."""
+    def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
+        """The logits, one row per text."""
         return outputs.logits
 
     def divergence(
         self, student: Float[Tensor, "rows features"], teacher: Float[Tensor, "rows features"]
     ) -> Float[Tensor, " rows"]:
-        """KL(teacher || student); the squared error where there is one output."""
+        """KL(teacher || student) in nats, or the squared error if the model has one output."""
         if student.shape[-1] == 1:
             return (student - teacher).square().sum(-1)
         return kl_divergence(student, teacher)
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
-        """Cross-entropy in nats, or the mean squared error where there is one output."""
+        """Mean cross-entropy in nats, or the mean squared error if the model has one output."""
         if "labels" not in batch:
             raise DataError("the batch has no labels; the loss of text_classification needs a label column")
         logits, labels = outputs.logits.float(), batch["labels"].to(outputs.logits.device)
@@ -114,7 +123,7 @@ class TextClassification(Task):
         return functional.cross_entropy(logits, labels)
 
     def evaluate(self, model: PreTrainedModel, evaluation: list[Batch], device: torch.device | str) -> Score:
-        """Accuracy, or Spearman's correlation (with Pearson's in the details) where there is one output."""
+        """Accuracy. If the model has one output: Spearman's correlation, with Pearson's correlation in the details."""
         logits, labels = [], []
         for outputs, batch in forward(model, evaluation, device):
             logits.append(outputs.logits.float().cpu())
@@ -127,26 +136,39 @@ class TextClassification(Task):
 
 
 class _Labels:
-    """The label column of a data set against the outputs of a model."""
+    """Conversion of the label column of a data set to class indices or scores of a model.
+
+    Args:
+        config: config of the model.
+        columns: names of the columns.
+        source: name of the data set in error messages.
+
+    Raises:
+        UnsupportedModelError: the model predicts several classes or several scores per text.
+    """
 
     def __init__(self, config: Any, columns: Columns, source: str) -> None:
         problem = getattr(config, "problem_type", None)
         if problem == "multi_label_classification" or (problem == "regression" and config.num_labels != 1):
             raise UnsupportedModelError(
-                f"the model solves {problem} with {config.num_labels} outputs; text_classification needs one class out "
-                "of several, or one score"
+                f"the model solves {problem} with {config.num_labels} outputs; text_classification needs one class "
+                "per text, or one score"
             )
         self.config, self.columns, self.source = config, columns, source
         self.scores = config.num_labels == 1
         self.by_name = {str(name): int(index) for name, index in (config.label2id or {}).items()}
 
     def present(self, rows: Dataset) -> bool:
-        """Whether a split has labels; hidden ones (all -1 or all empty, as in the test splits of GLUE) do not count."""
+        """Whether a split has labels. Labels that are all -1 or all empty count as hidden, as in the test splits of GLUE."""
         column = find_label(self.columns, rows)
         return column is not None and any(value is not None and value != -1 for value in rows[column])
 
     def read(self, rows: Dataset, source: str) -> list[int] | list[float]:
-        """The labels of a split as the model counts them.
+        """Read the labels of a split as class indices of the model, or as scores if the model has one output.
+
+        Args:
+            rows: rows of the split.
+            source: name of the split in error messages.
 
         Raises:
             DataError: a label is missing, unknown or out of range.
@@ -190,10 +212,15 @@ class _Labels:
         return [int(value) for value in values]
 
     def check_classes(self, data: list[Dataset]) -> None:
-        """Numbered classes must be as many as the model's: nothing else shows that they mean the same.
+        """Check that integer labels have as many different values as the model has classes.
+
+        Integer labels have no names to compare, so their number is the only sign that they mean the same classes.
+
+        Args:
+            data: all splits that are used.
 
         Raises:
-            DataError: they are fewer.
+            DataError: the numbers differ.
         """
         seen: set[Any] = set()
         for rows in data:
@@ -205,5 +232,5 @@ class _Labels:
         if len(seen) != self.config.num_labels:
             raise DataError(
                 f"{self.source} has {len(seen)} classes and the model {self.config.num_labels} labels; use the data "
-                "that the model was trained for, or a label column with names out of the model's label2id"
+                "that the model was trained for, or a label column with names from the model's label2id"
             )

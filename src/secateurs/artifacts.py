@@ -1,0 +1,71 @@
+"""Atomic files: a file is written completely or not at all, so that a killed run finds only complete files on resume."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from secateurs.distributed import is_first
+from secateurs.errors import CheckpointError
+
+__all__ = ["read_json", "write", "write_json"]
+
+
+def write(path: Path, save: Callable[[Path], Any]) -> None:
+    """Write a file atomically: ``save`` writes a temporary file in the same folder, which is then renamed.
+
+    In a run of several processes only the first process writes; the others return at once.
+
+    Args:
+        path: the final path; missing parent folders are made.
+        save: writes the content to the path it is given.
+
+    Raises:
+        CheckpointError: the file cannot be written (a full disk, no permission); an older file at ``path`` is kept.
+    """
+    if not is_first():
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(partial)
+        partial.replace(path)
+    except Exception as error:
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            reason = getattr(error, "strerror", None) or str(error)
+            raise CheckpointError(
+                f"cannot write {path}: {reason}; free some space or name another folder, then use --resume"
+            ) from None
+        raise
+    finally:
+        with suppress(OSError):  # such as a parent that is a file: the first error says so
+            partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as JSON, atomically; a value that JSON does not know is written as its ``str``.
+
+    Args:
+        path: the final path.
+        values: numbers, strings, lists and dictionaries of them.
+
+    Raises:
+        CheckpointError: see ``write``.
+    """
+    write(path, lambda partial: partial.write_text(json.dumps(values, default=str)))
+
+
+def read_json(path: Path) -> Any:
+    """Read what ``write_json`` wrote.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); delete it and use --resume") from None

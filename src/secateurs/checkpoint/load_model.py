@@ -1,0 +1,213 @@
+"""Loading of a model and its tokenizer from a folder or the hub, with clear errors for models that cannot be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+
+from secateurs.errors import CheckpointError, UnsupportedModelError
+from secateurs.modeling.modeling_pruned import base_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["body", "first_line", "is_path", "load"]
+
+logger = logging.getLogger(__name__)
+
+
+def is_path(source: str) -> bool:
+    """Whether a source names a local path and not a hub id."""
+    return Path(source).expanduser().exists() or source[:1] in ("/", ".", "~", "\\") or source.count("/") > 1
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error message that is not blank; the class of the error if the message is empty."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def load(
+    source: str,
+    auto_class: str,
+    *,
+    dtype: torch.dtype | str,
+    device: torch.device | str,
+    trust_remote_code: bool,
+    revision: str | None,
+    may_be_missing: tuple[str, ...] = (),
+    subfolder: str = "",
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model and its tokenizer; see ``Task.load``.
+
+    Args:
+        source: folder, or hub id.
+        auto_class: name of the transformers class that loads the model.
+        dtype: data type of the weights.
+        device: device of the model.
+        trust_remote_code: whether Python code of the checkpoint may be run.
+        revision: branch, tag or commit on the hub.
+        may_be_missing: prefixes of the parameter names that the checkpoint may lack.
+        subfolder: subfolder of ``source`` that holds the weights; ``""`` for ``source`` itself.
+
+    Returns:
+        The model in evaluation mode, and the tokenizer, which has a padding token and pads on the right.
+
+    Raises:
+        CheckpointError: the folder is missing, damaged or without tokenizer, or the hub cannot be reached.
+        UnsupportedModelError: weights are missing, NaN or infinite, or belong to a model of another task.
+    """
+    location = _location(source, subfolder)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision, "subfolder": subfolder}
+    model = _load_model(location, auto_class, dtype, may_be_missing, options)
+    _check_finite(model, source)
+    tokenizer = _load_tokenizer(location, options)
+    _ensure_padding(model, tokenizer, source)
+    model.to(device)  # pyright: ignore[reportArgumentType]: the decorator of transformers hides the signature
+    return model.eval(), tokenizer
+
+
+def body(model: Any, source: str) -> dict[str, torch.Tensor]:
+    """Weights of another checkpoint that fit the base model (the model without its head); see ``Task.body``.
+
+    Args:
+        model: model that would receive the weights.
+        source: folder or hub id of the other checkpoint.
+
+    Returns:
+        Parameter names in the base model of ``model``, each with the tensor of the other checkpoint.
+
+    Raises:
+        CheckpointError: the other checkpoint cannot be loaded.
+        UnsupportedModelError: it has another architecture or size, or was trained for another number of labels.
+    """
+    import transformers
+
+    options = {"trust_remote_code": False}
+    try:
+        with _quiet():
+            other, info = transformers.AutoModel.from_pretrained(
+                _location(source, ""), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+            )
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, ImportError) as error:
+        raise CheckpointError(f"cannot load the model {source} to start from: {first_line(error)}") from error
+    _check_finite(other, source)
+    ours = base_of(model).state_dict()
+    found = {
+        name: value for name, value in other.state_dict().items() if name in ours and name not in info["missing_keys"]
+    }
+    if not found or type(other) is not type(base_of(model)):
+        raise UnsupportedModelError(
+            f"{source} is a {other.config.model_type}, the teacher a {model.config.model_type}; start from a model of the "
+            "teacher's type"
+        )
+    for name, value in found.items():
+        if ours[name].shape != value.shape:
+            raise UnsupportedModelError(
+                f"{source} has {name} of shape {tuple(value.shape)}, the teacher {tuple(ours[name].shape)}; "
+                "a student starts from a model of the teacher's size"
+            )
+    config: Any = other.config
+    if type(model).__name__ in (config.architectures or ()) and config.num_labels != model.config.num_labels:
+        raise UnsupportedModelError(
+            f"{source} was trained for {config.num_labels} labels, the teacher for {model.config.num_labels}; "
+            "start from a model of the teacher's task, or from the pretrained one"
+        )
+    return found
+
+
+def _location(source: str, subfolder: str) -> str:
+    """The source with ``~`` expanded; a local folder must hold a ``config.json``."""
+    if not is_path(source):
+        return source
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(f"the model folder {source} does not exist; give a folder or a hub id like owner/name")
+    if not (folder / subfolder / "config.json").is_file():
+        raise CheckpointError(f"the folder {source} has no config.json; give a folder that save_pretrained wrote")
+    return str(folder)
+
+
+def _load_model(
+    source: str,
+    auto_class: str,
+    dtype: torch.dtype | str,
+    may_be_missing: tuple[str, ...],
+    options: dict[str, Any],
+) -> PreTrainedModel:
+    import transformers
+
+    try:
+        with _quiet():
+            model, info = getattr(transformers, auto_class).from_pretrained(
+                source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            )
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"cannot load the model {source}: {first_line(error)}") from error
+    except (ValueError, KeyError, ImportError) as error:
+        raise UnsupportedModelError(f"{source} is not a model for {auto_class}: {first_line(error)}") from error
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(may_be_missing))
+    if missing:
+        raise UnsupportedModelError(
+            f"{source} lacks {len(missing)} weights that {auto_class} needs ({', '.join(missing[:3])}); "
+            "prune a model that was trained for this task"
+        )
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Turn off the progress bar of loading, and the report of missing weights, which are raised as an exception."""
+    from transformers.utils import logging as reports
+
+    shown, level = reports.is_progress_bar_enabled(), reports.get_verbosity()
+    reports.disable_progress_bar()
+    reports.set_verbosity_error()
+    try:
+        yield
+    finally:
+        reports.set_verbosity(level)
+        if shown:
+            reports.enable_progress_bar()
+
+
+def _check_finite(model: PreTrainedModel, source: str) -> None:
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise UnsupportedModelError(f"parameter {name} of {source} holds NaN or infinite values")
+
+
+def _load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        # Without tokenizer files, some classes make an empty tokenizer and raise no error.
+        words = len(tokenizer.get_vocab()) - len(tokenizer.all_special_tokens)
+    except Exception as error:  # tokenizer back ends raise exceptions of many classes
+        raise CheckpointError(f"cannot load the tokenizer of {source}: {first_line(error)}") from error
+    if words < 1:
+        raise CheckpointError(f"{source} has no tokenizer files; copy the tokenizer of the model into its folder")
+    return tokenizer
+
+
+def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Set right padding, and give the tokenizer and the config a padding token if they lack one.
+
+    The end token, or else the unknown token, becomes the padding token. Many decoders have no padding token.
+    """
+    tokenizer.padding_side = "right"
+    tokenizer.truncation_side = "right"
+    if tokenizer.pad_token_id is None:
+        token = tokenizer.eos_token or tokenizer.unk_token
+        if token is None:
+            raise CheckpointError(f"the tokenizer of {source} has no padding, end or unknown token to pad with")
+        logger.info("the tokenizer of %s has no padding token; %r is used for padding", source, token)
+        tokenizer.pad_token = token
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = tokenizer.pad_token_id

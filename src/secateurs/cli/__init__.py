@@ -1,0 +1,48 @@
+"""The command line: ``secateurs prune | inspect | measure | report | demo``, one file per command.
+
+Every call, also one for help, imports all commands. Command files therefore import torch and transformers inside functions
+only.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from secateurs.cli import demo, inspect, measure, prune, report
+from secateurs.errors import FailedElsewhere, SecateursError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="secateurs",
+    help="Structured pruning of transformers to a measured speed-up.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _command in (prune.prune, inspect.inspect, measure.measure, report.report, demo.demo):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Run the command line. A deliberate error prints one line on standard error and exits with status 2."""
+    try:
+        app()
+    except FailedElsewhere:
+        sys.exit(2)  # the process that failed prints the message
+    except SecateursError as error:
+        _fail(str(error))
+    except OSError as error:  # a path that cannot be read or written
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    from secateurs.cli.console import error_console
+
+    error_console.print(f"secateurs: {message}", style="bold red", soft_wrap=True, markup=False, highlight=False)
+    sys.exit(2)

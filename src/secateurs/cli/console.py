@@ -1,0 +1,85 @@
+"""Terminal output of all commands: results, progress bars, log lines and error messages."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from secateurs.distributed import is_first
+from secateurs.progress import Track
+
+__all__ = ["command_line", "configure_logging", "console", "error_console", "print_report_path", "progress_bars"]
+
+T = TypeVar("T")
+
+FILE_WIDTH = 160
+"""Columns of text that is redirected to a file: wide enough for the table of results."""
+
+console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH, quiet=not is_first())
+error_console = Console(stderr=True)
+
+
+def configure_logging(verbose: bool) -> None:
+    """Print log lines above the progress bars, and silence the output of other libraries.
+
+    Args:
+        verbose: print one line per stage; otherwise print warnings only. Processes of rank > 0 print errors only.
+    """
+    handler = RichHandler(console=error_console, show_path=False, show_time=verbose, markup=False)
+    root = logging.getLogger("secateurs")
+    root.handlers = [handler]
+    root.setLevel(logging.ERROR if not is_first() else logging.INFO if verbose else logging.WARNING)
+    for library in ("transformers", "datasets", "httpx", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    from datasets.utils.logging import disable_progress_bar
+    from transformers.utils import logging as transformers_logging
+
+    disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+
+
+@contextmanager
+def progress_bars() -> Iterator[Track]:
+    """Show one progress bar per stage; the bars of finished stages stay on the screen.
+
+    Yields:
+        ``track(items, title, total)``, which yields the items and moves the bar of this title.
+    """
+    progress = Progress(
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=error_console,
+    )
+
+    def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+        bar = progress.add_task(title, total=total)
+        try:
+            yield from progress.track(items, total=total, task_id=bar)
+        finally:  # a stage may stop before its last item: mark the bar as complete
+            progress.update(bar, total=next(task.completed for task in progress.tasks if task.id == bar))
+
+    with progress if is_first() else nullcontext():
+        yield track
+
+
+def print_report_path(page: Path) -> None:
+    """Print where the HTML report is, in one line."""
+    console.print(f"report: {page}", soft_wrap=True, highlight=False)
+
+
+def command_line() -> str:
+    """The command as the user typed it; the report states it."""
+    return shlex.join(["secateurs", *sys.argv[1:]])

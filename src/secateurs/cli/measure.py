@@ -1,0 +1,190 @@
+"""``secateurs measure``: compare the latency of models, or measure the latency table of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from secateurs.cli.options import TrustRemoteCode, Verbose
+from secateurs.errors import CheckpointError, RecipeError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from secateurs.latency.environment import Environment
+    from secateurs.progress import Track
+
+__all__ = ["measure"]
+
+
+def measure(
+    models: Annotated[
+        list[str], typer.Argument(help="Folders in Hugging Face format, or hub ids. The first is the baseline.")
+    ],
+    table: Annotated[
+        Path | None, typer.Option(help="Measure the latency table of the only model, and write it to this file.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Sequences per forward pass.")] = 32,
+    sequence_length: Annotated[int, typer.Option(help="Tokens per sequence.")] = 128,
+    device: Annotated[str, typer.Option(help="Device: cpu, cuda or cuda:N.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Data type: float32, bfloat16 or float16.")] = "float32",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 uses as many as torch does.")] = 0,
+    clock: Annotated[
+        str,
+        typer.Option(
+            help="Clock: wall (elapsed time), or cpu (CPU time of the process, accurate on a busy machine; needs the "
+            "device cpu and 1 thread)."
+        ),
+    ] = "wall",
+    seconds: Annotated[
+        float,
+        typer.Option(help="Duration of the timings in seconds. A table takes up to twice as long if timings scatter."),
+    ] = 30.0,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            help="With --table: find by timings the multiple to which numbers of neurons are rounded, instead of taking 8 "
+            "(GPU: 64)."
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the random tokens.")] = 0,
+    trust_remote_code: TrustRemoteCode = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare the latency of models, timed in turns; or measure the latency table of one model."""
+    from secateurs.cli.console import configure_logging, console, progress_bars
+
+    configure_logging(verbose)
+    environment = _environment(batch_size, sequence_length, device, dtype, threads, clock)
+    with progress_bars() as track:
+        if table is None:
+            printed = _compare(models, environment, seconds, seed, trust_remote_code, track)
+        elif len(models) == 1:
+            printed = _write_table(models[0], environment, table, seconds, probe, seed, trust_remote_code, track)
+        else:
+            raise RecipeError(f"--table is written for one model, {len(models)} were given")
+    console.print(printed)
+
+
+def _environment(
+    batch_size: int, sequence_length: int, device: str, dtype: str, threads: int, clock: str
+) -> Environment:
+    """Environment of the timings; 0 threads means as many as torch uses.
+
+    Raises:
+        RecipeError: there is no such clock, device or dtype here.
+    """
+    import torch
+
+    from secateurs.latency.environment import Environment
+    from secateurs.latency.workload import check
+
+    if clock not in ("wall", "cpu"):
+        raise RecipeError(f"there is no clock {clock!r}; the clocks are wall and cpu")
+    environment = Environment(
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        threads=threads or torch.get_num_threads(),
+        clock=clock,
+    )
+    check(environment)
+    return environment
+
+
+def _compare(
+    models: Sequence[str],
+    environment: Environment,
+    seconds: float,
+    seed: int,
+    trust_remote_code: bool,
+    track: Track,
+) -> Table:
+    """Time models in turns.
+
+    Returns:
+        One row per model: latency, throughput, and speed-up over the first model.
+
+    Raises:
+        RecipeError: a model was given twice.
+        UnsupportedModelError: the models cannot run on the same token ids.
+    """
+    from rich.table import Table
+
+    from secateurs.checkpoint.load_model import first_line
+    from secateurs.cli.saved_model import load_saved_model
+    from secateurs.latency.compare import compare
+
+    loaded = {name: load_saved_model(name, trust_remote_code=trust_remote_code) for name in models}
+    for model in loaded.values():
+        model.to(environment.device)  # pyright: ignore[reportArgumentType]: transformers' decorator hides the signature
+    if len(loaded) < len(models):
+        raise RecipeError("the same model was given twice")
+    try:
+        measured = compare(loaded, environment, baseline=models[0], seconds=seconds, seed=seed, track=track)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise UnsupportedModelError(
+            f"{' and '.join(models)} cannot be timed together on the same token ids ({first_line(error)}); "
+            "encoders and decoders over one vocabulary can"
+        ) from None
+    table = Table("model", "latency", "quartiles", "per second", "speed-up", "95 % interval", title=str(environment))
+    for name, timing in measured.timings.items():
+        speed = measured.speedups[name]
+        table.add_row(
+            name,
+            f"{timing.latency_ms:.2f} ms",
+            f"{timing.latency_low:.2f} to {timing.latency_high:.2f}",
+            f"{timing.throughput_per_second:.1f}",
+            f"{speed.median:.3f}x",
+            f"{speed.low:.3f} to {speed.high:.3f}",
+        )
+    return table
+
+
+def _write_table(
+    model: str,
+    environment: Environment,
+    path: Path,
+    seconds: float,
+    probe: bool,
+    seed: int,
+    trust_remote_code: bool,
+    track: Track,
+) -> Table:
+    """Measure the latency table of one model and write it to a file.
+
+    Returns:
+        One row per latency curve, and the time that no pruning removes.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    from rich.table import Table
+
+    from secateurs.cli.saved_model import load_saved_model
+    from secateurs.latency.profile import measure_table
+    from secateurs.structure.families import discover
+
+    loaded = load_saved_model(model, trust_remote_code=trust_remote_code)
+    measured = measure_table(
+        loaded, discover(loaded), environment, seconds=seconds, seed=seed, probe=probe, track=track
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        measured.save(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write the latency table {path}: {error.strerror}") from None
+    title = f"{environment}: dense {measured.dense_ms:.2f} ms, noise {measured.noise:.1%}"
+    table = Table("curve", "kept units: ms", title=title)
+    for name, curve in measured.curves.items():
+        table.add_row(
+            f"{name} (by {curve.multiple})",
+            "  ".join(f"{kept}: {ms:.2f}" for kept, ms in zip(curve.units, curve.ms, strict=True)),
+        )
+    table.add_row("overhead (not prunable)", f"{measured.overhead_ms:.2f}")
+    table.caption = f"largest speed-up {measured.largest_speedup:.1f}x; written to {path}"
+    return table

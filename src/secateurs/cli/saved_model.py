@@ -1,0 +1,47 @@
+"""Load any saved model, dense or pruned, with the head that it was saved with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from secateurs.checkpoint import save_load
+from secateurs.checkpoint.load_model import first_line, load
+from secateurs.errors import CheckpointError
+
+__all__ = ["HEADS", "load_saved_model"]
+
+HEADS = {
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForTokenClassification": "AutoModelForTokenClassification",
+    "ForQuestionAnswering": "AutoModelForQuestionAnswering",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+}
+"""Ending of the name of a transformers class -> Auto class that loads it. Any other class is loaded without its head."""
+
+
+def load_saved_model(model: str, *, trust_remote_code: bool) -> PreTrainedModel:
+    """Model with its head, in float32, on the CPU, in evaluation mode.
+
+    Args:
+        model: folder in Hugging Face format, or hub id.
+        trust_remote_code: run Python code from the folder or hub repository of the model.
+
+    Raises:
+        CheckpointError: the folder is missing or damaged, or the hub cannot be reached.
+    """
+    if not Path(model).is_dir() and Path(model).exists():
+        raise CheckpointError(f"{model} is a file; name the folder of a model")
+    if (Path(model) / "config.json").is_file() and not trust_remote_code:
+        return save_load.load(model, dtype=torch.float32).eval()
+    try:
+        config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {model}: {first_line(error)}") from None
+    architecture = next(iter(config.architectures or ()), "AutoModel")
+    auto = next((name for suffix, name in HEADS.items() if architecture.endswith(suffix)), "AutoModel")
+    return load(model, auto, dtype=torch.float32, device="cpu", trust_remote_code=trust_remote_code, revision=None)[0]

@@ -1,0 +1,1 @@
+"""What CoFi and FLOP share: learned gates and the training that moves them."""

@@ -1,0 +1,1 @@
+"""Latency: timing models, measuring latency tables, and predicting the latency of pruned models."""

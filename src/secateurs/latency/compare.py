@@ -1,0 +1,175 @@
+"""``compare``: time several models against each other, end to end and interleaved, with intervals of the speed-ups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from secateurs.errors import RecipeError
+from secateurs.latency.environment import Environment, machine
+from secateurs.latency.interleave import Samples, interleave, warn_if_noisy
+from secateurs.latency.runtimes import runtime
+from secateurs.latency.timer import Timer, timer_for
+from secateurs.latency.workload import check, random_batch
+from secateurs.progress import Track, silent
+
+__all__ = ["Measurement", "Speed", "Timing", "compare"]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Speed-up of a model: the median over all rounds of baseline ms / model ms.
+
+    Args:
+        median: speed-up.
+        low: lower end of the 95 % bootstrap interval of the speed-up.
+        high: upper end of the interval.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Fields as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency of one model in one environment.
+
+    Args:
+        latency_ms: median time of a forward pass of one batch, in ms.
+        latency_low: lower quartile of that time, in ms.
+        latency_high: upper quartile of that time, in ms.
+        throughput_per_second: sequences per second at the median time.
+        rounds: number of timed forward passes.
+        noise: half the interquartile range relative to the median, or the median contention - 1 if that is larger.
+    """
+
+    latency_ms: float
+    latency_low: float
+    latency_high: float
+    throughput_per_second: float
+    rounds: int
+    noise: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Fields as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Timings of several models that were compared in one session.
+
+    Args:
+        environment: environment of the timings.
+        baseline: name of the model that speed-ups refer to.
+        timings: model name -> timing.
+        speedups: model name -> speed-up over the baseline (1 for the baseline).
+        machine: processor, system and versions of the machine.
+    """
+
+    environment: Environment
+    baseline: str
+    timings: Mapping[str, Timing]
+    speedups: Mapping[str, Speed]
+    machine: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as JSON values."""
+        return {
+            "environment": self.environment.to_dict(),
+            "machine": dict(self.machine),
+            "baseline": self.baseline,
+            "timings": {name: timing.to_dict() for name, timing in self.timings.items()},
+            "speedups": {name: speed.to_dict() for name, speed in self.speedups.items()},
+        }
+
+
+def compare(
+    models: Mapping[str, Any],
+    environment: Environment,
+    *,
+    baseline: str = "dense",
+    seed: int = 0,
+    batch: Mapping[str, Any] | None = None,
+    seconds: float = 30.0,
+    rounds: tuple[int, int] = (8, 200),
+    precision: float = 0.01,
+    timer: Timer | None = None,
+    track: Track = silent,
+) -> Measurement:
+    """Time models against a baseline. Every round times each model once, in random order; the models stay unchanged.
+
+    Args:
+        models: model name -> transformers model.
+        environment: environment of the timings.
+        baseline: name of the model that speed-ups refer to.
+        seed: seed of the random tokens and of the random orders.
+        batch: inputs on the environment's device, in place of random tokens.
+        seconds: wall time in seconds after which no further round starts.
+        rounds: minimum and maximum number of rounds.
+        precision: half-width of the 95 % interval, relative to the speed-up, at which the timing stops if every speed-up
+            has reached it.
+        timer: function that times one run; by default the timer of the environment.
+        track: progress over the rounds.
+
+    Raises:
+        RecipeError: the environment cannot be used here, or no model has the baseline's name.
+    """
+    if baseline not in models:
+        raise RecipeError(f"there is no model {baseline!r} to compare with; given: {', '.join(models) or 'none'}")
+    for model in models.values():
+        check(environment, model)
+    read = timer or timer_for(environment)
+    prepare = runtime(environment.runtime)
+    # The tokens of the smallest vocabulary are valid for every model.
+    smallest_vocabulary = min(models.values(), key=lambda model: model.config.vocab_size)
+    inputs = random_batch(smallest_vocabulary, environment, seed=seed) if batch is None else batch
+    prepared = {name: prepare(model, environment) for name, model in models.items()}
+    others = [name for name in models if name != baseline]
+
+    def precise(samples: Samples) -> bool:
+        return all(
+            (high - low) / 2 <= precision * median
+            for median, low, high in (samples.ratio(baseline, name) for name in others)
+        )
+
+    samples = interleave(
+        {name: (lambda run=run: run(inputs)) for name, run in prepared.items()},
+        environment,
+        seed=seed,
+        seconds=seconds,
+        rounds=rounds,
+        timer=read,
+        enough=precise,
+        track=track,
+        label="measure",
+    )
+    measurement = Measurement(
+        environment,
+        baseline,
+        {name: _timing(samples, name, environment.batch_size) for name in models},
+        {name: Speed(*samples.ratio(baseline, name)) for name in models},
+        machine(),
+    )
+    noise = max(timing.noise for timing in measurement.timings.values())
+    warn_if_noisy(noise, environment)
+    return measurement
+
+
+def _timing(samples: Samples, name: str, batch_size: int) -> Timing:
+    latency = samples.median(name)
+    return Timing(
+        latency,
+        samples.quantile(name, 0.25),
+        samples.quantile(name, 0.75),
+        1e3 * batch_size / latency if latency > 0 else math.inf,
+        len(samples.ms[name]),
+        samples.noise(name),
+    )

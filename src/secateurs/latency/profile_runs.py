@@ -1,0 +1,139 @@
+"""Runs of a latency profile: the models and layers that are timed, with the inputs that they get in the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs.latency.environment import Environment
+from secateurs.latency.profile_plan import PlannedCurve
+from secateurs.latency.runtimes import runtime
+from secateurs.latency.timer import Run
+from secateurs.structure.mask import Mask
+from secateurs.structure.structure import Group, Structure
+from secateurs.surgery.shared_copy import shared_copy
+from secateurs.surgery.shrink import shrink
+
+__all__ = ["EMPTIED", "FULL_SIZE", "point_name", "profile_runs"]
+
+FULL_SIZE = "full_size"
+"""Name of the run of the model with nothing removed."""
+
+EMPTIED = "emptied"
+"""Name of the run of the model with every group emptied."""
+
+
+def point_name(curve: str, units: int) -> str:
+    """Name of the run that measures a curve at one kept count.
+
+    Args:
+        curve: curve name.
+        units: kept units of the curve's group.
+    """
+    return f"{curve} {units}"
+
+
+class CapturedCall(nn.Module):
+    """A module that is run on arguments captured in a forward pass of the model.
+
+    Args:
+        module: layer, or one matrix of a layer.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self.module(*args, **kwargs)
+
+
+def profile_runs(
+    model: nn.Module,
+    structure: Structure,
+    environment: Environment,
+    batch: Mapping[str, Any],
+    curves: Mapping[str, PlannedCurve],
+) -> tuple[dict[str, Run], dict[str, Run]]:
+    """All runs from which the curves of a model are computed.
+
+    Args:
+        model: model on the environment's device in its dtype.
+        structure: structure of the model.
+        environment: environment of the runs.
+        batch: inputs of the model.
+        curves: curve name -> planned curve.
+
+    Returns:
+        Two mappings. The first has the runs to time: ``FULL_SIZE``, ``EMPTIED``, each measured layer by its path with
+        every group emptied, and each ``point_name``, which is a layer or one matrix. The second maps the name of a run of
+        a layer or matrix to the run of the full-size layer, which must precede each of its readings.
+    """
+    prepare = runtime(environment.runtime)
+    paths = {path for curve in curves.values() for path in (curve.group.layer, curve.matrix) if path}
+    captured = _capture(model, batch, paths)
+
+    def model_run(mask: Mask) -> Run:
+        run = prepare(shrink(shared_copy(model), structure, mask, values=False), environment)
+        return lambda: run(batch)
+
+    def layer_run(layer: str, name: str | None, kept: int | None, matrix: str = "") -> Run:
+        """Run of a layer, or of one matrix of it, with ``kept`` units of group ``name`` and all others emptied.
+
+        With ``kept = None`` the layer has full size. A matrix is split into factors only if no other group of its layer
+        is cut, so the other groups keep full size where ``name`` is a low-rank option.
+        """
+        inside = structure.within(layer)
+        keep_others = kept is None or any(option.name == name for option in inside.low_rank_options)
+
+        def count(group: Group) -> int:
+            if group.name == name and kept is not None:
+                return kept
+            return group.size if keep_others or group.instead_of else 0
+
+        mask = Mask.from_units(inside, {group.name: torch.arange(count(group)) for group in inside})
+        shrunk = shrink(shared_copy(model.get_submodule(layer)), inside, mask, values=False)
+        part = shrunk.get_submodule(matrix[len(layer) + 1 :]) if matrix else shrunk
+        run = prepare(CapturedCall(part), environment)
+        return lambda: run(captured[matrix or layer])
+
+    # A low-rank option keeps all its ranks here, because its matrix is cut by another group.
+    nothing = {group.name: torch.full((group.size,), bool(group.instead_of)) for group in structure}
+    runs = {FULL_SIZE: model_run(Mask.full(structure)), EMPTIED: model_run(Mask(nothing))}
+    preceded_by: dict[str, Run] = {}
+    full_size_layers: dict[str, Run] = {}
+    for name, curve in curves.items():
+        layer = curve.group.layer
+        if layer not in full_size_layers:
+            full_size_layers[layer] = layer_run(layer, None, None)
+        if not curve.matrix and layer not in runs:
+            runs[layer], preceded_by[layer] = layer_run(layer, None, 0), full_size_layers[layer]
+        emptied_point = (0,) if curve.matrix else ()
+        for units in dict.fromkeys((*emptied_point, *curve.units, *curve.probe)):
+            point = point_name(name, units)
+            runs[point] = layer_run(layer, curve.group.name, units, curve.matrix)
+            preceded_by[point] = full_size_layers[layer]
+    return runs, preceded_by
+
+
+def _capture(model: nn.Module, batch: Mapping[str, Any], paths: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Module path -> its arguments in one forward pass, as a batch for ``CapturedCall``."""
+    captured: dict[str, dict[str, Any]] = {}
+
+    def keep(path: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            captured[path] = {"args": args, "kwargs": kwargs}
+
+        return hook
+
+    handles = [model.get_submodule(path).register_forward_pre_hook(keep(path), with_kwargs=True) for path in paths]
+    try:
+        with torch.inference_mode():
+            model(**batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return captured

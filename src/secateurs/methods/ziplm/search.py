@@ -1,0 +1,157 @@
+"""``AllocationSearch``: from a level database to the choice of levels within a budget. Every search is kept on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateurs.artifacts import read_json, write_json
+from secateurs.context import PruneContext
+from secateurs.errors import TargetUnreachable
+from secateurs.methods.ziplm.search_cache import CachedSearch, SearchCache
+from secateurs.methods.ziplm.settings import ZipLMSettings
+from secateurs.oneshot.candidates import CandidateModel, DivergenceObjective, SearchObjective, TaskLossObjective
+from secateurs.oneshot.level_options import LevelOptions, SearchResult, cheapest, nearby
+from secateurs.oneshot.paper_search import coefficient_search
+from secateurs.oneshot.search import refine, sensitivities
+from secateurs.structure.allocation import Allocation
+
+__all__ = ["AllocationSearch", "longer_first"]
+
+logger = logging.getLogger(__name__)
+
+TRUSTED_LEVELS = 3
+"""Cached costs are trusted for options at most this many places away from the cached answer."""
+
+
+class AllocationSearch:
+    """Searches over the options of all groups.
+
+    Args:
+        settings: hyper-parameters.
+        context: model, texts and task.
+        candidates: the live model over its levels.
+    """
+
+    def __init__(self, settings: ZipLMSettings, context: PruneContext, candidates: CandidateModel) -> None:
+        self.settings, self.context, self.candidates = settings, context, candidates
+        self.cache = SearchCache(context.folder / "searches.json")
+
+    def solve_from_cache(self, options: Mapping[str, LevelOptions], limit: float, budget: float) -> CachedSearch | None:
+        """The answer by the costs of a search for almost this budget, without running a model; ``None`` if there is none.
+
+        Args:
+            options: group name -> its options.
+            limit: budget of all groups together, ms.
+            budget: budget of the whole model, ms.
+        """
+        close = self.cache.close(limit, budget)
+        if close is None:
+            return None
+        around = nearby(options, close.profile, TRUSTED_LEVELS)
+        costs = {name: np.asarray(own.pick(close.costs[name], options[name])) for name, own in around.items()}
+        try:
+            return CachedSearch(limit, budget, cheapest(around, costs, limit), close.costs, None, 0)
+        except TargetUnreachable:
+            return None
+
+    def by_divergence(
+        self, options: Mapping[str, LevelOptions], limit: float, similar: CachedSearch | None
+    ) -> SearchResult:
+        """Measured sensitivities, measured again around the incumbent, then local moves.
+
+        Args:
+            options: group name -> its options.
+            limit: budget of all groups together, ms.
+            similar: a search for a similar budget whose costs replace the measurements.
+        """
+        settings, context = self.settings, self.context
+        if similar is None:
+            costs = self._dense_sensitivities(options)
+        else:
+            costs = {name: np.asarray(values) for name, values in similar.costs.items()}
+        return refine(
+            self.objective,
+            options,
+            costs,
+            limit,
+            rounds=settings.rounds if similar is None else 0,
+            probes=settings.probes,
+            steps=settings.steps if similar is None else settings.steps // 2,
+            seed=context.seed,
+            track=context.track,
+        )
+
+    def by_loss(self, options: Mapping[str, LevelOptions], limit: float, similar: CachedSearch | None) -> SearchResult:
+        """The paper's search: layer errors as prior, random coefficients, task loss (or the divergence without labels)."""
+        settings, context = self.settings, self.context
+        self.candidates.apply(self.candidates.stitch.structure.sizes)
+        if all("labels" in batch for batch in context.batches) or context.task.has_loss_without_labels:
+            evaluate = TaskLossObjective(self.candidates, context, context.batches)
+        else:
+            logger.warning("the calibration data has no labels: the search uses the divergence from the dense outputs")
+            evaluate = DivergenceObjective(self.candidates, context, context.batches)
+        if similar is None:
+            prior = {name: np.asarray(own.error) for name, own in options.items()}
+        else:
+            prior = {name: np.asarray(values) for name, values in similar.costs.items()}
+        return coefficient_search(
+            evaluate,
+            options,
+            prior,
+            limit,
+            # The costs of a similar search contain its coefficients, which are kept.
+            inits=settings.inits if similar is None else 0,
+            steps=settings.steps if similar is None else 0,
+            probability=settings.probability,
+            seed=context.seed,
+            track=context.track,
+        )
+
+    @cached_property
+    def objective(self) -> SearchObjective:
+        """Search texts and held-out texts: two disjoint samples of the calibration batches, long texts preferred."""
+        batches = list(self.context.batches)
+        halves: tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]] = ([], [])
+        for position, index in enumerate(longer_first(batches, self.context.seed)):
+            half = halves[position % 2]
+            if sum(len(batch["input_ids"]) for batch in half) < self.settings.search_samples:
+                half.append(batches[index])
+        searched, held_out = halves
+        # A single batch serves as both: nothing is left to hold out.
+        return SearchObjective(self.candidates, self.context, searched, held_out or searched)
+
+    def _dense_sensitivities(self, options: Mapping[str, LevelOptions]) -> dict[str, np.ndarray]:
+        """Sensitivities around the dense model. They serve every target, so they are measured once and kept on disk."""
+        context = self.context
+        sizes: Allocation = self.candidates.stitch.structure.sizes
+        path = context.folder / "sensitivities.json"
+        kept = {name: list(own.kept) for name, own in options.items()}
+        settings = asdict(self.settings)
+        if path.is_file():
+            stored = read_json(path)
+            if stored["kept"] == kept and stored["method"] == settings:
+                return {name: np.asarray(costs) for name, costs in stored["costs"].items()}
+        search = self.objective.search
+        search.settle(sizes)
+        costs = sensitivities(search, options, sizes, probes=self.settings.probes, track=context.track)
+        listed = {name: values.tolist() for name, values in costs.items()}
+        write_json(path, {"method": settings, "kept": kept, "costs": listed})
+        return costs
+
+
+def longer_first(batches: Sequence[Mapping[str, Tensor]], seed: int) -> list[int]:
+    """Indices of the batches in a random order, each next one drawn with probability proportional to its length.
+
+    Short texts are easy to preserve: a search on them removes what longer texts need.
+    """
+    draws = torch.rand(len(batches), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    lengths = torch.tensor([batch["input_ids"].shape[1] for batch in batches], dtype=torch.float64)
+    # The largest U^(1/length) first: weighted sampling without replacement (Efraimidis and Spirakis, 2006).
+    return (draws.log() / lengths).argsort(descending=True, stable=True).tolist()

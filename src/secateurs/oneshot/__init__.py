@@ -1,0 +1,1 @@
+"""What pruning without training is made of: calibration, levels, search, refit."""

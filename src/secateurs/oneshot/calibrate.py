@@ -1,0 +1,136 @@
+"""Calibration: sums of ``x``, ``x x^T`` and a token count over what every output projection reads on the data.
+
+PAD tokens are left out. Labels are not needed. The sums are added batch by batch, so that memory does not grow with the
+number of samples: it is one float64 Gram matrix per group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from secateurs.errors import CalibrationError
+from secateurs.numerics.hessian import Moments
+from secateurs.progress import Track, silent
+from secateurs.structure.structure import Group, Structure
+from secateurs.tasks.base import Batch, model_inputs
+
+__all__ = ["calibrate", "token_mask"]
+
+CHUNK_TOKENS = 4096
+"""Tokens gathered before they are added to the Gram matrices."""
+
+
+def token_mask(batch: Batch, *, padding: bool = False) -> Bool[Tensor, "batch sequence"]:
+    """The tokens that count: all but PAD, or all of them with ``padding`` (as in the paper's code)."""
+    ids = batch["input_ids"]
+    mask = batch.get("attention_mask")
+    return torch.ones_like(ids, dtype=torch.bool) if padding or mask is None else mask.bool()
+
+
+def calibrate(
+    model: nn.Module,
+    structure: Structure,
+    batches: Sequence[Batch],
+    *,
+    device: torch.device | str = "cpu",
+    token_weights: Callable[[Batch], Mapping[str, Tensor]] | None = None,
+    padding: bool = False,
+    track: Track = silent,
+) -> dict[str, Moments]:
+    """Moments of the input of the output projection of every group.
+
+    Args:
+        model: a model in evaluation mode, on ``device``.
+        structure: the groups.
+        batches: calibration batches (CPU tensors).
+        device: device of the model.
+        token_weights: batch -> weights of its tokens by group (``secateurs.oneshot.token_weights``); ``None`` = all alike.
+        padding: count PAD tokens too.
+        track: shows progress.
+
+    Returns:
+        Group name -> moments (fp64).
+
+    Raises:
+        CalibrationError: there is no data, or an activation is not finite.
+    """
+    if not batches:
+        raise CalibrationError("there are no calibration batches; give at least one text")
+    groups = list(structure)
+    moments = {group.name: Moments(group.size * group.width) for group in groups}
+    watch = _Watch(model, groups)
+    for batch in track(batches, "calibrate"):
+        inputs = {name: value.to(device) for name, value in batch.items()}
+        tokens = token_mask(inputs, padding=padding).flatten()
+        weights = token_weights(inputs) if token_weights is not None else {}  # runs the model too, so before the hooks
+        with watch, torch.inference_mode():
+            model(**model_inputs(inputs))
+        for group in groups:
+            watch.take(group, tokens, weights.get(group.name))
+        if watch.tokens >= CHUNK_TOKENS:
+            watch.flush(groups, moments)
+    watch.flush(groups, moments)
+    return moments
+
+
+class _Watch:
+    """Hooks that keep the input of every output projection in one forward pass; and the tokens not yet summed.
+
+    The hooks are on the model only inside ``with watch:``, so that they see no other forward pass. Adding to a Gram matrix
+    takes as long for ten tokens as for a thousand, so tokens are gathered before they are summed.
+    """
+
+    def __init__(self, model: nn.Module, groups: Sequence[Group]) -> None:
+        self.seen: dict[str, Tensor] = {}
+        self.waiting: dict[str, list[tuple[Tensor, Tensor | None]]] = {group.name: [] for group in groups}
+        self.tokens = 0
+        self.projections = [(group, model.get_submodule(group.output_projection)) for group in groups]
+        self.handles: list[Any] = []
+
+    def _keep(self, group: Group) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            self.seen[group.name] = args[0].detach()
+
+        return hook
+
+    def take(
+        self, group: Group, tokens: Bool[Tensor, " tokens"], weights: Float[Tensor, "batch sequence"] | None
+    ) -> None:
+        """Gather the inputs of the tokens that count, and their weights.
+
+        Raises:
+            CalibrationError: an input is not finite.
+        """
+        inputs: Float[Tensor, "kept columns"] = self.seen.pop(group.name).flatten(0, -2)[tokens]
+        if not torch.isfinite(inputs).all():
+            raise CalibrationError(
+                f"the inputs of {group.output_projection} are not finite on the calibration data; check the weights of "
+                "the model, or use --dtype float32"
+            )
+        waiting = self.waiting[group.name]
+        waiting.append((inputs, None if weights is None else weights.flatten()[tokens].double()))
+        self.tokens = max(self.tokens, sum(len(rows) for rows, _ in waiting))
+
+    def flush(self, groups: Sequence[Group], moments: dict[str, Moments]) -> None:
+        """Add the gathered tokens to the moments."""
+        for group in groups:
+            waiting = self.waiting[group.name]
+            if waiting:
+                weights = [part for _, part in waiting if part is not None]
+                moments[group.name].update(
+                    torch.cat([rows for rows, _ in waiting]), torch.cat(weights) if weights else None
+                )
+                waiting.clear()
+        self.tokens = 0
+
+    def __enter__(self) -> None:
+        self.handles = [module.register_forward_hook(self._keep(group)) for group, module in self.projections]
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()

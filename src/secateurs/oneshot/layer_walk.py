@@ -1,0 +1,174 @@
+"""``LayerWalk``: two models side by side, layer by layer: the dense one, and the one being pruned.
+
+The level database fits every projection to dense inputs, as the paper does. In the pruned model the inputs have drifted.
+The walk takes the hidden states of both models through the layers together, and gathers two regressions for a group at
+full size behind the groups that are already pruned:
+
+- ``input_drift``: the input of its input projections in the pruned model against that in the dense model;
+- ``output_regression``: the input of its output projection in the pruned model against what the projection should add,
+  ``s - r``, with ``s`` the dense model's residual stream right after the sub-block and ``r`` the pruned model's residual.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.numerics.precision import autocast_if_fast
+from secateurs.numerics.regression import RegressionSums
+from secateurs.oneshot.walk_state import WalkState, first_states, hooked, keep_input, run_model
+from secateurs.structure.layers import layer_paths
+from secateurs.structure.structure import Group, Structure
+from secateurs.tasks.base import Batch
+
+__all__ = ["LayerWalk"]
+
+logger = logging.getLogger(__name__)
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class LayerWalk:
+    """Visits the layers first to last. Between ``enter`` and ``leave`` of a layer its groups are solved one by one.
+
+    Args:
+        model: the live model, with all its dense weights.
+        structure: the groups.
+        batches: calibration batches; those whose hidden states fit into ``memory_bytes`` are used, first ones first.
+        head: path of a linear module after the last layer whose input drift is wanted at the end, or ``None``.
+        input_drifts: whether ``input_drift`` will be asked for.
+        token_weights: batch -> weights of its tokens by group (``secateurs.oneshot.token_weights``); ``None`` = all alike.
+        device: device of the model.
+        padding: count PAD tokens too.
+        memory_bytes: memory for the hidden states of all batches.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        structure: Structure,
+        batches: Sequence[Batch],
+        *,
+        head: str | None = None,
+        input_drifts: bool = False,
+        token_weights: Callable[[Batch], Mapping[str, Tensor]] | None = None,
+        device: torch.device | str = "cpu",
+        padding: bool = False,
+        memory_bytes: float = 3e9,
+    ) -> None:
+        self.model, self.structure, self.head = model, structure, head
+        self.input_drifts = input_drifts
+        self.layers = layer_paths(model, structure)
+        self.layer = ""
+        self._states = first_states(model, structure, batches, head, device, padding, memory_bytes)
+        for state, batch in zip(self._states, batches, strict=False):  # the batches that fit into memory
+            if token_weights is not None:
+                state.weights = token_weights({name: value.to(device) for name, value in batch.items()})
+
+    def enter(self, layer: str) -> tuple[Group, ...]:
+        """Take the dense hidden states through a layer whose weights are still dense.
+
+        Returns:
+            The groups of the layer, in data order.
+        """
+        self.layer = layer
+        groups = self.structure.layers.get(layer, ())
+        for state in self._states:
+            self._dense_pass(groups, state)
+        return groups
+
+    def input_drift(self, group: Group) -> RegressionSums:
+        """The input of the input projections in the pruned model against that in the dense model; tokens count alike."""
+        path = group.input_projections[0]
+
+        def look(state: WalkState) -> tuple[Tensor, Tensor]:
+            read = self._read_by(path, lambda: self._pruned_layer(state))
+            return read, state.reads.pop(group.name)
+
+        return _gather(self._states, look)
+
+    def output_regression(self, group: Group) -> RegressionSums:
+        """The input of the output projection in the pruned model against what the projection should add."""
+        return _gather(self._states, lambda state: self._regression(group, state), group.name)
+
+    def leave(self) -> None:
+        """Take the pruned hidden states through the layer, whose groups are solved now."""
+        for state in self._states:
+            state.pruned = self._pruned_layer(state)
+
+    def head_drift(self) -> RegressionSums:
+        """The input of the head in the pruned model against that in the dense model."""
+        assert self.head is not None
+        path = self.head
+
+        def look(state: WalkState) -> tuple[Tensor, Tensor]:
+            return self._read_by(path, lambda: run_model(self.model, state.inputs)), state.reads.pop(path)
+
+        return _gather(self._states, look)
+
+    def _dense_pass(self, groups: Sequence[Group], state: WalkState) -> None:
+        """Record what the groups of the layer will be fitted to."""
+
+        def watch(at: str, into: dict[str, Tensor], name: str) -> Any:
+            return self.model.get_submodule(at).register_forward_pre_hook(keep_input(into, name))
+
+        inside = [group for group in groups if self._ends_inside(group)]
+        handles = [watch(group.input_projections[0], state.reads, group.name) for group in groups if self.input_drifts]
+        handles += [watch(group.stream, state.streams, group.name) for group in inside]
+        with hooked(*handles):
+            state.dense = self._run_layer(state.dense, state)
+        # A pre-LN layer ends where the next norm begins: its output is the residual stream.
+        state.streams.update({group.name: state.dense for group in groups if not self._ends_inside(group)})
+
+    def _regression(self, group: Group, state: WalkState) -> tuple[Tensor, Tensor]:
+        seen: dict[str, Tensor] = {}
+
+        def keep(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            seen["input"], seen["output"] = args[0], output
+
+        handles = [self.model.get_submodule(group.output_projection).register_forward_hook(keep)]
+        if self._ends_inside(group):
+            module = self.model.get_submodule(group.stream)
+            handles.append(module.register_forward_pre_hook(keep_input(seen, "stream", last=True)))
+        with hooked(*handles):
+            seen["stream"] = self._pruned_layer(state)
+        return seen["input"], state.streams.pop(group.name) - (seen["stream"] - seen["output"])
+
+    def _read_by(self, path: str, run: Callable[[], object]) -> Tensor:
+        """The input of the module at ``path`` in a run that ends there."""
+        seen: dict[str, Tensor] = {}
+        with hooked(self.model.get_submodule(path).register_forward_pre_hook(keep_input(seen, path, last=True))):
+            run()
+        return seen[path]
+
+    def _ends_inside(self, group: Group) -> bool:
+        """The residual stream after a group is an input of a module of the same layer."""
+        return group.stream.startswith(f"{self.layer}.")
+
+    def _pruned_layer(self, state: WalkState) -> Tensor:
+        return self._run_layer(state.pruned, state)
+
+    def _run_layer(self, entry: Tensor, state: WalkState) -> Tensor:
+        """The output of the layer, as it is now, on these hidden states."""
+        args, kwargs = state.calls[self.layer]
+        layer = self.model.get_submodule(self.layer)
+        with torch.inference_mode(), autocast_if_fast(next(layer.parameters()).device):
+            output = layer(entry, *args, **kwargs)
+        return output if isinstance(output, Tensor) else output[0]
+
+
+def _gather(
+    states: Sequence[WalkState], look: Callable[[WalkState], tuple[Tensor, Tensor]], weights_of: str | None = None
+) -> RegressionSums:
+    """Sums over all batches; with token weights of the group ``weights_of``."""
+    sums = RegressionSums()
+    for state in states:
+        x, t = look(state)
+        weights = None if weights_of is None else state.weights.get(weights_of)
+        sums.add(x, t, state.tokens if x.ndim == 3 else None, weights)  # a pooled vector belongs to no token
+    sums.flush()
+    return sums

@@ -1,0 +1,212 @@
+"""The level database: for every group, the order in which units are removed and the best weights at *any* kept count.
+
+One greedy elimination and one Cholesky factor per group (``secateurs.numerics``) serve every level of every target. With bias
+compensation the output projection is refitted as least squares with an intercept: moments are centred,
+``Hc = H - N mu mu^T``, and ``b' = b + (W - W') mu``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from secateurs.errors import CalibrationError, CheckpointError
+from secateurs.numerics.hessian import Moments, damped
+from secateurs.numerics.level_factor import LevelFactor
+from secateurs.numerics.obs import elimination_order
+from secateurs.numerics.parallel_map import parallel_map
+from secateurs.progress import Track, silent
+from secateurs.structure.structure import Group, Structure
+
+__all__ = ["Level", "LevelDatabase", "Projection"]
+
+logger = logging.getLogger(__name__)
+_MEMORY = 4 << 30  # bytes for all eliminations that run at once
+_COPIES = 4  # float64 matrices (columns x columns) that one elimination holds
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A dense output projection in Linear's orientation: ``weight`` (rows x columns), ``bias`` (rows) or ``None``."""
+
+    weight: Float[Tensor, "rows columns"]
+    bias: Float[Tensor, " rows"] | None
+
+
+@dataclass(frozen=True)
+class Level:
+    """One kept count of a group: the kept units, and the weights of the output projection on them.
+
+    Attributes:
+        units: kept units, ascending.
+        weight: columns of the kept units, in Linear's orientation.
+        bias: new bias of the output projection; ``None`` leaves the dense one.
+        input_projections: parameter name -> value that replaces a dense parameter of an input projection, at full size.
+    """
+
+    units: Int[Tensor, " kept"]
+    weight: Float[Tensor, "rows kept*width"]
+    bias: Float[Tensor, " rows"] | None
+    input_projections: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class LevelDatabase:
+    """Every level of every group.
+
+    Args:
+        structure: the groups.
+        projections: group name -> dense output projection.
+        moments: group name -> moments of the input of the output projection.
+        orders: group name -> units in the order of removal.
+        damping: fraction of the mean diagonal added to the Hessian.
+        compensate: refit biases too.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        projections: Mapping[str, Projection],
+        moments: Mapping[str, Moments],
+        orders: Mapping[str, Int[Tensor, " units"]],
+        *,
+        damping: float,
+        compensate: bool,
+    ) -> None:
+        self.structure = structure
+        self.projections = projections
+        self.moments = moments
+        self.orders = orders
+        self.damping = damping
+        self.compensate = compensate
+        self._factors: dict[str, LevelFactor] = {}
+        self._levels: dict[tuple[str, int], Level] = {}
+
+    @classmethod
+    def build(
+        cls,
+        structure: Structure,
+        projections: Mapping[str, Projection],
+        moments: Mapping[str, Moments],
+        *,
+        damping: float = 1e-2,
+        compensate: bool = True,
+        track: Track = silent,
+    ) -> LevelDatabase:
+        """Run the greedy elimination of every group.
+
+        Raises:
+            CalibrationError: a Hessian is not finite or not positive definite.
+        """
+        database = cls(structure, projections, moments, {}, damping=damping, compensate=compensate)
+
+        def order(group: Group) -> Int[Tensor, " units"]:
+            weight = projections[group.name].weight.double()
+            try:
+                return elimination_order(weight, database.hessian(group.name), width=group.width).order
+            except (ValueError, torch.linalg.LinAlgError) as error:
+                raise CalibrationError(
+                    f"the Hessian of {group.output_projection} cannot be used ({error}); use more calibration samples"
+                ) from None
+
+        groups = list(structure)
+        widest = max((len(moments[group.name].total) for group in groups), default=1)
+        found = parallel_map(order, groups, min(torch.get_num_threads(), max(1, _MEMORY // (_COPIES * 8 * widest**2))))
+        orders = {
+            group.name: order
+            for group, order in zip(groups, track(found, "order the units", total=len(groups)), strict=True)
+        }
+        database.orders = orders
+        return database
+
+    def hessian(self, name: str) -> Float[Tensor, "columns columns"]:
+        """Damped ``X X^T``, centred where the bias is refitted."""
+        moments = self.moments[name]
+        return damped(moments.centred() if self.compensates(name) else moments.gram, self.damping)
+
+    def compensates(self, name: str) -> bool:
+        """Whether the bias of a group is refitted."""
+        return self.compensate and self.projections[name].bias is not None
+
+    def level(self, name: str, kept: int) -> Level:
+        """The level of a group at a kept count; cached."""
+        if (name, kept) not in self._levels:
+            self._levels[name, kept] = self._make(name, kept)
+        return self._levels[name, kept]
+
+    def errors(self, name: str) -> Float[Tensor, " units+1"]:
+        """Relative squared output error by kept count: entry 0 (nothing kept) is 1 or less, the last is 0.
+
+        ``p_k = sum |W_k x + b_k - (W x + b)|^2 / sum |W x + b|^2``, the prior of the paper.
+        """
+        projection, moments = self.projections[name], self.moments[name]
+        weight = projection.weight.double()
+        energy = torch.einsum("ij,jk,ik->", weight, moments.gram.to(weight), weight)
+        if projection.bias is not None:
+            bias = projection.bias.double()
+            energy = energy + 2 * bias @ (weight @ moments.total.to(weight)) + moments.count * bias.pow(2).sum()
+        return self._factor(name).errors / energy.clamp_min(torch.finfo(torch.float64).tiny)
+
+    def _factor(self, name: str) -> LevelFactor:
+        if name not in self._factors:
+            group = self.structure[name]
+            weight = self.projections[name].weight.double()
+            self._factors[name] = LevelFactor(weight, self.hessian(name), self.orders[name], width=group.width)
+        return self._factors[name]
+
+    def _make(self, name: str, kept: int) -> Level:
+        group, projection = self.structure[name], self.projections[name]
+        if kept == group.size:
+            return Level(torch.arange(group.size), projection.weight, projection.bias)
+        factor = self._factor(name)
+        units, weight = factor.kept(kept), factor.weight(kept)
+        bias = projection.bias
+        if bias is not None and self.compensates(name):
+            mean = (self.moments[name].total / self.moments[name].count).cpu()
+            columns = (units[:, None] * group.width + torch.arange(group.width)).flatten()
+            bias = bias.double() + projection.weight.double() @ mean - weight @ mean[columns]
+        to = projection.weight.dtype
+        return Level(units, weight.to(to), bias.to(to) if bias is not None else None)
+
+    def save(self, path: Path) -> None:
+        """Write the orders and the moments, from which everything else follows."""
+        tensors = {f"order/{name}": order for name, order in self.orders.items()}
+        for name, moments in self.moments.items():
+            tensors |= {f"moments/{name}/{key}": value for key, value in moments.state_dict().items()}
+        save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        structure: Structure,
+        projections: Mapping[str, Projection],
+        *,
+        damping: float,
+        compensate: bool,
+    ) -> LevelDatabase:
+        """Read a file that ``save`` wrote.
+
+        Raises:
+            CheckpointError: the file is damaged or of another model.
+        """
+        try:
+            tensors = load_file(path)
+            orders = {group.name: tensors[f"order/{group.name}"] for group in structure}
+            moments = {}
+            for group in structure:
+                start = f"moments/{group.name}/"
+                moments[group.name] = Moments.from_state(
+                    {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+                )
+        except Exception as error:
+            raise CheckpointError(
+                f"the level database {path} cannot be read ({error}); delete it and run again"
+            ) from None
+        return cls(structure, projections, moments, orders, damping=damping, compensate=compensate)

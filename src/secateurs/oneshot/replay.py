@@ -1,0 +1,122 @@
+"""``Replay``: repeated forward passes over the same batches, each starting at the first layer that changed.
+
+A candidate of the search differs from the incumbent in a few groups. The layers before the first changed one give the same
+outputs as before, so the hidden states at the entry of every layer are kept, and earlier layers are skipped. This holds for
+every model family: a layer is a module whose first input is the hidden states, and which returns them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.numerics.precision import autocast_if_fast
+from secateurs.tasks.base import Batch, model_inputs
+
+__all__ = ["Replay"]
+
+
+class Replay:
+    """Forward passes over fixed batches, from any layer on.
+
+    Args:
+        model: a model in evaluation mode, on ``device``.
+        layers: paths of the transformer layers, in data order.
+        batches: batches of a task (CPU tensors).
+        device: device of the model.
+        memory_bytes: memory for cached hidden states; batches that do not fit are computed from the first layer.
+        quick: compute in bfloat16 where that is faster.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[str],
+        batches: Sequence[Batch],
+        device: torch.device | str = "cpu",
+        memory_bytes: float = 2e9,
+        quick: bool = False,
+    ) -> None:
+        self.model = model
+        self.layers = [model.get_submodule(path) for path in layers]
+        self.position = {path: index for index, path in enumerate(layers)}
+        self.batches = list(batches)
+        self.device = torch.device(device)
+        self.memory_bytes = memory_bytes
+        self.quick = quick
+        self._entries: list[list[Tensor | None]] = []
+
+    def record(self, read: Callable[[Any, Batch], Tensor]) -> list[Tensor]:
+        """Run every batch through the model as it is now, keep the hidden states at every layer, and read the outputs.
+
+        Returns:
+            ``read(outputs, batch)`` for every batch.
+        """
+        self._entries = []
+        used, found = 0.0, []
+        for batch in self.batches:
+            entries: list[Tensor | None] = [None] * len(self.layers)
+
+            def keep(index: int, entries: list[Tensor | None] = entries) -> Callable[..., None]:
+                def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                    entries[index] = (args[0] if args else kwargs["hidden_states"]).detach()
+
+                return hook
+
+            handles = [
+                layer.register_forward_pre_hook(keep(index), with_kwargs=True)
+                for index, layer in enumerate(self.layers)
+            ]
+            try:
+                found.append(self._read(batch, read))
+            finally:
+                for handle in handles:
+                    handle.remove()
+            used += sum(entry.numel() * entry.element_size() for entry in entries if entry is not None)
+            self._entries.append(entries if used <= self.memory_bytes else [None] * len(self.layers))
+        return found
+
+    def run(self, read: Callable[[Any, Batch], Tensor], start: str | None = None) -> Iterator[Tensor]:
+        """Read the outputs of every batch, computed from layer ``start`` on.
+
+        Args:
+            read: ``(outputs, batch) -> tensor``.
+            start: path of the first layer that differs from the recorded model; ``None`` runs everything.
+        """
+        first = self.position[start] if start is not None else 0
+        for index, batch in enumerate(self.batches):
+            entry = self._entries[index][first] if first and self._entries else None
+            if entry is None:
+                yield self._read(batch, read)
+            else:
+                with _short_circuit(self.layers[:first], entry):
+                    yield self._read(batch, read)
+
+    def _read(self, batch: Batch, read: Callable[[Any, Batch], Tensor]) -> Tensor:
+        inputs = {name: value.to(self.device) for name, value in batch.items()}
+        with torch.inference_mode(), autocast_if_fast(self.device) if self.quick else nullcontext():
+            return read(self.model(**model_inputs(inputs)), inputs)
+
+
+@contextmanager
+def _short_circuit(layers: Sequence[nn.Module], entry: Tensor) -> Iterator[None]:
+    """Let all but the last of ``layers`` return their input, and the last return ``entry``."""
+
+    def return_input(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden_states
+
+    def return_entry(*args: Any, **kwargs: Any) -> Tensor:
+        return entry
+
+    try:
+        for layer in layers[:-1]:
+            layer.forward = return_input
+        layers[-1].forward = return_entry
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)

@@ -1,0 +1,146 @@
+"""``WalkState``: one calibration batch on its way through the dense and the pruned model; and the hooks that observe it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from secateurs.numerics.precision import autocast_if_fast
+from secateurs.oneshot.no_cache import no_cache
+from secateurs.structure.layers import layer_paths
+from secateurs.structure.structure import Structure
+from secateurs.tasks.base import Batch, model_inputs
+
+__all__ = ["WalkState", "first_states", "hooked", "keep_input", "run_model"]
+
+logger = logging.getLogger(__name__)
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass
+class WalkState:
+    """One batch in front of the current layer, in both models.
+
+    Only the arguments of the other layers' calls are kept, so that many texts fit into memory at once: the fit improves
+    with the number of texts.
+
+    Attributes:
+        inputs: inputs of the model.
+        tokens: tokens that count; ``None`` = all.
+        calls: arguments of every layer besides the hidden states.
+        dense: hidden states of the dense model.
+        pruned: hidden states of the pruned model.
+        reads: inputs of the input projections in the dense model, by group of this layer; and the input of the head.
+        streams: dense residual stream right after a group, by group of this layer.
+        weights: weights of the tokens, by group; empty = all alike.
+    """
+
+    inputs: Batch
+    tokens: Bool[Tensor, "batch tokens"] | None = None
+    calls: dict[str, Call] = field(default_factory=dict)
+    dense: Any = None
+    pruned: Any = None
+    reads: dict[str, Tensor] = field(default_factory=dict)
+    streams: dict[str, Tensor] = field(default_factory=dict)
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def first_states(
+    model: nn.Module,
+    structure: Structure,
+    batches: Sequence[Batch],
+    head: str | None,
+    device: torch.device | str,
+    padding: bool,
+    memory_bytes: float,
+) -> list[WalkState]:
+    """The batches that fit into memory, in front of the first layer.
+
+    Args:
+        model: the model with its dense weights, on ``device``.
+        structure: names the layers.
+        batches: calibration batches (CPU tensors).
+        head: path of a module whose input is kept too, or ``None``.
+        device: device of the model.
+        padding: count PAD tokens too.
+        memory_bytes: memory for the hidden states of all batches; one batch is always kept.
+    """
+    layers = layer_paths(model, structure)
+    most = max(len(structure.layers.get(path, ())) for path in layers)
+    states: list[WalkState] = []
+    used = 0
+    for batch in batches:
+        state = WalkState({name: value.to(device) for name, value in model_inputs(batch).items()})
+        if "attention_mask" in state.inputs and not padding:
+            state.tokens = state.inputs["attention_mask"].bool()
+        _observe(model, layers, state, head)
+        used += state.dense.nbytes * (2 + 2 * most) + sum(read.nbytes for read in state.reads.values())
+        if states and used > memory_bytes:
+            logger.info("fit to the pruned model: %d of %d batches fit into memory", len(states), len(batches))
+            break
+        states.append(state)
+    return states
+
+
+def _observe(model: nn.Module, layers: Sequence[str], state: WalkState, head: str | None) -> None:
+    """One dense forward pass: the input of the first layer, the arguments of every layer, and the input of the head."""
+
+    def keep_call(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if state.dense is None:
+                state.dense = state.pruned = args[0] if args else kwargs["hidden_states"]
+            rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
+            state.calls[path] = (args[1:], rest)
+
+        return hook
+
+    handles: list[Any] = [
+        model.get_submodule(path).register_forward_pre_hook(keep_call(path), with_kwargs=True) for path in layers
+    ]
+    if head:
+        handles.append(model.get_submodule(head).register_forward_pre_hook(keep_input(state.reads, head)))
+    with hooked(*handles):
+        run_model(model, state.inputs)
+    if head:  # a pooled vector is often a view of all tokens, and would keep them in memory
+        state.reads[head] = state.reads[head].clone()
+
+
+def run_model(model: nn.Module, inputs: Batch) -> None:
+    """One forward pass of the model as it is now, without a cache."""
+    with torch.inference_mode(), autocast_if_fast(next(model.parameters()).device):
+        model(**inputs, **no_cache(model))
+
+
+def keep_input(seen: dict[str, Tensor], name: str, *, last: bool = False) -> Callable[..., None]:
+    """A forward pre-hook that keeps the input of a module under ``name``; with ``last`` it ends the run there."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen[name] = args[0]
+        if last:
+            raise _EndOfRun
+
+    return hook
+
+
+class _EndOfRun(Exception):
+    """Ends a run early: its remaining modules are not needed."""
+
+
+@contextmanager
+def hooked(*handles: Any) -> Iterator[None]:
+    """Runs with hooks that are removed at the end; one of them may end the run."""
+    try:
+        yield
+    except _EndOfRun:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,155 @@
+"""``load``: everything that a recipe names, read and checked before any work is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs.context import PruneContext
+from secateurs.errors import RecipeError
+from secateurs.latency.environment import Environment
+from secateurs.latency.runtimes import runtime
+from secateurs.latency.timer import timer_for
+from secateurs.latency.workload import check
+from secateurs.methods import method as find_method
+from secateurs.methods.base import Finetuning, Method
+from secateurs.pipeline.recipe import Recipe
+from secateurs.progress import Track, silent
+from secateurs.structure.structure import Structure
+from secateurs.tasks import task as find_task
+from secateurs.tasks.base import Batch, Columns, Task, TaskData
+from secateurs.training.trackers import check_trackers
+
+__all__ = ["Loaded", "load"]
+
+HELD_OUT = 0.25
+"""Texts on which the reported divergence is taken, as a fraction of the calibration samples; they are read in addition."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Everything that a recipe names, in memory.
+
+    Args:
+        recipe: the recipe.
+        task: the task, bound to the model.
+        method: the method with its hyper-parameters.
+        dense: the dense model, float32, in evaluation mode.
+        model: the model that the method prunes: the dense one, or what ``Method.prepare_model`` made of it.
+        tokenizer: tokenizer of the model.
+        data: calibration, evaluation and training data.
+        held_out: batches that no stage uses; the reported divergence is taken on them.
+        structure: what the method may remove.
+        environment: where the speed-up must hold.
+        finetuning: training after shrinking, by the recipe or else by the method.
+    """
+
+    recipe: Recipe
+    task: Task
+    method: Method
+    dense: Any
+    model: nn.Module
+    tokenizer: Any
+    data: TaskData
+    held_out: list[Batch]
+    structure: Structure
+    environment: Environment
+    finetuning: Finetuning
+
+    def context(self, folder: Path, track: Track = silent) -> PruneContext:
+        """What the method is given.
+
+        Args:
+            folder: folder of its artifacts.
+            track: shows progress.
+        """
+        return PruneContext(
+            model=self.model,
+            structure=self.structure,
+            batches=self.data.calibration,
+            task=self.task,
+            folder=folder,
+            seed=self.recipe.seed,
+            device=torch.device(self.recipe.device),
+            track=track,
+            train=self.data.train,
+            collate=self.data.collate,
+            train_batch_size=self.recipe.train_batch_size,
+            accumulate=self.recipe.accumulate,
+            trackers=self.recipe.trackers,
+        )
+
+
+def load(recipe: Recipe) -> Loaded:
+    """Read model and data, and refuse what cannot work.
+
+    Raises:
+        SecateursError: one line that says what is missing or does not fit.
+    """
+    task = find_task(recipe.task.replace("-", "_"))
+    method = find_method(recipe.method.replace("-", "_"), recipe.preset, **recipe.hyperparameters)
+    if recipe.sparsity and not method.by_parameters:
+        raise RecipeError(f"{recipe.method} prunes to a time: give it a speed-up, not a sparsity")
+    if recipe.speedup and not method.by_time:
+        raise RecipeError(
+            f"{recipe.method} makes zeros, and no model faster: give it a sparsity, not a speed-up; "
+            "agp removes whole components by the same schedule"
+        )
+    finetuning = _finetuning(recipe, method)
+    if recipe.trackers:
+        if not (finetuning or method.trains):
+            raise RecipeError(
+                "trackers follow a training, and this run has none; add --recover-epochs, or leave them out"
+            )
+        check_trackers(recipe.trackers)
+    environment = recipe.environment
+    check(environment)
+    timer_for(environment)
+    runtime(environment.runtime)
+    dense, tokenizer = task.load(
+        recipe.model, dtype=torch.float32, device=recipe.device, trust_remote_code=recipe.trust_remote_code
+    )
+    check(environment, dense)
+    model = method.prepare_model(dense)
+    structure = method.structure(model)
+    extra = max(1, round(recipe.calibration_samples * HELD_OUT))
+    data = task.read(
+        recipe.data,
+        dense,
+        tokenizer,
+        columns=Columns(**recipe.columns.model_dump()),
+        batch_size=recipe.batch_size,
+        sequence_length=recipe.sequence_length,
+        calibration_samples=recipe.calibration_samples + extra,
+        seed=recipe.seed,
+        evaluation_samples=recipe.evaluation_samples,
+    )
+    if (finetuning or method.trains) and data.train is None:
+        what = f"the method {recipe.method}" if method.trains else "recovery"
+        raise RecipeError(
+            f"{what} needs a training split, and {recipe.data} has none (rows: {data.description}); "
+            f"give data with one, or use {'--method ziplm' if method.trains else '--recover-epochs 0'}"
+        )
+    batches, held_out = _split(data.calibration, HELD_OUT / (1 + HELD_OUT))
+    data = replace(data, calibration=batches)
+    loaded = Loaded(recipe, task, method, dense, model, tokenizer, data, held_out, structure, environment, finetuning)
+    method.check(loaded.context(Path()))
+    return loaded
+
+
+def _finetuning(recipe: Recipe, method: Method) -> Finetuning:
+    """The training after shrinking: what the recipe leaves open is the method's."""
+    own = method.finetuning_length
+    if recipe.recover_epochs is not None:
+        own = replace(own, epochs=recipe.recover_epochs, steps=0)
+    return own if recipe.learning_rate is None else replace(own, learning_rate=recipe.learning_rate)
+
+
+def _split(batches: list[Batch], fraction: float) -> tuple[list[Batch], list[Batch]]:
+    """The first batches to calibrate on, the last ones to report on; a single batch serves as both."""
+    held = min(len(batches) - 1, max(1, round(len(batches) * fraction)))
+    return (batches[:-held], batches[-held:]) if held else (batches, batches)

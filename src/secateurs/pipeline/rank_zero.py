@@ -1,0 +1,44 @@
+"""``RankZeroFitted``: a method without training in a run of several processes. Rank 0 works and sends its answers."""
+
+from __future__ import annotations
+
+from secateurs.context import PruneContext
+from secateurs.distributed import first
+from secateurs.methods.base import Fitted, Method, OneShotFitted
+from secateurs.structure.allocation import Allocation
+from secateurs.structure.mask import Mask
+from secateurs.structure.target import Budget
+
+__all__ = ["RankZeroFitted"]
+
+
+class RankZeroFitted(OneShotFitted):
+    """Fits a method on rank 0.
+
+    The final weights exist on rank 0 alone. Fine-tuning starts from them everywhere, since a distributed training copies the
+    weights of rank 0 to all ranks.
+
+    Args:
+        method: a method without training.
+        context: the same in every process.
+    """
+
+    def __init__(self, method: Method, context: PruneContext) -> None:
+        self.context = context
+        self._fitted: Fitted | None = None
+        first(lambda: self._fit(method))
+
+    def allocate(self, budget: Budget) -> Allocation:
+        """See ``Fitted.allocate``."""
+        return first(lambda: self._on_rank_zero().allocate(budget))
+
+    def apply(self, allocation: Allocation, folder: str) -> Mask:
+        """See ``Fitted.apply``."""
+        return first(lambda: self._on_rank_zero().apply(allocation, folder))
+
+    def _fit(self, method: Method) -> None:
+        self._fitted = method.fit(self.context)
+
+    def _on_rank_zero(self) -> Fitted:
+        assert self._fitted is not None
+        return self._fitted

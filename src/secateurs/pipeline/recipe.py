@@ -1,0 +1,284 @@
+"""``Recipe``: the description of a run. YAML files, the command line and Python use the same fields.
+
+A recipe names the model, task and data, the method and its hyperparameters, the targets, the environment in which the
+speed-up is measured, and the training after shrinking. Every default stands here and nowhere else.
+
+``secateurs prune`` generates one option per field: the description is the help text, and ``json_schema_extra`` holds hints
+for the spelling of the option (``secateurs.cli.recipe_options`` lists them). This module does not import torch, so that the
+command line starts quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from secateurs.errors import RecipeError
+from secateurs.latency.environment import Clock, Environment
+from secateurs.pipeline.column_names import ColumnNames
+
+if TYPE_CHECKING:
+    from secateurs.structure.target import Target
+
+__all__ = ["Recipe"]
+
+
+class Recipe(BaseModel):
+    """Description of a run: every input of ``secateurs.run`` except the folder of the results.
+
+    >>> Recipe(model="m", task="text-classification", data="d", speedup=[3, 2]).speedup
+    (2.0, 3.0)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(
+        description="Dense model: a folder in Hugging Face format, or a hub id.", json_schema_extra={"argument": True}
+    )
+    name: str | None = Field(
+        None, description="Name of the model in reports; if it is not given, the last part of its path or id."
+    )
+    task: str = Field(
+        description="Task: text-classification, token-classification, question-answering, embedding or causal-lm."
+    )
+    data: str = Field(
+        description="Data set: a folder, a file (parquet, csv, tsv, json, jsonl, txt), or a hub id (owner/name or "
+        "owner/name:config)."
+    )
+    columns: ColumnNames = Field(
+        default_factory=lambda: ColumnNames.model_validate({}), description="Names of the data columns."
+    )
+
+    method: str = Field(
+        "ziplm",
+        description="Pruning method: ziplm, cofi, flop, or a baseline: uniform, magnitude, random-units, neuron-pruning, "
+        "agp, agp-unstructured, fac.",
+    )
+    preset: str = Field(
+        "default",
+        description="Set of hyperparameters of the method: default; paper, as published (ziplm, flop); paper-small, "
+        "paper-large or paper-squad, as published (cofi); quick, with a short training (cofi, flop, neuron-pruning).",
+    )
+    hyperparameters: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Hyperparameter of the method, as name=value; replaces the value of the preset.",
+        json_schema_extra={
+            "option": "--set",
+            "shortcuts": {
+                "allow": "Hyperparameter of ziplm: units (the default) removes heads and neurons; rank may also replace a "
+                "weight matrix by a product of two small matrices."
+            },
+        },
+    )
+
+    speedup: tuple[float, ...] = Field(
+        (), description="Target speed-up: latency of the dense model / latency of the pruned model, greater than 1."
+    )
+    sparsity: tuple[float, ...] = Field(
+        (),
+        description="Target sparsity, between 0 and 1, instead of a speed-up: fraction of the prunable parameters to "
+        "remove. Only for methods that train.",
+    )
+    tolerance: float = Field(
+        0.05,
+        gt=0,
+        description="Accepted excess over the target speed-up, as a fraction: with 0.05 a target of 2 accepts 2 to 2.1.",
+    )
+
+    batch_size: int = Field(32, ge=1, description="Sequences per forward pass in timings, calibration and evaluation.")
+    sequence_length: int = Field(
+        128,
+        ge=1,
+        description="Tokens per sequence. Longer texts are truncated; the contexts of questions and running text are "
+        "divided into windows.",
+    )
+    device: str = Field("cpu", description="Device: cpu, cuda or cuda:N.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Data type of the timed models: float32, bfloat16 or float16."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads in timings; 0 uses as many as torch does.")
+    clock: Clock = Field(
+        "wall",
+        description="Clock of the timings: wall (elapsed time), or cpu (CPU time of the process, accurate on a busy "
+        "machine; needs the device cpu and 1 thread).",
+    )
+    runtime: str = Field(
+        "torch", description="Runtime that executes the timed models: a name in secateurs.latency.runtimes."
+    )
+    latency_table: str | None = Field(
+        None,
+        description="File with a latency table that `secateurs measure --table` wrote, possibly on another machine; if it "
+        "is not given, the table is measured here.",
+    )
+
+    calibration_samples: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Number of texts or windows that the method calibrates on (ziplm: for Hessians and search).",
+    )
+    evaluation_samples: int | None = Field(
+        None, ge=1, description="Largest number of samples in the evaluation; if it is not given, all are used."
+    )
+    recover_epochs: float | None = Field(
+        None,
+        ge=0,
+        description="Epochs of distillation after shrinking; if it is not given, the method decides (ziplm: 0).",
+    )
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Peak learning rate after shrinking, with linear decay to 0; if it is not given, the method decides "
+        "(ziplm: 5e-5).",
+    )
+    train_batch_size: int = Field(32, ge=1, description="Samples per batch in training, in each process.")
+    accumulate: int = Field(1, ge=1, description="Batches per optimizer step in training (gradient accumulation).")
+    trackers: tuple[str, ...] = Field(
+        (),
+        description="Experiment tracker of transformers that logs the training: tensorboard, wandb, mlflow, ...",
+        json_schema_extra={"option": "--tracker"},
+    )
+    seed: int = Field(0, description="Seed of all random choices.")
+    trust_remote_code: bool = Field(
+        False, description="Run Python code from the folder or hub repository of the model."
+    )
+
+    @field_validator("speedup", "sparsity", mode="before")
+    @classmethod
+    def _one_target(cls, value: object) -> object:
+        return (value,) if isinstance(value, int | float) else value
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _one_tracker(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("speedup")
+    @classmethod
+    def _check_speedups(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        from secateurs.structure.target import Speedup
+
+        for value in values:
+            if not value > 1:
+                raise ValueError(f"a speed-up of {value:g} is not greater than 1")
+        return _ascending(values, Speedup)
+
+    @field_validator("sparsity")
+    @classmethod
+    def _check_sparsities(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        from secateurs.structure.target import Sparsity
+
+        for value in values:
+            if not 0 < value < 1:
+                raise ValueError(f"a sparsity of {value:g} is not between 0 and 1")
+        return _ascending(values, Sparsity)
+
+    @model_validator(mode="after")
+    def _check_kind_of_target(self) -> Recipe:
+        if self.speedup and self.sparsity:
+            raise ValueError("give speed-ups or sparsities, not both")
+        if not self.speedup and not self.sparsity:
+            raise ValueError("give at least one speed-up (or sparsity)")
+        return self
+
+    @model_validator(mode="after")
+    def _check_clock(self) -> Recipe:
+        if self.clock == "cpu" and self.device != "cpu":
+            raise ValueError("clock cpu counts processor time; on a GPU use clock wall")
+        return self
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Recipe:
+        """Validate fields and make a recipe of them.
+
+        Args:
+            values: field name -> value.
+
+        Raises:
+            RecipeError: a field is wrong; the message names all wrong fields in one line.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            wrong = "; ".join(_explain(problem, cls) for problem in error.errors())
+            raise RecipeError(f"the recipe is not valid: {wrong}") from None
+
+    @classmethod
+    def load(cls, path: str | Path, **changes: Any) -> Recipe:
+        """Read a recipe from a YAML file.
+
+        Args:
+            path: YAML file with a mapping of recipe fields.
+            changes: fields that replace those of the file. In ``columns`` and ``hyperparameters`` single entries are
+                replaced, and the other entries of the file are kept.
+
+        Raises:
+            RecipeError: the file is missing, it is not a YAML mapping, or a field is wrong.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text())
+        except FileNotFoundError:
+            raise RecipeError(f"no recipe at {path}") from None
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path} holds {type(values).__name__}, not a mapping of recipe fields")
+        for name in ("columns", "hyperparameters"):
+            if isinstance(values.get(name), dict) and isinstance(changes.get(name), dict):
+                changes[name] = {**values[name], **changes[name]}
+        return cls.of({**values, **changes})
+
+    def to_yaml(self) -> str:
+        """YAML text that ``load`` reads, with the fields that differ from their defaults."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields that differ from their defaults, as JSON values."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Targets of the run in ascending order: either all speed-ups or all sparsities."""
+        from secateurs.structure.target import Sparsity, Speedup
+
+        return (*(Speedup(value) for value in self.speedup), *(Sparsity(value) for value in self.sparsity))
+
+    @property
+    def environment(self) -> Environment:
+        """Environment in which the speed-up is measured."""
+        import torch
+
+        return Environment(
+            device=self.device,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+            sequence_length=self.sequence_length,
+            threads=self.threads or torch.get_num_threads(),
+            runtime=self.runtime,
+            clock=self.clock,
+        )
+
+
+def _ascending(values: Iterable[float], target: Callable[[float], Target]) -> tuple[float, ...]:
+    """Distinct values in ascending order; every value must have a folder name of its own."""
+    distinct = sorted(set(values))
+    if len({target(value).folder for value in distinct}) < len(distinct):
+        raise ValueError("two targets share a folder name; let them differ by at least 0.01")
+    return tuple(distinct)
+
+
+def _explain(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
+    """One problem that pydantic found, in words: the field, what is wrong with it, and what is allowed."""
+    field = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    if problem["type"] == "missing":
+        return f"{field} is missing"
+    if problem["type"] == "extra_forbidden":
+        return f"there is no field {field} (fields: {', '.join(model.model_fields)})"
+    message = problem["msg"].removeprefix("Value error, ")
+    if field == "recipe":  # the problem is a combination of fields, which the message names
+        return message
+    return f"{field}: {message} (given: {problem['input']!r})"

@@ -1,0 +1,185 @@
+"""``run(recipe, folder) -> Report``: the order of the stages. ``secateurs.pipeline.one_target`` has the steps of one target.
+
+Every stage leaves one artifact in the run folder, and a stage whose artifact is there is not done again:
+
+    recipe.yaml  latency.json  stages/dense.json  stages/levels.safetensors  stages/<target>/attempt-N  speedup-2.00x/
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from secateurs.artifacts import read_json, write, write_json
+from secateurs.distributed import first, is_first, join, together
+from secateurs.latency.environment import machine
+from secateurs.latency.interleave import NOISE_LIMIT
+from secateurs.latency.profile import measure_table
+from secateurs.latency.table import LatencyTable
+from secateurs.pipeline.load import Loaded, load
+from secateurs.pipeline.one_target import TargetContext, evaluation_data, measured_here, prune_to_target, record_path
+from secateurs.pipeline.provenance import commit, versions
+from secateurs.pipeline.rank_zero import RankZeroFitted
+from secateurs.pipeline.recipe import Recipe
+from secateurs.pipeline.run_folder import check_folder, claim_folder
+from secateurs.pipeline.stage_timer import StageTimer
+from secateurs.progress import Track, silent
+from secateurs.report.report import Report
+from secateurs.report.values import ModelResult
+from secateurs.structure.target import Speedup
+from secateurs.tasks.base import Score
+
+__all__ = ["run"]
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    track: Track = silent,
+    command: str | None = None,
+) -> Report:
+    """Prune one model to every target of a recipe.
+
+    Args:
+        recipe: what to do.
+        folder: folder for the models, the report and the artifacts of the stages; new or empty, unless resumed.
+        resume: continue an earlier run of the same recipe.
+        track: shows progress.
+        command: command line, for the report.
+
+    Returns:
+        The report, already written to ``folder``.
+
+    Raises:
+        SecateursError: one line that says what is wrong and what to do.
+    """
+    folder = Path(folder)
+    join(recipe.device)
+    track = track if is_first() else silent
+    first(lambda: check_folder(folder, recipe, resume=resume))
+    timer = StageTimer()
+    loaded = together(lambda: load(recipe))
+    first(lambda: claim_folder(folder, recipe))
+    timer.end("load")
+    table = first(lambda: _latency(loaded, folder, track))
+    timer.end("latency")
+    for target in recipe.targets:
+        if isinstance(target, Speedup):
+            target.budget(table)  # refuse unreachable targets before the work starts
+    stages = folder / "stages"
+    dense = first(lambda: _dense_score(loaded, stages))
+    timer.end("evaluate dense")
+    todo = first(lambda: [target for target in recipe.targets if not record_path(stages, target).is_file()])
+    # A method rewrites tensors of the live model: the teacher is another model, or a real copy.
+    teacher = loaded.dense if loaded.dense is not loaded.model else copy.deepcopy(loaded.model) if todo else None
+    context = replace(loaded.context(stages, track), teacher=teacher)
+    report = _describe(loaded, table, dense, command)
+    if todo:
+        fitted = loaded.method.fit(context) if loaded.method.trains else RankZeroFitted(loaded.method, context)
+        timer.end("prepare")
+        shared = TargetContext(loaded, table, dense, context, fitted, teacher, folder, report)
+        for target in todo:
+            prune_to_target(shared, target, dict(timer.seconds))
+    return first(lambda: _finish(report, recipe, folder))
+
+
+def _finish(report: Report, recipe: Recipe, folder: Path) -> Report:
+    """Write the report with all models."""
+    results = TypeAdapter(ModelResult)
+    done = [results.validate_python(read_json(record_path(folder / "stages", target))) for target in recipe.targets]
+    report = replace(report, models=done, notes=[*report.notes, *_zero_notes(done)])
+    report.save(folder)
+    return report
+
+
+def _latency(loaded: Loaded, folder: Path, track: Track) -> LatencyTable:
+    """The latency table of this folder, the one that the recipe names, or a new one."""
+    path = folder / "latency.json"
+    if path.is_file():
+        table = LatencyTable.load(path)
+    elif loaded.recipe.latency_table:
+        table = LatencyTable.load(Path(loaded.recipe.latency_table))
+    else:
+        rebuilt = loaded.model is not loaded.dense
+        table = measure_table(
+            loaded.model,
+            loaded.structure.timed,
+            loaded.environment,
+            dense=loaded.dense if rebuilt else None,
+            seed=loaded.recipe.seed,
+            track=track,
+        )
+    table.check_groups(group.name for group in loaded.structure.timed)
+    if not path.is_file():
+        write(path, table.save)
+    return table
+
+
+def _zero_notes(models: list[ModelResult]) -> list[str]:
+    """A note on models with zeros."""
+    if not any(result.has_zeros for result in models):
+        return []
+    return [
+        "Nothing was cut from models with zeros: their tensors have full size, and they are neither smaller nor faster. "
+        "A sparsity that was asked for counts zeros as removed."
+    ]
+
+
+def _dense_score(loaded: Loaded, stages: Path) -> Score | None:
+    """The metric of the dense model; ``None`` without labelled data."""
+    if loaded.data.evaluation is None:
+        return None
+    path = stages / "dense.json"
+    if path.is_file():
+        return Score(**read_json(path))
+    score = loaded.task.evaluate(loaded.dense, evaluation_data(loaded, loaded.dense), loaded.recipe.device)
+    write_json(path, asdict(score))
+    return score
+
+
+def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command: str | None) -> Report:
+    """The report of this run, without models."""
+    recipe = loaded.recipe
+    notes = []
+    if table.noise > NOISE_LIMIT:
+        steadier = (
+            "" if recipe.clock == "cpu" or recipe.device != "cpu" else "; --clock cpu --threads 1 gives steadier ones"
+        )
+        notes.append(f"Timings on this machine scattered by {100 * table.noise:.0f} %{steadier}.")
+    if not measured_here(table, loaded.environment):
+        notes.append(
+            f"The latency table is of {table.environment} on {table.machine.get('processor')}: the speed-ups measured "
+            "here say nothing about that, and were not held to the targets."
+        )
+    if loaded.finetuning:
+        notes.append("Recovery trained on the texts the divergence is taken on; the metric's texts it has not seen.")
+    return Report(
+        name=f"{recipe.name or Path(recipe.model).name} {recipe.method}",
+        model=recipe.model,
+        method=recipe.method,
+        task=recipe.task,
+        environment=loaded.environment.to_dict(),
+        machine=machine(),
+        versions=versions(),
+        seeds=[recipe.seed],
+        recipe=recipe.to_dict(),
+        data=loaded.data.description,
+        models=[],
+        preset=recipe.preset,
+        commit=commit(),
+        command=command,
+        latency_table=table.to_dict(),
+        target_kind="sparsity" if recipe.sparsity else "speedup",
+        notes=notes,
+        higher_is_better=dense.higher_is_better if dense else True,
+        auto_class=loaded.task.auto_class,
+        pipeline_tag=loaded.task.pipeline_tag,
+    )

@@ -1,0 +1,128 @@
+"""BERT and the encoders with the same layout: post-LN, biases in every projection, a norm after each output projection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from secateurs.errors import UnsupportedModelError
+from secateurs.structure.families import PlainConfig, Role, Roles, family, plain, stream
+from secateurs.structure.structure import Cut, Group, Kind, Structure
+
+__all__ = ["plain_config", "roles", "structure"]
+
+
+@family("bert", "roberta", "xlm-roberta", "camembert", "electra")
+def structure(model: Any) -> Structure:
+    """The heads and the feed-forward neurons of every layer."""
+    if model.config.add_cross_attention:
+        raise UnsupportedModelError(f"{model.config.model_type} with cross-attention cannot be pruned; use one without")
+    groups: list[Group] = []
+    for index, module in enumerate(model.encoder.layer):
+        layer = f"encoder.layer.{index}"
+        attention, output = f"{layer}.attention.self", f"{layer}.attention.output"
+        head = module.attention.self.attention_head_size
+        heads = module.attention.output.dense.in_features // head
+        if heads:
+            projections = [f"{attention}.{name}" for name in ("query", "key", "value")]
+            groups.append(
+                Group(
+                    f"layer.{index}.heads",
+                    Kind.HEAD,
+                    heads,
+                    cuts=(
+                        *(Cut(f"{path}.{part}", 0, head) for path in projections for part in ("weight", "bias")),
+                        Cut(f"{output}.dense.weight", 1, head),
+                    ),
+                    output_projection=f"{output}.dense",
+                    block=attention,
+                    layer=layer,
+                    stream=f"{output}.LayerNorm",
+                    attributes={f"{attention}.num_attention_heads": 1, f"{attention}.all_head_size": head},
+                )
+            )
+        neurons = module.output.dense.in_features
+        if neurons:
+            up, down = f"{layer}.intermediate.dense", f"{layer}.output.dense"
+            groups.append(
+                Group(
+                    f"layer.{index}.intermediate",
+                    Kind.INTERMEDIATE,
+                    neurons,
+                    cuts=(Cut(f"{up}.weight", 0), Cut(f"{up}.bias", 0), Cut(f"{down}.weight", 1)),
+                    output_projection=down,
+                    block=f"{layer}.intermediate",
+                    layer=layer,
+                    stream=f"{layer}.output.LayerNorm",
+                )
+            )
+    return Structure(tuple(groups))
+
+
+_ENCODER: Roles = {
+    "encoder.layer.*.attention.self.query": Role.READS,
+    "encoder.layer.*.attention.self.key": Role.READS,
+    "encoder.layer.*.attention.self.value": Role.READS,
+    "encoder.layer.*.attention.output.dense": Role.WRITES,
+    "encoder.layer.*.attention.output.LayerNorm": Role.RENEWS,
+    "encoder.layer.*.intermediate.dense": Role.READS,
+    "encoder.layer.*.output.dense": Role.WRITES,
+    "encoder.layer.*.output.LayerNorm": Role.RENEWS,
+    "pooler.dense": Role.POOLS,
+}
+_HEADS: Roles = {
+    "qa_outputs": Role.READS,
+    "classifier.dense": Role.READS,
+    "classifier.out_proj": Role.APART,
+    "sequence_summary.summary": Role.READS,
+    "discriminator_predictions.dense": Role.READS,
+    "discriminator_predictions.dense_prediction": Role.APART,
+    "cls.predictions": Role.APART,
+    "cls.predictions.transform.dense": Role.BRIDGES,
+    "cls.predictions.transform.LayerNorm": Role.RENEWS,
+    "cls.predictions.decoder": Role.READS,
+    "cls.seq_relationship": Role.APART,
+    "lm_head": Role.APART,
+    "lm_head.dense": Role.BRIDGES,
+    "lm_head.layer_norm": Role.RENEWS,
+    "lm_head.decoder": Role.READS,
+}
+_EMBEDDINGS = tuple(f"embeddings.{part}_embeddings" for part in ("word", "position", "token_type"))
+
+
+@stream("bert", "roberta", "xlm-roberta", "camembert", "electra")
+def roles(base: Any, model: Any) -> Roles:
+    """How the modules use the residual stream; two of the roles depend on the model.
+
+    ELECTRA's embeddings may have a size other than the hidden size; they are then projected to the hidden size. A single
+    ``classifier`` layer takes its input from the pooler or from a summary, if the model has one.
+    """
+    pooled = getattr(base, "pooler", None) is not None or hasattr(model, "sequence_summary")
+    narrow = hasattr(base, "embeddings_project")
+    return {
+        **_ENCODER,
+        **_HEADS,
+        **dict.fromkeys(_EMBEDDINGS, Role.APART if narrow else Role.WRITES),
+        "embeddings.LayerNorm": Role.APART if narrow else Role.RENEWS,
+        "embeddings_project": Role.WRITES,
+        "generator_predictions.dense": Role.READS if narrow else Role.BRIDGES,
+        "generator_predictions.LayerNorm": Role.APART if narrow else Role.RENEWS,
+        "generator_lm_head": Role.APART if narrow else Role.READS,
+        "classifier": Role.APART if pooled else Role.READS,
+    }
+
+
+@plain("bert", "roberta", "xlm-roberta", "camembert", "electra")
+def plain_config(model: Any) -> PlainConfig | None:
+    """The config of a model with every head and with one feed-forward width in all layers.
+
+    BERT's config has no field for the head size, so every head must be present. An emptied layer still applies its norms,
+    so no layer can be left out.
+    """
+    widths = {layer.output.dense.in_features for layer in model.encoder.layer}
+    if (
+        len(widths) != 1
+        or 0 in widths
+        or any(layer.attention.output.dense.in_features < model.config.hidden_size for layer in model.encoder.layer)
+    ):
+        return None
+    return PlainConfig({"intermediate_size": widths.pop()}, "encoder.layer", tuple(range(len(model.encoder.layer))))

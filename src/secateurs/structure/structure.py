@@ -1,0 +1,277 @@
+"""What can be removed from a model, as data: ``Cut``, ``Group``, ``Stream``, ``Structure``.
+
+A *unit* is the smallest thing that can be removed (a head, a neuron). A *group* holds the units of one place that are
+ranked together. The *stream* is the residual stream; its dimensions are units of the full model. A *cut* is the slice of
+one parameter that is removed with a unit.
+
+The parameter cost, the calibration hooks, the gates, the installation of levels, ``shrink``, the loading of checkpoints
+and the report all use this one table, and none of them depends on a model family. The values are immutable and hold no
+reference to a model: a path is a dotted module name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+
+from secateurs.errors import UnsupportedModelError
+
+__all__ = ["Cut", "Group", "Kind", "Stream", "Structure"]
+
+
+class Kind(StrEnum):
+    """What one unit of a group is."""
+
+    HEAD = "head"
+    """An attention head: rows of q, k, v and columns of the output projection (under GQA one key-value head with
+    its query heads)."""
+    INTERMEDIATE = "intermediate"
+    """A feed-forward neuron: a row of the up (and gate) projection and a column of the down projection."""
+    HIDDEN = "hidden"
+    """A dimension of the residual stream (of the hidden size)."""
+    RANK = "rank"
+    """A rank-1 component of a factorised linear layer."""
+    INPUT = "input"
+    """An input of a linear layer: one column of its matrix. The module that computes the input is not cut."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The slice of one parameter that is removed with a unit.
+
+    Unit ``u`` owns the indices ``offset + u * width .. offset + (u + 1) * width - 1`` along ``dim``.
+
+    Args:
+        parameter: dotted name of the parameter, e.g. ``"bert.encoder.layer.0.output.dense.weight"``.
+        dim: the axis that is cut. The transposed weight of a ``Conv1D`` only needs another ``dim``.
+        width: number of indices per unit.
+        offset: index at which unit 0 starts. A fused q|k|v projection has three cuts with three offsets.
+    """
+
+    parameter: str
+    dim: int
+    width: int = 1
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units of one place that are ranked together.
+
+    Args:
+        name: unique name that does not change when the model is pruned, e.g. ``"layer.3.heads"``.
+        kind: what one unit is.
+        size: number of units now present, at least 1. A place without units has no group.
+        cuts: every parameter slice that is removed with a unit, those of the output projection included.
+        output_projection: path of the module whose input columns are the units (output or down projection).
+        block: path of the module that computes the units. It is skipped when no unit is left; a single linear layer or
+            a pair of factors is not skipped, because it still outputs its bias.
+        layer: path of the transformer layer that holds the block and its output projection; empty for units that belong
+            to no layer (widths of embeddings).
+        stream: path of a module whose *input* is the residual stream right after this sub-block was added to it (the
+            norm of a post-LN block, or the next norm of a pre-LN model).
+        norms: paths of the norms whose output only this block uses (pre-LN). They are skipped together with the block.
+        attributes: module fields that repeat the number of units: dotted path of the field -> its value per kept unit.
+        product: for ranks, path of the linear module that the pair of factors replaces. Above the break-even rank the
+            pair becomes one matrix again. Empty where the two factors cannot be multiplied.
+        instead_of: for ranks of a low-rank option, name of the group that cuts the matrix otherwise. The matrix is not
+            factorised yet, and may be factorised only while that group keeps all its units. Empty for existing pairs.
+    """
+
+    name: str
+    kind: Kind
+    size: int
+    cuts: tuple[Cut, ...]
+    output_projection: str
+    block: str
+    layer: str
+    stream: str
+    norms: tuple[str, ...] = ()
+    attributes: Mapping[str, int] = field(default_factory=dict[str, int])
+    product: str = ""
+    instead_of: str = ""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UnsupportedModelError(f"group {self.name} has size {self.size}; a group needs at least one unit")
+        if not any(cut.parameter == f"{self.output_projection}.weight" for cut in self.cuts):
+            raise UnsupportedModelError(
+                f"group {self.name} does not cut the weight of its output projection {self.output_projection}"
+            )
+
+    @cached_property
+    def output_cut(self) -> Cut:
+        """The cut of the weight of the output projection: its input columns."""
+        return next(cut for cut in self.cuts if cut.parameter == f"{self.output_projection}.weight")
+
+    @property
+    def width(self) -> int:
+        """Input columns of the output projection per unit: the head size for heads, 1 for neurons."""
+        return self.output_cut.width
+
+    @cached_property
+    def input_projections(self) -> tuple[str, ...]:
+        """Paths of the linear modules that compute the units from one common input: q, k and v, or up and gate."""
+        weights = [cut.parameter.removesuffix(".weight") for cut in self.cuts if cut.parameter.endswith(".weight")]
+        return tuple(dict.fromkeys(path for path in weights if path != self.output_projection))
+
+    def prefixed(self, prefix: str) -> Group:
+        """The same group with ``prefix`` in front of every path."""
+        return replace(
+            self,
+            cuts=tuple(replace(cut, parameter=prefix + cut.parameter) for cut in self.cuts),
+            output_projection=prefix + self.output_projection,
+            block=prefix + self.block,
+            layer=prefix + self.layer if self.layer else "",
+            stream=prefix + self.stream,
+            norms=tuple(prefix + norm for norm in self.norms),
+            attributes={prefix + path: value for path, value in self.attributes.items()},
+            product=prefix + self.product if self.product else "",
+        )
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The residual stream: one unit is one dimension of the hidden size.
+
+    A dimension contributes nothing when all writers are zero there *and* the norms leave it out of their statistics. The
+    second condition is needed because a dimension of zeros changes the mean and the variance of a norm.
+
+    Args:
+        size: number of dimensions now present, at least 1.
+        cuts: every parameter slice that is removed with a dimension, those of task heads included. A parameter that has
+            two names (tied embeddings) is listed under both.
+        writers: ``(parameter, dim)`` of every parameter that is added to the stream or replaces it: embeddings, output
+            and down projections with their biases, and post-LN norms, whose output *is* the stream. Each of them is in
+            ``cuts`` too.
+        norms: paths of the norms that normalise over the stream.
+        optional: paths of modules of the base model that exist under some task heads only, such as a pooler.
+        name: key of the stream in masks, sizes and counts.
+    """
+
+    size: int
+    cuts: tuple[Cut, ...]
+    writers: tuple[tuple[str, int], ...]
+    norms: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    name: str = "hidden"
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UnsupportedModelError(f"the residual stream has size {self.size}; it needs at least one dimension")
+        if loose := set(self.writers) - {(cut.parameter, cut.dim) for cut in self.cuts}:
+            raise UnsupportedModelError(f"writers of the residual stream that are not cut with it: {sorted(loose)[:4]}")
+
+    def prefixed(self, prefix: str) -> Stream:
+        """The same stream with ``prefix`` in front of every path."""
+        return replace(
+            self,
+            cuts=tuple(replace(cut, parameter=prefix + cut.parameter) for cut in self.cuts),
+            writers=tuple((prefix + parameter, dim) for parameter, dim in self.writers),
+            norms=tuple(prefix + norm for norm in self.norms),
+            optional=tuple(prefix + path for path in self.optional),
+        )
+
+
+@dataclass(frozen=True)
+class Structure:
+    """All groups of a model in data order, and its residual stream if the hidden size is pruned.
+
+    Iteration, length and look-up cover the groups only; ``sizes`` includes the stream.
+
+    >>> cut = Cut("mlp.down.weight", dim=1)
+    >>> group = Group("layer.0.intermediate", Kind.INTERMEDIATE, 8, (cut,), "mlp.down", "mlp", "layer", "norm")
+    >>> Structure((group,))["layer.0.intermediate"].size
+    8
+
+    Args:
+        groups: the groups, in the order in which the data flows through them.
+        stream: the residual stream; ``None`` if the hidden size is not pruned.
+    """
+
+    groups: tuple[Group, ...]
+    stream: Stream | None = None
+
+    def __post_init__(self) -> None:
+        names = [group.name for group in self.groups] + ([self.stream.name] if self.stream else [])
+        if len(set(names)) != len(names):
+            raise UnsupportedModelError(f"group names must be unique, got {sorted(names)}")
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, name: str) -> Group:
+        return self._by_name[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    @cached_property
+    def _by_name(self) -> dict[str, Group]:
+        return {group.name: group for group in self.groups}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Name -> number of units now present, for every group and then the stream."""
+        sizes = {group.name: group.size for group in self.groups}
+        return sizes | ({self.stream.name: self.stream.size} if self.stream else {})
+
+    @property
+    def timed(self) -> Structure:
+        """The groups that belong to one layer. Only these have a measured latency."""
+        return Structure(tuple(group for group in self.groups if group.layer))
+
+    @cached_property
+    def layers(self) -> dict[str, tuple[Group, ...]]:
+        """Layer path -> its groups, both in data order."""
+        found: dict[str, list[Group]] = {}
+        for group in self.groups:
+            found.setdefault(group.layer, []).append(group)
+        return {path: tuple(groups) for path, groups in found.items()}
+
+    @cached_property
+    def low_rank_options(self) -> tuple[Group, ...]:
+        """Groups of ranks of matrices that are not factorised yet and that other groups cut."""
+        return tuple(group for group in self.groups if group.instead_of)
+
+    def without_low_rank_options(self) -> Structure:
+        """The structure without its low-rank options: every group whose cuts name existing parameters."""
+        return Structure(tuple(group for group in self.groups if not group.instead_of), self.stream)
+
+    def within(self, layer: str) -> Structure:
+        """The groups of one layer, with paths relative to that layer, so that the layer can be pruned as a model.
+
+        The result has no stream: a dimension of the stream is cut in all layers or in none.
+
+        Args:
+            layer: path of the layer.
+        """
+        start = len(layer) + 1
+        return Structure(
+            tuple(
+                replace(
+                    group,
+                    cuts=tuple(replace(cut, parameter=cut.parameter[start:]) for cut in group.cuts),
+                    output_projection=group.output_projection[start:],
+                    block=group.block[start:],
+                    layer="",
+                    stream="",
+                    norms=tuple(norm[start:] for norm in group.norms),
+                    attributes={path[start:]: value for path, value in group.attributes.items()},
+                    product=group.product[start:],
+                )
+                for group in self.layers[layer]
+            )
+        )
+
+    def prefixed(self, prefix: str) -> Structure:
+        """The same structure with ``prefix`` in front of every path, for a base model inside a task model."""
+        if not prefix:
+            return self
+        stream = self.stream.prefixed(prefix) if self.stream else None
+        return Structure(tuple(group.prefixed(prefix) for group in self.groups), stream)

@@ -1,0 +1,1 @@
+"""Changes to the modules of a model: shrinking, factorising, selecting inputs, masking norms."""

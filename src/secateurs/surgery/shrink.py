@@ -1,0 +1,206 @@
+"""``shrink``: cut the parameters of a model to the units that a mask keeps.
+
+The law: if every unit outside the mask contributes exactly zero, ``shrink`` changes no output.
+
+A sub-block is *removed* when no unit of its group is left. Its output projection then outputs its bias (zeros if it has
+none). The block itself and the norms whose output only the block uses are skipped. A norm after the residual sum (post-LN)
+stays. This definition holds for masked and for shrunk models.
+
+A dimension of the residual stream is removed when nothing is written to it and the norms compute their statistics over the
+other dimensions only (``masked_norm``).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from secateurs.errors import RecipeError
+from secateurs.modeling.modeling_pruned import apply_edits, is_factored, select, sync_sizes
+from secateurs.structure.mask import Mask
+from secateurs.structure.structure import Cut, Group, Kind, Stream, Structure
+from secateurs.surgery.config_block import configs_of, record_pairs, relative_to_base, write_block
+from secateurs.surgery.factorize import is_larger, multiply_back, pairs
+from secateurs.surgery.low_rank_groups import apply_low_rank_options
+from secateurs.surgery.masked_norm import mask_norm, narrow_norm
+
+__all__ = ["shrink", "zero_masked"]
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def zero_masked(model: nn.Module, structure: Structure, mask: Mask) -> None:
+    """Turn a model, in place, into the masked model: full size, but with the outputs of the shrunk model.
+
+    The columns of the output projection of every dropped unit are set to zero. For every dropped dimension of the stream, all
+    writers are set to zero and the norms leave the dimension out of their statistics.
+
+    Args:
+        model: the model of ``structure``.
+        structure: what can be removed from the model.
+        mask: the units kept.
+
+    Raises:
+        RecipeError: the mask does not fit the structure, or keeps no dimension of the stream.
+    """
+    _check(structure, mask)
+    apply_low_rank_options(model, structure, mask)
+    with torch.no_grad():
+        for group in structure:
+            if mask[group.name].all():
+                continue
+            cut = group.output_cut
+            weight = model.get_parameter(cut.parameter)
+            dropped = _indices(cut, (~mask[group.name]).nonzero().flatten())
+            weight.index_fill_(cut.dim, dropped.to(weight.device), 0.0)
+        stream = structure.stream
+        if stream and not mask[stream.name].all():
+            dropped = (~mask[stream.name]).nonzero().flatten()
+            for name, dim in stream.writers:
+                parameter = model.get_parameter(name)
+                parameter.index_fill_(dim, dropped.to(parameter.device), 0.0)
+            for path in stream.norms:
+                mask_norm(model.get_submodule(path), mask[stream.name])
+
+
+def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = True) -> Model:
+    """Cut every parameter of ``model`` to the kept units, in place, and record the edits in its config.
+
+    Args:
+        model: a transformers model, or one layer of it, whose units outside ``mask`` contribute nothing.
+        structure: what can be removed from this model.
+        mask: the units kept.
+        values: compute the values of the matrices that are factorised by this call. Without it only their shapes are
+            right, which is enough to measure the latency of the model.
+
+    Returns:
+        ``model`` itself. ``model.config.secateurs`` then holds what a loader needs, merged with earlier edits, so that a
+        pruned model can be pruned again.
+
+    Raises:
+        RecipeError: the mask does not fit the structure, or keeps no dimension of the stream.
+    """
+    _check(structure, mask)
+    edits: dict[str, Any] = {"shapes": {}, "attributes": {}, "emptied": [], "selected": {}, "skipped": {}}
+    apply_low_rank_options(model, structure, mask, values=values)
+    before = set(pairs(model))
+    with torch.no_grad():
+        for group in structure:
+            kept = mask.units(group.name)
+            if len(kept) == group.size:
+                continue
+            for parameter, dim in dict.fromkeys((cut.parameter, cut.dim) for cut in group.cuts):
+                edits["shapes"][parameter] = list(_slice(model, group, parameter, dim, kept).shape)
+            edits["attributes"] |= {path: per_unit * len(kept) for path, per_unit in group.attributes.items()}
+            if group.kind is Kind.INPUT and len(kept):
+                select(model.get_submodule(group.output_projection), kept)
+                edits["selected"][group.output_projection] = len(kept)
+            if len(kept) == 0:
+                edits["emptied"].append(group.output_projection)
+                if group.kind in (Kind.RANK, Kind.INPUT):
+                    continue  # the emptied module outputs its bias; no block has to be skipped
+                # In transformers 5 every attention returns (output, weights) and every feed-forward block a tensor.
+                edits["skipped"][group.block] = "tuple" if group.kind is Kind.HEAD else "tensor"
+                edits["skipped"] |= dict.fromkeys(group.norms, "tensor")
+        stream = structure.stream
+        if stream and not mask[stream.name].all():
+            _shrink_stream(model, stream, mask[stream.name], edits["shapes"])
+            optional = [path for path in edits["shapes"] if path.rpartition(".")[0] in stream.optional]
+            edits |= {"heads": {}, "optional": {path: edits["shapes"].pop(path) for path in optional}}
+        for group in structure:
+            pair = model.get_submodule(group.product) if group.product else None
+            if is_factored(pair) and is_larger(pair):
+                multiply_back(model, group.product)
+    record_pairs(model, before, edits)
+    edits["attributes"] |= _cache_slots(model, structure, mask)
+    edits = relative_to_base(model, edits)
+    apply_edits(model, edits)
+    if hasattr(model, "save_pretrained"):
+        write_block(model, structure, mask, edits)
+    return model
+
+
+def _indices(cut: Cut, units: Int[Tensor, " units"]) -> Int[Tensor, " indices"]:
+    """The indices along ``cut.dim`` that belong to these units."""
+    return (cut.offset + units[:, None] * cut.width + torch.arange(cut.width)).flatten()
+
+
+def _check(structure: Structure, mask: Mask) -> None:
+    mask.check(structure)
+    if structure.stream and not mask[structure.stream.name].any():
+        raise RecipeError(
+            f"the mask keeps none of the {structure.stream.size} dimensions of the residual stream; at least one must stay"
+        )
+
+
+def _shrink_stream(
+    model: nn.Module, stream: Stream, kept: Bool[Tensor, " hidden"], shapes: dict[str, list[int | None]]
+) -> None:
+    """Cut every parameter that belongs to the stream. Tied parameters stay tied.
+
+    Only the sizes that are cut here are recorded in ``shapes``, so that others (vocabulary, number of labels) may change.
+    """
+    sliced: dict[tuple[int, int], tuple[nn.Parameter, nn.Parameter]] = {}
+    for cut in stream.cuts:
+        old = model.get_parameter(cut.parameter)
+        if (id(old), cut.dim) not in sliced:
+            smaller = _slice(model, stream, cut.parameter, cut.dim, kept.nonzero().flatten())
+            sliced[id(old), cut.dim] = old, smaller  # holding the old one keeps its id unique
+        path, _, name = cut.parameter.rpartition(".")
+        setattr(module := model.get_submodule(path), name, sliced[id(old), cut.dim][1])
+        sync_sizes(module)
+        shapes.setdefault(cut.parameter, [None] * old.dim())[cut.dim] = int(kept.sum())
+    for path in stream.norms:
+        narrow_norm(model.get_submodule(path), kept)
+
+
+def _slice(
+    model: nn.Module, owner: Group | Stream, parameter: str, dim: int, kept: Int[Tensor, " kept"]
+) -> nn.Parameter:
+    """Cut one parameter along one dimension, all cuts of the owner at once (a fused q|k|v projection has three).
+
+    Indices of the kept units stay, and so do indices that belong to no cut of the owner.
+    """
+    path, _, name = parameter.rpartition(".")
+    module = model.get_submodule(path)
+    old = module.get_parameter(name)
+    stays = torch.ones(old.shape[dim], dtype=torch.bool)
+    for cut in owner.cuts:
+        if (cut.parameter, cut.dim) == (parameter, dim):
+            stays[_indices(cut, torch.arange(owner.size))] = False
+            stays[_indices(cut, kept)] = True
+    values = old.data.index_select(dim, stays.nonzero().flatten().to(old.device))
+    smaller = nn.Parameter(values, requires_grad=old.requires_grad)
+    setattr(module, name, smaller)
+    sync_sizes(module)
+    return smaller
+
+
+def _cache_slots(model: nn.Module, structure: Structure, mask: Mask) -> dict[str, int]:
+    """Renumber ``layer_idx``, the slot in the key-value cache, over the attention blocks that remain.
+
+    A key-value cache takes its length from slot 0, so an unused slot 0 makes cached generation silently wrong. Each remaining
+    attention takes the first free slot of its own layer type (sliding or full). If none of them has the type of slot 0, then
+    layer 0 has no attention any more, and its type is set to that of the first remaining attention.
+    """
+    survivors = [
+        (f"{group.block}.layer_idx", attention)
+        for group in structure
+        if getattr(attention := model.get_submodule(group.block), "layer_idx", None) is not None
+        and group.kind is Kind.HEAD
+        and mask[group.name].any()
+    ]
+    types = getattr(getattr(model, "config", None), "layer_types", None)
+    if not types or not survivors:
+        return {path: slot for slot, (path, attention) in enumerate(survivors) if slot != attention.layer_idx}
+    wanted = [types[attention.layer_idx] for _, attention in survivors]
+    if types[0] not in wanted:
+        types = [wanted[0], *types[1:]]
+        for config in configs_of(model):
+            config.layer_types = types
+    free = {own: [slot for slot, kind in enumerate(types) if kind == own] for own in wanted}
+    slots = {path: free[own].pop(0) for (path, _), own in zip(survivors, wanted, strict=True)}
+    return {path: slots[path] for path, attention in survivors if slots[path] != attention.layer_idx}

@@ -1,0 +1,217 @@
+"""Prediction of the next token of running text, scored by perplexity, or by bits per byte for byte tokenizers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from secateurs.errors import DataError
+from secateurs.numerics.divergence import kl_divergence
+from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData, model_inputs
+from secateurs.tasks.causal_lm.windows import Windows, join_rows
+from secateurs.tasks.data.batches import IGNORED, Collate, forward, sample
+from secateurs.tasks.data.columns import find_texts, texts_of
+from secateurs.tasks.data.encode import Encode
+from secateurs.tasks.data.sources import read_splits
+from secateurs.tasks.data.splits import divide
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["CausalLM"]
+
+MAX_POSITIONS = 64
+"""Maximum number of positions per sequence at which two models are compared."""
+
+MAX_LOGITS = 1 << 20
+"""Maximum number of compared logits per sequence: with a large vocabulary, fewer positions are compared."""
+
+
+@dataclass(frozen=True)
+class HeldOutWindows:
+    """Held-out windows of text.
+
+    Args:
+        batches: batches of windows.
+        details: details of the score.
+        bytewise: whether every token is one byte.
+    """
+
+    batches: list[Batch]
+    details: dict[str, Any]
+    bytewise: bool = False
+
+
+@final
+class CausalLM(Task):
+    """Causal language modelling on windows of running text without overlap."""
+
+    name = "causal_lm"
+    divergence_name = "KL"
+    pipeline_tag = "text-generation"
+    has_loss_without_labels = True
+    auto_class = "AutoModelForCausalLM"
+    needs_labels_for_metric = False
+
+    def read(
+        self,
+        source: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        columns: Columns,
+        batch_size: int,
+        sequence_length: int,
+        calibration_samples: int,
+        seed: int,
+        evaluation_samples: int | None = None,
+    ) -> TaskData:
+        """See ``Task.read``. A sample is a window of ``sequence_length`` tokens."""
+        if sequence_length < 3:
+            raise DataError(f"sequence_length {sequence_length} is too short for next tokens; give at least 3")
+        encode = Encode.for_model(model, tokenizer, sequence_length)
+        division = divide(source, read_splits(source), usable=lambda rows: True, seed=seed, contiguous=True)
+        assert division.held_out is not None
+        train = Windows(encode, self._texts(division.rows, columns, tokenizer, f"{source} ({division.rows_name})"))
+        texts = self._texts(division.held_out, columns, tokenizer, f"{source} ({division.held_out_name})")
+        held_out = Windows(encode, texts, partial=True)
+        calibration = train.sample(calibration_samples, seed)
+        for windows, what in ((calibration, "calibrate on"), (held_out, "evaluate on")):
+            if not len(windows):
+                raise DataError(f"{source} has less text than one window of {sequence_length} tokens to {what}")
+        collate = Collate.like(tokenizer)
+        chosen = [held_out[i] for i in sample(len(held_out), evaluation_samples, seed)]
+        details = {
+            "window": sequence_length,
+            "stride": sequence_length - len(train.start_tokens),
+            "windows": len(chosen),
+        }
+        windows = f"windows of {sequence_length} tokens"
+        return TaskData(
+            calibration=_batches(calibration, batch_size, collate),
+            calibration_labels=True,
+            evaluation=HeldOutWindows(_batches(chosen, batch_size, collate), details, _bytewise(tokenizer)),
+            train=train if division.trainable else None,
+            collate=collate,
+            description=(
+                f"{source}: {len(calibration)} {windows} to calibrate ({division.rows_name}), "
+                f"{len(chosen)} to evaluate ({division.held_out_name})"
+            ),
+        )
+
+    @staticmethod
+    def _texts(rows: Dataset, columns: Columns, tokenizer: PreTrainedTokenizerBase, source: str) -> list[str]:
+        return join_rows(texts_of(rows, find_texts(columns, rows, source).text, source), tokenizer)
+
+    def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
+        """The logits at up to 64 positions per sequence, evenly spaced over the positions that have a next token.
+
+        With a vocabulary of more than 16384 tokens there are fewer positions, so that the logits of hundreds of
+        sequences fit into memory.
+        """
+        logits = outputs.logits
+        most = max(1, min(MAX_POSITIONS, MAX_LOGITS // logits.shape[-1]))
+        rows, positions = _spread(batch["attention_mask"], most)
+        return logits[rows.to(logits.device), positions.to(logits.device)]
+
+    def all_compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
+        """The logits at every position."""
+        return outputs.logits[batch["attention_mask"].bool().to(outputs.logits.device)]
+
+    def divergence(
+        self, student: Float[Tensor, "rows features"], teacher: Float[Tensor, "rows features"]
+    ) -> Float[Tensor, " rows"]:
+        """KL(teacher || student) of the next token, in nats."""
+        return kl_divergence(student, teacher)
+
+    def inputs_for_loss(self, model: Any, batch: Batch) -> Batch:
+        """See ``Task.inputs_for_loss``. A model with ``loss_without_logits`` gets labels and returns the loss itself.
+
+        Such a model computes the loss without the logits of the full vocabulary.
+        """
+        inputs = model_inputs(batch)
+        if not getattr(model, "loss_without_logits", False):
+            return inputs
+        return inputs | {"labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)}
+
+    def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
+        """Mean negative log-likelihood of the next token, in nats; padding is ignored."""
+        if outputs.logits is None:  # the model got labels, see ``inputs_for_loss``
+            return outputs.loss
+        total, count = _nll(outputs.logits, batch)
+        return total / count
+
+    def evaluate(self, model: PreTrainedModel, evaluation: HeldOutWindows, device: torch.device | str) -> Score:
+        """Perplexity, ``exp(mean nats per token)``; every token has the same weight, whatever the length of its window.
+
+        For a byte tokenizer: bits per byte, ``mean nats per token / ln 2``, which papers on enwik8 call bits per
+        character.
+        """
+        nats, tokens = 0.0, 0
+        for outputs, batch in forward(model, evaluation.batches, device, partial(self.inputs_for_loss, model)):
+            count = int(_has_next(batch["attention_mask"]).sum())
+            nats, tokens = nats + self.loss(outputs, batch).double().item() * count, tokens + count
+        mean = nats / tokens
+        details = {**evaluation.details, "nats_per_token": mean}
+        if evaluation.bytewise:
+            return Score("bits per byte", mean / math.log(2), higher_is_better=False, count=tokens, details=details)
+        value = math.exp(mean) if mean < 700 else math.inf
+        return Score("perplexity", value, higher_is_better=False, count=tokens, details=details)
+
+
+def _bytewise(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether every token is one byte of UTF-8.
+
+    The vocabulary must have at most 256 tokens besides special tokens, and a text with characters of one, two and three
+    bytes must have one token per byte.
+    """
+    probe = "a b\n\u00e9\u8a9e"
+    ids: Any = tokenizer(probe, add_special_tokens=False)["input_ids"]
+    return len(tokenizer) - len(tokenizer.all_special_ids) <= 256 and len(ids) == len(probe.encode())
+
+
+def _batches(windows: list[dict[str, Any]], batch_size: int, collate: Collate) -> list[Batch]:
+    return [collate(windows[i : i + batch_size]) for i in range(0, len(windows), batch_size)]
+
+
+def _has_next(mask: Int[Tensor, "sequences positions"]) -> Bool[Tensor, "sequences positions_but_last"]:
+    """Whether a position and the position after it both hold a token."""
+    return mask[:, 1:].bool() & mask[:, :-1].bool()
+
+
+def _spread(mask: Int[Tensor, "sequences positions"], most: int) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+    """Sequence index and position of every row of the compared outputs.
+
+    Args:
+        mask: 1 at tokens, 0 at padding.
+        most: maximum number of positions per sequence.
+    """
+    chosen: list[Tensor] = []
+    for valid in _has_next(mask.cpu()):  # on a GPU, every sequence would force a synchronisation
+        positions = valid.nonzero().flatten()
+        if len(positions) > most:
+            spaced = torch.linspace(0, len(positions) - 1, most, dtype=torch.float64).round().long()
+            positions = positions[spaced]
+        chosen.append(positions)
+    sequences = [torch.full_like(positions, index) for index, positions in enumerate(chosen)]
+    return torch.cat(sequences), torch.cat(chosen)
+
+
+def _nll(logits: Float[Tensor, "sequences positions words"], batch: Batch) -> tuple[Float[Tensor, ""], int]:
+    """Sum of the negative log-likelihoods of the next tokens, in nats, and their number."""
+    valid = _has_next(batch["attention_mask"]).to(logits.device)
+    targets = batch["input_ids"].to(logits.device)[:, 1:].masked_fill(~valid, IGNORED)
+    # One sequence at a time: the softmax of a full batch over a large vocabulary would double the memory.
+    sums = [
+        functional.cross_entropy(logits[i, :-1].float(), targets[i], ignore_index=IGNORED, reduction="sum")
+        for i in range(len(logits))
+    ]
+    return torch.stack(sums).sum(), int(valid.sum())

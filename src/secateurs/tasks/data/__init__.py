@@ -1,0 +1,1 @@
+"""Reading of data sets and making of batches, for all tasks."""

@@ -1,0 +1,95 @@
+"""Choice of the splits: rows for calibration and training, and rows for evaluation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from secateurs.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["Division", "divide"]
+
+TRAIN = ("train", "training")
+"""Words in the name of a training split, the preferred one first."""
+
+EVALUATION = ("validation", "valid", "val", "dev", "development", "test", "testing", "eval", "evaluation")
+"""Words in the name of an evaluation split, the preferred one first."""
+
+HELD_OUT_SHARE, HELD_OUT_ROWS = 0.2, 2000
+"""Share of the rows of a lone split that is held out, and the maximum number of held-out rows."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """Rows of a data set by their use.
+
+    Args:
+        rows: rows for calibration.
+        held_out: rows for evaluation; ``None`` if no split is usable for evaluation.
+        trainable: whether ``rows`` may also be used for training.
+        rows_name: description of the origin of ``rows``.
+        held_out_name: description of the origin of ``held_out``.
+    """
+
+    rows: Dataset
+    held_out: Dataset | None
+    trainable: bool
+    rows_name: str
+    held_out_name: str
+
+
+def divide(
+    source: str, splits: dict[str, Dataset], *, usable: Callable[[Dataset], bool], seed: int, contiguous: bool = False
+) -> Division:
+    """Choose disjoint rows for calibration (and training) and for evaluation.
+
+    Calibration and training use the split that is named as a training split. Evaluation uses the first usable split out
+    of validation, dev, test and eval. If one split must serve both, a fifth of its rows (at most 2,000) is held out.
+
+    Args:
+        source: name of the data set in error messages.
+        splits: rows by the name of their split.
+        usable: function that says whether a split can be evaluated on, e.g. because it has labels.
+        seed: seed of the random choice of the held-out rows.
+        contiguous: hold out the last rows instead of random rows (for running text).
+
+    Raises:
+        DataError: a split that would be used is empty or has too few rows.
+    """
+    train = _first(splits, TRAIN)
+    held_out = next((name for name in _ordered(splits, EVALUATION) if usable(splits[name])), None)
+    main = train or next((name for name in splits if name != held_out), None) or held_out
+    assert main is not None
+    for name in {main, held_out} - {None}:
+        if not len(splits[name]):
+            raise DataError(f"the split {name!r} of {source} has no rows; rows: {_sizes(splits)}")
+    rows = splits[main]
+    if held_out is not None and held_out != main:
+        return Division(rows, splits[held_out], train is not None, main, held_out)
+    if not usable(rows):
+        return Division(rows, None, True, main, "none")
+    size = min(int(len(rows) * HELD_OUT_SHARE), HELD_OUT_ROWS)
+    if size < 1:
+        raise DataError(f"the split {main!r} of {source} has {len(rows)} rows; at least 5 are needed to hold some out")
+    if not contiguous:
+        rows = rows.shuffle(seed=seed)
+    kept = rows.select(range(len(rows) - size))
+    return Division(kept, rows.select(range(len(kept), len(rows))), True, main, f"rows held out of {main}")
+
+
+def _sizes(splits: dict[str, Dataset]) -> str:
+    return ", ".join(f"{name} {len(rows)}" for name, rows in splits.items())
+
+
+def _ordered(splits: dict[str, Dataset], words: tuple[str, ...]) -> list[str]:
+    """Names of the splits that contain one of the words, in the order of the words."""
+    return [name for word in words for name in splits if word in re.split(r"[-_.]", name.lower())]
+
+
+def _first(splits: dict[str, Dataset], words: tuple[str, ...]) -> str | None:
+    return next(iter(_ordered(splits, words)), None)

@@ -1,0 +1,1 @@
+"""Metrics: functions that compare predictions with the labels of the data."""

@@ -1,0 +1,137 @@
+"""Reading of questions, contexts and answers from the columns of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from secateurs.errors import DataError
+from secateurs.tasks.base import Columns
+from secateurs.tasks.data.columns import find_column, find_label, texts_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["Answer", "Questions", "answered"]
+
+QUESTIONS = ("question", "query")
+CONTEXTS = ("context", "passage", "document")
+ANSWERS = ("answers", "answer", "answers.text")
+STARTS = ("answer_start", "answer_starts", "answers.answer_start")
+FORMS = "give {text: [...], answer_start: [...]}, or texts beside a column answer_start"
+"""Supported forms of answers, for error messages."""
+
+Answer = tuple[str, int]
+"""Text of an answer, and the index of its first character in the context."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Rows of a question answering data set.
+
+    Args:
+        questions: text of every question.
+        contexts: context of every question.
+        answers: answers of every question, an empty list where the context has no answer; ``None`` without labels.
+    """
+
+    questions: list[str]
+    contexts: list[str]
+    answers: list[list[Answer]] | None
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    @classmethod
+    def read(cls, rows: Dataset, columns: Columns, source: str) -> Questions:
+        """Read the columns ``question``, ``context`` and ``answers`` (SQuAD). Answers may also be in two columns.
+
+        Args:
+            rows: rows of the split.
+            columns: names of the columns.
+            source: name of the split in error messages.
+
+        Raises:
+            DataError: a column is missing or has an unknown form, or an answer is not at its stated position.
+        """
+        question = find_column(columns.text, "text", QUESTIONS, rows, source)
+        context = find_column(columns.text_pair, "text_pair", CONTEXTS, rows, source)
+        questions, contexts = texts_of(rows, question, source), texts_of(rows, context, source)
+        for name, texts in ((question, questions), (context, contexts)):
+            for index, text in enumerate(texts):
+                if not text.strip():
+                    raise DataError(f"row {index} of column {name!r} of {source} is empty; drop such rows")
+        answers = _answers(rows, columns, source)
+        for index, given in enumerate(answers):
+            for text, start in given:
+                there = contexts[index][max(start, 0) : max(start, 0) + len(text)]
+                if start < 0 or there != text:
+                    raise DataError(
+                        f"row {index} of {source}: the answer {_short(text)} is not at character {start} of its context, "
+                        f"where {_short(there)} is; repair answer_start or drop such rows"
+                    )
+        return cls(questions, contexts, answers if any(answers) else None)
+
+
+def answered(rows: Dataset, columns: Columns, source: str) -> bool:
+    """Whether a split has answers. If no question has an answer, they count as hidden (as in test splits).
+
+    Raises:
+        DataError: the answers have an unknown form.
+    """
+    return any(_answers(rows, columns, source))
+
+
+def _answers(rows: Dataset, columns: Columns, source: str) -> list[list[Answer]]:
+    """Answers of every row; an empty list if the split has no column of answers."""
+    column = find_label(columns, rows, ANSWERS)
+    if column is None:
+        return []
+    values = rows[column][:]
+    name = next((name for name in STARTS if name in rows.column_names), None)
+    starts = rows[name][:] if name is not None else [None] * len(values)
+    found: list[list[Answer]] = []
+    for index, (value, start) in enumerate(zip(values, starts, strict=True)):
+        try:
+            found.append(_pairs(value, start))
+        except (TypeError, ValueError, AttributeError):
+            raise DataError(
+                f"row {index} of column {column!r} of {source} holds no answers with their positions: "
+                f"{_short(value)}; {FORMS}"
+            ) from None
+    return found
+
+
+def _pairs(value: Any, starts: Any) -> list[Answer]:
+    """Answers of one row. Empty texts are dropped.
+
+    Args:
+        value: value in the column of answers.
+        starts: value in the column of start positions, or ``None``.
+
+    Raises:
+        TypeError, ValueError, AttributeError: the values have an unknown form.
+    """
+    if value is None:
+        return []
+    if isinstance(value, dict):
+        value, starts = value["text"] if "text" in value else _refuse(), value.get("answer_start")
+    elif isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        value, starts = [part.get("text") for part in value], [part.get("answer_start") for part in value]
+    texts: Sequence[Any] = [value] if isinstance(value, str) else value
+    places: Sequence[Any] = [starts] if isinstance(starts, int) else starts or []
+    pairs = [(text, place) for text, place in zip(texts, places, strict=True) if text]
+    if not all(isinstance(text, str) and isinstance(place, int) for text, place in pairs):
+        _refuse()
+    return pairs
+
+
+def _refuse() -> Any:
+    raise ValueError("the answers have an unknown form")
+
+
+def _short(value: Any) -> str:
+    """Representation of a value, shortened to 60 characters for error messages."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

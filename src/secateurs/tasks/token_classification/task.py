@@ -1,0 +1,168 @@
+"""Classification of words (entities, slots, parts of speech).
+
+The metric is entity F1, or accuracy where no label marks an entity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from secateurs.errors import DataError
+from secateurs.numerics.divergence import kl_divergence
+from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
+from secateurs.tasks.data.batches import IGNORED, Collate, calibration_batches, forward, ordered_batches, sample
+from secateurs.tasks.data.columns import check_label
+from secateurs.tasks.data.encode import Encode
+from secateurs.tasks.data.sources import read_splits
+from secateurs.tasks.data.splits import divide
+from secateurs.tasks.metrics.entity_f1 import are_chunks, score_entities
+from secateurs.tasks.token_classification.tags import Tags, WordRows, words_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["TokenClassification"]
+
+
+@dataclass(frozen=True)
+class HeldOutSentences:
+    """Held-out sentences.
+
+    Args:
+        batches: batches of sentences.
+        labels: names of the classes of the model.
+        words_cut_off: number of words behind the end of their truncated sequence.
+    """
+
+    batches: list[Batch]
+    labels: tuple[str, ...]
+    words_cut_off: int
+
+
+@final
+class TokenClassification(Task):
+    """One tag per word. The tag is predicted at the first token of the word; the loss mask excludes all other tokens."""
+
+    name = "token_classification"
+    divergence_name = "KL"
+    pipeline_tag = "token-classification"
+    auto_class = "AutoModelForTokenClassification"
+    needs_labels_for_metric = True
+
+    def read(
+        self,
+        source: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        columns: Columns,
+        batch_size: int,
+        sequence_length: int,
+        calibration_samples: int,
+        seed: int,
+        evaluation_samples: int | None = None,
+    ) -> TaskData:
+        """See ``Task.read``. ``columns.text`` names the column of the words, ``columns.label`` the column of their tags."""
+        encode = Encode.for_model(model, tokenizer, sequence_length)
+        tags = Tags(model.config, columns)
+        splits = read_splits(source)
+        check_label(columns, splits, source)
+        division = divide(source, splits, usable=tags.present, seed=seed)
+        rows = self._rows(division.rows, encode, tags, columns, f"{source} ({division.rows_name})")
+        evaluation, evaluated = None, 0
+        if division.held_out is not None:
+            chosen = division.held_out.select(sample(len(division.held_out), evaluation_samples, seed))
+            held_out = self._rows(chosen, encode, tags, columns, f"{source} ({division.held_out_name})")
+            batches = ordered_batches(held_out, batch_size).batches
+            fitting = sum(int(batch["loss_mask"].sum()) for batch in batches)
+            if not any((batch["labels"] != IGNORED).any() for batch in batches):
+                raise DataError(
+                    f"{source} ({division.held_out_name}) has no tagged word within {sequence_length} tokens"
+                )
+            evaluation = HeldOutSentences(batches, tags.labels, sum(map(len, held_out.words)) - fitting)
+            evaluated = len(held_out)
+        calibration = calibration_batches(rows, calibration_samples, batch_size, seed)
+        if not all(batch["loss_mask"].any() for batch in calibration):
+            raise DataError(f"sequence_length {sequence_length} leaves no room for words; give at least 3")
+        count = sum(len(batch["input_ids"]) for batch in calibration)
+        return TaskData(
+            calibration=calibration,
+            calibration_labels=rows.tags is not None,
+            evaluation=evaluation,
+            train=rows if division.trainable else None,
+            collate=Collate.like(tokenizer, token_labels=True),
+            description=(
+                f"{source}: {count} of {len(rows)} {division.rows_name} rows to calibrate, "
+                f"{evaluated} rows to evaluate ({division.held_out_name})"
+            ),
+        )
+
+    @staticmethod
+    def _rows(data: Dataset, encode: Encode, tags: Tags, columns: Columns, source: str) -> WordRows:
+        words = words_of(data, columns, source)
+        return WordRows(encode, words, tags.read(data, words, source) if tags.present(data) else None)
+
+    def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
+        """The logits at the first token of every word, one row per word."""
+        return outputs.logits[batch["loss_mask"].to(outputs.logits.device).bool()]
+
+    def divergence(
+        self, student: Float[Tensor, "rows features"], teacher: Float[Tensor, "rows features"]
+    ) -> Float[Tensor, " rows"]:
+        """KL(teacher || student) of the distributions over tags, in nats."""
+        return kl_divergence(student, teacher)
+
+    def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
+        """Mean cross-entropy of the tags, in nats; every word of the batch has the same weight."""
+        if "labels" not in batch:
+            raise DataError("the batch has no labels; the loss of token_classification needs a column of tags")
+        logits, labels = outputs.logits, batch["labels"].to(outputs.logits.device)
+        return functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+
+    def evaluate(self, model: PreTrainedModel, evaluation: HeldOutSentences, device: torch.device | str) -> Score:
+        """Entity F1 (an entity must be correct in type, first and last word), or the accuracy of the tags.
+
+        Accuracy is used if no label marks an entity. F1 is the micro average over all entities, with precision, recall
+        and accuracy in the details. Words behind the end of a truncated sequence are not counted in the metric; their
+        number is in the details.
+        """
+        true: list[list[str]] = []
+        predicted: list[list[str]] = []
+        for outputs, batch in forward(model, evaluation.batches, device):
+            for classes, labels in zip(outputs.logits.argmax(-1).tolist(), batch["labels"].tolist(), strict=True):
+                pairs = [(tag, label) for tag, label in zip(classes, labels, strict=True) if label != IGNORED]
+                predicted.append([evaluation.labels[tag] for tag, _ in pairs])
+                true.append([evaluation.labels[label] for _, label in pairs])
+        count = sum(map(len, true))
+        hits = sum(
+            tag == label
+            for predicted_tags, true_tags in zip(predicted, true, strict=True)
+            for tag, label in zip(predicted_tags, true_tags, strict=True)
+        )
+        accuracy = hits / count
+        details: dict[str, Any] = {"words_cut_off": evaluation.words_cut_off}
+        if not are_chunks(evaluation.labels):
+            return Score("accuracy", accuracy, higher_is_better=True, count=count, details=details)
+        score = score_entities(true, predicted)
+        details |= {
+            "precision": score.precision,
+            "recall": score.recall,
+            "accuracy": accuracy,
+            "entities": score.num_true,
+        }
+        return Score("entity_f1", score.f1, higher_is_better=True, count=count, details=details)
+
+    @classmethod
+    def example(cls, texts: Sequence[str], labelled: bool = True) -> dict[str, list[Any]]:
+        """See ``Task.example``. The columns hold lists of words, and a class index for every word."""
+        words = [text.split() for text in texts]
+        columns: dict[str, list[Any]] = {"tokens": words}
+        return {**columns, "tags": [[len(word) % 2 for word in row] for row in words]} if labelled else columns

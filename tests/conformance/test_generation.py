@@ -1,0 +1,103 @@
+"""Generation by every pruned decoder: the same tokens as the masked model gives, with and without a cache."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from masks import without_blocks
+from secateurs.structure.families import discover
+from secateurs.structure.structure import Kind
+from secateurs.surgery.shrink import shrink, zero_masked
+from tiny_models import DECODERS, batch, tiny_model
+
+TOLERANCE = 1e-12
+
+WAYS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "beams": {"num_beams": 3},
+    "static cache": {"cache_implementation": "static"},
+    "no cache": {"use_cache": False},
+}
+
+
+def continued(model: Any, way: str = "greedy", length: int = 9, new: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """Continue padded and unpadded prompts; return the tokens, and the scores from which they were chosen."""
+    prompt = batch(length=length, padding="left")
+    options = {"max_new_tokens": new, "do_sample": False, "return_dict_in_generate": True, "output_scores": True}
+    found = model.generate(**prompt, **options, **WAYS[way])
+    return found.sequences, torch.stack(found.scores)
+
+
+def alike(one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor]) -> bool:
+    """Whether tokens are equal and scores nearly so. Norms in fp32 make scores with a cache differ by less than 1e-4."""
+    return torch.equal(one[0], other[0]) and (one[1] - other[1]).abs().max().item() < 1e-4
+
+
+def stepped(model: Any) -> torch.Tensor:
+    """Logits of one token at a time with a cache; the position of the token is not passed to the model."""
+    tokens, logits, cache = batch()["input_ids"], [], None
+    with torch.no_grad():
+        for step in range(tokens.shape[1]):
+            found = model(input_ids=tokens[:, step : step + 1], past_key_values=cache, use_cache=True)
+            cache = found.past_key_values
+            logits.append(found.logits)
+    return torch.cat(logits, 1)
+
+
+@pytest.mark.parametrize("gone", [{0}, {0, 1, 2}])
+@pytest.mark.parametrize("model_type", sorted(DECODERS))
+def test_generation_is_the_same(model_type: str, gone: set[int]) -> None:
+    """Without the attention of some layers."""
+    model = tiny_model(model_type)
+    structure = discover(model)
+    mask = without_blocks(structure, Kind.HEAD, gone)
+    zero_masked(model, structure, mask)
+    greedy, beams = continued(model), continued(model, "beams")
+    shrink(model, structure, mask)
+    assert alike(continued(model, "beams"), beams)
+    for way in ("greedy", "static cache", "no cache"):
+        assert alike(continued(model, way), greedy), way
+
+
+@cache
+def _mixed() -> Any:
+    """A model with two kinds of cache, sliding and full."""
+    return tiny_model("qwen3", num_hidden_layers=4, layer_types=["sliding_attention", "full_attention"] * 2)
+
+
+@pytest.mark.parametrize("gone", range(1, 16))
+def test_generation_with_sliding_and_full_layers(gone: int) -> None:
+    """Every subset of attention blocks is removed; 27 tokens are more than the window of 8."""
+    model = copy.deepcopy(_mixed())
+    assert model.config.sliding_window == 8
+    structure = discover(model)
+    mask = without_blocks(structure, Kind.HEAD, {layer for layer in range(4) if gone >> layer & 1})
+    zero_masked(model, structure, mask)
+    greedy, steps = continued(model, length=20, new=7), stepped(model)
+    shrink(model, structure, mask)
+    assert alike(continued(model, length=20, new=7), greedy)
+    assert alike(continued(model, "static cache", length=20, new=7), greedy)
+    if gone != 15:  # without any attention there is no cache
+        assert (stepped(model) - steps).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("gone", [{0}, {0, 2}])
+def test_cached_generation_needs_renumbered_layers(gone: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the renumbering, an unused slot 0 of the cache silently changes the logits."""
+    model = _mixed()
+    structure = discover(model)
+    mask = without_blocks(structure, Kind.HEAD, gone)
+    masked = copy.deepcopy(model)
+    zero_masked(masked, structure, mask)
+    renumbered = shrink(copy.deepcopy(model), structure, mask)
+    monkeypatch.setattr("secateurs.surgery.shrink._cache_slots", lambda *_: {})
+    stale = shrink(copy.deepcopy(model), structure, mask)
+    with torch.no_grad():
+        assert (stale(**batch()).logits - masked(**batch()).logits).abs().max() < TOLERANCE, "equal without a cache"
+    assert (stepped(renumbered) - stepped(masked)).abs().max() < TOLERANCE
+    assert (stepped(stale) - stepped(masked)).abs().max() > 1e-3

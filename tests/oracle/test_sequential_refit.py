@@ -1,0 +1,156 @@
+"""The sequential refit against plain least squares; and its purpose: outputs closer to those of the dense model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from oracle.refits import inputs_of, prepared, ridge
+from secateurs.numerics.hessian import Moments, damped
+from secateurs.oneshot import sequential_refit as module
+from secateurs.oneshot.head import first_linear_of_head
+from secateurs.oneshot.levels import Level
+from secateurs.oneshot.sequential_refit import TOKENS_PER_DIMENSION, Refit, sequential_refit
+from secateurs.structure.families import discover, model_types
+from tiny_models import DECODERS, batch, tiny_model
+
+CORRECTED = Refit(damping=0.01, output_ridge=0.1, drift_ridge=0.05)
+
+
+def ridge_of_drift(weight: Tensor, tokens: int) -> float:
+    """The ridge of ``CORRECTED`` for this number of tokens."""
+    assert CORRECTED.drift_ridge is not None
+    return CORRECTED.drift_ridge * (1 + TOKENS_PER_DIMENSION * weight.shape[1] / tokens)
+
+
+@pytest.mark.parametrize("model_type", model_types())
+@pytest.mark.parametrize("drift_ridge", [None, 1e-4])
+def test_the_residual_stream_comes_closer_to_the_dense_one(model_type: str, drift_ridge: float | None) -> None:
+    """On the tokens of the fit. ``Stitch.reset_all`` then restores every tensor."""
+    stitch, database, context, allocation = prepared(model_type)
+    last = list(context.structure)[-1].stream
+    dense = {name: value.clone() for name, value in context.model.state_dict().items()}
+    wanted = inputs_of(context.model, last, context.batches)
+    for name, kept in allocation.items():
+        stitch.install(name, database.level(name, kept))
+    before = (inputs_of(context.model, last, context.batches) - wanted).pow(2).mean()
+    how = Refit(damping=1e-4, output_ridge=1e-4, drift_ridge=drift_ridge)
+    sequential_refit(stitch, database, allocation, context, context.batches, how)
+    after = (inputs_of(context.model, last, context.batches) - wanted).pow(2).mean()
+    assert after < before
+    assert model_type in DECODERS or after < 0.9 * before
+    stitch.reset_all()
+    assert all(torch.equal(value, dense[name]) for name, value in context.model.state_dict().items())
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "qwen2"])
+def test_input_projections_are_fitted_to_their_own_dense_outputs(model_type: str) -> None:
+    """The correction of their input equals the regression of their dense outputs on their inputs in the pruned model."""
+    stitch, database, context, allocation = prepared(model_type)
+    group = list(context.structure)[-1]
+    allocation[group.name] = group.size  # so that no row of its input projections is removed
+    before = inputs_of(context.model, group.input_projections[0], context.batches)
+    linear = {path: stitch.linear(path) for path in group.input_projections}
+    fitted = sequential_refit(stitch, database, allocation, context, context.batches, CORRECTED)
+    after = inputs_of(context.model, group.input_projections[0], context.batches)
+    assert not torch.allclose(before, after)
+    for path, (weight, bias) in linear.items():
+        wanted = ridge(after, before @ weight.T, weight, ridge_of_drift(weight, len(after)), bias is not None)
+        found = stitch.oriented(path, fitted[group.name].input_projections[f"{path}.weight"])
+        assert (wanted - weight).abs().max() > 2e-2
+        torch.testing.assert_close(found, wanted, rtol=0, atol=5e-3)  # sums of float32 products
+        if bias is not None:
+            shifted = bias + before.mean(0) @ weight.T - after.mean(0) @ wanted.T
+            torch.testing.assert_close(fitted[group.name].input_projections[f"{path}.bias"], shifted, rtol=0, atol=5e-3)
+            assert torch.equal(
+                context.model.get_parameter(f"{path}.bias"), fitted[group.name].input_projections[f"{path}.bias"]
+            )
+
+
+def test_the_first_linear_module_of_the_head_is_corrected_too() -> None:
+    stitch, database, context, allocation = prepared("bert")
+    head = first_linear_of_head(context.model, context.structure, context.batches[0])
+    assert head is not None
+    weight, bias = stitch.linear(head)
+    before = inputs_of(context.model, head, context.batches)
+    sequential_refit(stitch, database, allocation, context, context.batches, CORRECTED)
+    after = inputs_of(context.model, head, context.batches)
+    wanted = ridge(after, before @ weight.T, weight, ridge_of_drift(weight, len(after)), bias is not None)
+    assert (wanted - weight).abs().max() > 2e-2
+    torch.testing.assert_close(context.model.get_parameter(f"{head}.weight").data, wanted, rtol=0, atol=5e-3)
+
+
+def test_the_first_linear_module_of_the_head_is_found_unless_its_weight_is_shared() -> None:
+    inputs = dict(batch())
+
+    def found(model: Any) -> str | None:
+        return first_linear_of_head(model, discover(model), inputs)
+
+    for model_type, path in (
+        ("bert", "bert.pooler.dense"),
+        ("roberta", "classifier.dense"),
+        ("distilbert", "pre_classifier"),
+    ):
+        assert found(AutoModelForSequenceClassification.from_config(tiny_model(model_type).config)) == path
+    assert found(tiny_model("gpt2")) is None  # the output embedding is the input embedding
+    assert found(tiny_model("llama")) == "lm_head"
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
+def test_every_group_is_fitted_to_the_inputs_from_the_pruned_groups_before_it(model_type: str) -> None:
+    """The last group, after all others at their new levels: ``W*`` by hand, and the level that follows from it."""
+    stitch, database, context, allocation = prepared(model_type)
+    emptied, group = next(iter(context.structure)).name, list(context.structure)[-1]
+    allocation[emptied] = 0
+    wanted = inputs_of(context.model, group.stream, context.batches)
+    how = replace(CORRECTED, drift_ridge=None)
+    found = sequential_refit(stitch, database, allocation, context, context.batches, how)
+    assert len(found[emptied].units) == 0
+
+    stitch.reset(group.name)
+    x = inputs_of(context.model, group.output_projection, context.batches)
+    dense = database.projections[group.name]
+    added = x @ dense.weight.T + (0 if dense.bias is None else dense.bias)
+    residual = inputs_of(context.model, group.stream, context.batches) - added
+    all_columns = ridge(x, wanted - residual, dense.weight, how.output_ridge, dense.bias is not None)
+
+    moments = Moments(x.shape[1], dtype=torch.float64)
+    moments.update(x)
+    hessian = damped(moments.gram if dense.bias is None else moments.centred(), how.damping)
+    level = found[group.name]
+    columns = (level.units[:, None] * group.width + torch.arange(group.width)).flatten()
+    kept = torch.linalg.solve(hessian[columns][:, columns], hessian[columns] @ all_columns.T)
+    torch.testing.assert_close(level.weight, kept.T, rtol=0, atol=5e-3)  # sums of float32 products
+
+
+def test_only_ratios_of_weights_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scale of the weights, which is that of a gradient, changes neither the fit nor the drift correction."""
+    stitch, database, context, allocation = prepared("bert")
+    drawn = torch.rand(context.batches[0]["input_ids"].shape, generator=torch.Generator().manual_seed(0)) + 0.1
+
+    def fitted(scale: float) -> dict[str, Level]:
+        def token_weights(*given: Any) -> Callable[[Any], dict[str, Tensor]]:
+            return lambda batch: {group.name: scale * drawn for group in context.structure}
+
+        monkeypatch.setattr(module, "TokenWeights", token_weights)
+        how = replace(CORRECTED, weigh_tokens=True)
+        return sequential_refit(stitch, database, allocation, context, context.batches, how)
+
+    one, other = fitted(2.0**-14), fitted(2.0**10)
+    plain = sequential_refit(stitch, database, allocation, context, context.batches, CORRECTED)
+    differs = False
+    for name, level in one.items():
+        assert torch.equal(level.units, other[name].units)
+        torch.testing.assert_close(level.weight, other[name].weight, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            dict(level.input_projections), dict(other[name].input_projections), rtol=1e-3, atol=1e-4
+        )
+        same = torch.equal(level.units, plain[name].units)
+        differs = differs or not same or not torch.allclose(level.weight, plain[name].weight, atol=1e-3)
+    assert differs
