@@ -159,8 +159,8 @@ BAD = {
         {"tokens": [["a"]] * 5, "tags": [["O"], ["O"], None, None, ["O"]]},
         "None, not a tag for every",
     ),
-    "an unknown tag": ({"tokens": [["a"]] * 5, "tags": [["B-car"]] * 5}, "'B-car' in row 0 .* its labels are O, B-pet"),
-    "a number too large": ({"tokens": [["a"]] * 5, "tags": [[4]] * 5}, r"the tag 4 in row 0 .* classes 0\.\.3"),
+    "an unknown tag": ({"tokens": [["a"]] * 5, "tags": [["B-car"]] * 5}, "'B-car' in row 2 .* its labels are O, B-pet"),
+    "a number too large": ({"tokens": [["a"]] * 5, "tags": [[4]] * 5}, r"the tag 4 in row 2 .* classes 0\.\.3"),
     "one class for all": ({"tokens": [["a"]] * 5, "tags": [0] * 5}, "holds 0, not a tag for every word"),
     "only hidden tags": ({"tokens": [["a"]] * 5, "tags": [[IGNORED]] * 5}, "no tagged word"),
 }

@@ -46,7 +46,7 @@ class Recipe(BaseModel):
         description="Task: text-classification, token-classification, question-answering, embedding or causal-lm."
     )
     data: str = Field(
-        description="Data set: a folder, a file (parquet, csv, tsv, json, jsonl, txt), or a hub id (owner/name or "
+        description="Data set: a folder, a file (parquet, csv, tsv, json, jsonl, txt, conll), or a hub id (owner/name or "
         "owner/name:config)."
     )
     columns: ColumnNames = Field(

@@ -20,7 +20,7 @@ from secateurs.tasks.data.batches import (
     ordered_batches,
     sample,
 )
-from secateurs.tasks.data.columns import check_label, find_label, find_texts, texts_of
+from secateurs.tasks.data.columns import check_label, find_label, find_texts, skip_empty, texts_of
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
@@ -65,7 +65,7 @@ class TextClassification(Task):
         """See ``Task.read``. The classes of the data must be those of the model."""
         encode = Encode.for_model(model, tokenizer, sequence_length)
         labels = _Labels(model.config, columns, source)
-        splits = read_splits(source)
+        splits = skip_empty(read_splits(source), columns, source)
         check_label(columns, splits, source)
         division = divide(source, splits, usable=labels.present, seed=seed)
         rows = self._rows(division.rows, encode, labels, columns, f"{source} ({division.rows_name})")

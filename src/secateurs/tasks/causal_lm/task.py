@@ -17,7 +17,7 @@ from secateurs.numerics.divergence import kl_divergence
 from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData, model_inputs
 from secateurs.tasks.causal_lm.windows import Windows, join_rows
 from secateurs.tasks.data.batches import IGNORED, Collate, forward, sample
-from secateurs.tasks.data.columns import find_texts, texts_of
+from secateurs.tasks.data.columns import find_texts, skip_empty, texts_of
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
@@ -78,7 +78,8 @@ class CausalLM(Task):
         if sequence_length < 3:
             raise DataError(f"sequence_length {sequence_length} is too short for next tokens; give at least 3")
         encode = Encode.for_model(model, tokenizer, sequence_length)
-        division = divide(source, read_splits(source), usable=lambda rows: True, seed=seed, contiguous=True)
+        splits = skip_empty(read_splits(source), columns, source)
+        division = divide(source, splits, usable=lambda rows: True, seed=seed, contiguous=True)
         assert division.held_out is not None
         train = Windows(encode, self._texts(division.rows, columns, tokenizer, f"{source} ({division.rows_name})"))
         texts = self._texts(division.held_out, columns, tokenizer, f"{source} ({division.held_out_name})")

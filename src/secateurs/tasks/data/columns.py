@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from secateurs.errors import DataError
 from secateurs.tasks.base import Columns
+from secateurs.tasks.data.bad_rows import place, skip_without
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["TextColumns", "check_label", "find_column", "find_label", "find_texts", "texts_of"]
+__all__ = ["TextColumns", "check_label", "find_column", "find_label", "find_texts", "skip_empty", "texts_of"]
 
 PAIRS = (  # names of columns that hold a pair of texts; the first pair that exists is used
     ("sentence1", "sentence2"),
@@ -115,6 +116,25 @@ def _check(name: str | None, role: str, there: list[str], source: str) -> None:
         raise DataError(f"{source} has no column {name!r} (given as {role}); its columns are {', '.join(there)}")
 
 
+def skip_empty(splits: dict[str, Dataset], columns: Columns, source: str) -> dict[str, Dataset]:
+    """Skip the rows without a text, or without a label where others have one, if a split has few of them.
+
+    Args:
+        splits: rows by the name of their split, in the order of their files.
+        columns: names given by the user.
+        source: name of the data set in log lines.
+    """
+
+    def used(rows: Dataset) -> list[str]:
+        try:
+            found = find_texts(columns, rows, source)
+        except DataError:  # raised again if this split is used
+            return []
+        return [name for name in (found.text, found.text_pair, find_label(columns, rows)) if name is not None]
+
+    return skip_without(splits, used, source)
+
+
 def texts_of(rows: Dataset, column: str, source: str) -> list[str]:
     """Read a column of texts. Lists of tokens or sentences are joined with blanks.
 
@@ -128,5 +148,5 @@ def texts_of(rows: Dataset, column: str, source: str) -> list[str]:
         elif not isinstance(value, str):
             empty = value is None or value != value
             what = "has no text" if empty else f"holds {type(value).__name__}, not text"
-            raise DataError(f"row {index} of column {column!r} of {source} {what}; drop or repair such rows")
+            raise DataError(f"{place(rows, index, source, column)} {what}; drop or repair such rows")
     return values

@@ -3,46 +3,51 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secateurs.checkpoint.load_model import first_line, is_path
 from secateurs.errors import DataError
+from secateurs.tasks.data import conll
+from secateurs.tasks.data.dialects import Table, read_table
+from secateurs.tasks.data.hub_configs import find_config
+from secateurs.tasks.data.json_files import read_object
+from secateurs.tasks.data.label_folders import LabelFolders, find_label_folders
+from secateurs.tasks.data.layouts import READERS, find_files, lone_split, refusal, split_word
+from secateurs.tasks.data.text_files import read_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["READERS", "local_path", "read_file", "read_splits"]
-
-READERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".txt": "text"}
-"""File suffix -> name of the builder in the ``datasets`` library that reads it."""
-
-SIDE_FILES = {"dataset_infos.json", "dataset_info.json", "state.json", "dataset_dict.json"}
-"""JSON files that ``datasets`` writes next to the data; they contain no rows."""
+__all__ = ["local_path", "read_file", "read_splits"]
 
 
 def local_path(source: str) -> Path | None:
-    """The path that ``source`` names, or ``None`` if ``source`` is a hub id.
+    """The path that ``source`` names, without its config, or ``None`` if ``source`` is a hub id.
 
     Raises:
         DataError: ``source`` has the form of a path, and the path does not exist.
     """
-    if not is_path(source):
-        return None
-    path = Path(source).expanduser()
-    if not path.exists():
+    if is_path(source):
+        path = Path(source).expanduser()
+        if path.exists():
+            return path
+    folder = Path(source.rpartition(":")[0] or source).expanduser()
+    if folder.is_dir():
+        return folder
+    if is_path(source):
         raise DataError(f"the data {source} does not exist; give a folder, a file or a hub id like owner/name")
-    return path
+    return None
 
 
 def read_splits(source: str) -> dict[str, Dataset]:
     """Read every split of a data set.
 
     Args:
-        source: folder, file or hub id (``owner/name`` or ``owner/name:config``).
+        source: folder, file or hub id (``owner/name``); a folder or hub id may be followed by ``:config``.
 
     Returns:
         The splits by name.
@@ -54,9 +59,10 @@ def read_splits(source: str) -> dict[str, Dataset]:
     if path is None:
         splits = _from_hub(source)
     elif path.is_file():
-        splits = {_split_of(path, path.parent): read_file(path)}
+        splits = {lone_split(path, path.parent): read_file(path)}
     else:
-        splits = _from_folder(path)
+        config = source.rpartition(":")[2] if not Path(source).expanduser().exists() else None
+        splits = _from_folder(path, config)
     if not any(len(rows) for rows in splits.values()):
         raise DataError(f"the data {source} has no rows in any split ({', '.join(splits)})")
     return splits
@@ -66,24 +72,72 @@ def read_file(*paths: Path) -> Dataset:
     """Read the rows of one file, or of several files of one type.
 
     Raises:
-        DataError: the file type is unknown, or the content cannot be read.
+        DataError: the file type is unknown, the content cannot be read, or the files have different columns.
     """
     from datasets import load_dataset
 
     kind = READERS.get(paths[0].suffix.lower())
     if kind is None:
         raise DataError(f"cannot read {paths[0]}: known kinds of file are {', '.join(READERS)}")
-    options: dict[str, Any] = {"sep": "\t"} if paths[0].suffix.lower() == ".tsv" else {}
     try:
+        if (own := _read_own(paths, kind)) is not None:
+            return own
         with _quiet():
             if kind == "parquet" and (empty := _without_rows(paths)) is not None:
                 return empty
-            return load_dataset(kind, data_files=[str(path) for path in paths], split="train", **options)
+            return load_dataset(kind, data_files=[str(path) for path in paths], split="train")
+    except DataError:
+        raise
     except Exception as error:  # the builders raise exceptions of many classes
+        if len(paths) > 1 and len({tuple(sorted(read_file(path).column_names)) for path in paths}) > 1:
+            raise DataError(_refusal(paths)) from error
         raise DataError(f"cannot read {paths[0]}: {first_line(error.__cause__ or error)}") from error
 
 
-def _from_folder(folder: Path) -> dict[str, Dataset]:
+def _refusal(paths: Sequence[Path]) -> str:
+    return refusal(Path(os.path.commonpath([path.parent for path in paths])), paths)
+
+
+def _read_own(paths: tuple[Path, ...], kind: str) -> Dataset | None:
+    """Read files of the formats that are not left to ``datasets``: tables of text, CoNLL, and single JSON objects.
+
+    Returns:
+        The rows, or ``None`` for files of other formats.
+
+    Raises:
+        DataError: the files have different columns, or different formats.
+    """
+    from datasets import Dataset
+
+    if kind == "json":
+        objects = [read_object(path) if path.suffix.lower() == ".json" else None for path in paths]
+        rows = [row for found in objects for row in found or ()]
+        return Dataset.from_list(rows) if all(found is not None for found in objects) else None
+    suffixes = {path.suffix.lower() for path in paths}
+    tables: list[conll.Sentences | Table] = []
+    if suffixes <= conll.ALWAYS | conll.MAYBE:
+        tables = [found for path in paths if (found := conll.read_conll(path)) is not None]
+    if kind == "conll" and not tables:
+        raise DataError(f"cannot read {paths[0]}: it does not have one word a line with its tags")
+    if kind == "csv" and not tables:
+        tables = [read_table(path) for path in paths]
+    if not tables:
+        return None
+    if len(tables) < len(paths) or len({tuple(sorted(table.columns)) for table in tables}) > 1:
+        raise DataError(_refusal(paths))
+    return _joined(paths, tables)
+
+
+def _joined(paths: tuple[Path, ...], tables: Sequence[conll.Sentences | Table]) -> Dataset:
+    """The rows of several files with the same columns, with the lines where they stand."""
+    from secateurs.tasks.data.places import Places, with_places
+
+    lines = [(file, line) for file, table in enumerate(tables) for line in table.lines]
+    columns = {name: [value for table in tables for value in table.columns[name]] for name in tables[0].columns}
+    return with_places(columns, Places(tuple(path.name for path in paths), tuple(lines)))
+
+
+def _from_folder(folder: Path, config: str | None) -> dict[str, Dataset]:
     from datasets import DatasetDict, load_from_disk
 
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
@@ -94,33 +148,25 @@ def _from_folder(folder: Path) -> dict[str, Dataset]:
         return (
             {str(name): rows for name, rows in stored.items()} if isinstance(stored, DatasetDict) else {"all": stored}
         )
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        visible = not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in READERS and path.is_file() and visible and path.name not in SIDE_FILES:
-            found.setdefault(_split_of(path, folder), []).append(path)
-    if not found:
-        raise DataError(f"the folder {folder} holds no data; known kinds of file are {', '.join(READERS)}")
+    files = find_config(folder, config)
+    if files is not None:
+        return {name: read_file(*paths) for name, paths in files.items()}
+    if (by_class := find_label_folders(folder, lambda name: split_word(name) is not None)) is not None:
+        return _with_labels(by_class)
+    return {name: read_file(*paths) for name, paths in find_files(folder).items()}
+
+
+def _with_labels(found: LabelFolders) -> dict[str, Dataset]:
+    """Texts and classes of every split."""
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=found.names)})
     splits: dict[str, Dataset] = {}
-    for name, paths in found.items():
-        kinds = sorted({path.suffix.lower() for path in paths})
-        if len(kinds) > 1:
-            raise DataError(
-                f"the split {name!r} of {folder} has files of several kinds ({', '.join(kinds)}); keep one kind"
-            )
-        splits[name] = read_file(*paths)
+    for split, classes in found.splits.items():
+        rows = [(read_text(path), name) for name, paths in classes.items() for path in paths]
+        columns = {"text": [text for text, _ in rows], "label": [found.names.index(name) for _, name in rows]}
+        splits[split] = Dataset.from_dict(columns, features=features)
     return splits
-
-
-def _split_of(path: Path, folder: Path) -> str:
-    """Name of the split of a file: its stem without the shard number, or its folder if the stem is only a number.
-
-    ``train-00000-of-00002`` and ``train/0000`` both belong to the split ``train``.
-    """
-    stem = re.sub(r"-\d+-of-\d+(-[0-9a-f]+)?$", "", path.stem)
-    if not re.fullmatch(r"[\d_-]+", stem):
-        return stem
-    return path.parent.name if path.parent != folder else "all"
 
 
 def _from_hub(source: str) -> dict[str, Dataset]:

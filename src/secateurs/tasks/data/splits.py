@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["Division", "divide"]
+
+logger = logging.getLogger(__name__)
 
 TRAIN = ("train", "training")
 """Words in the name of a training split, the preferred one first."""
@@ -72,6 +75,11 @@ def divide(
     if held_out is not None and held_out != main:
         return Division(rows, splits[held_out], train is not None, main, held_out)
     if not usable(rows):
+        logger.warning(
+            "nothing of %s can be evaluated: no split has labels (columns of %s: %s); name the column of the labels if "
+            "there is one",
+            source, main, ", ".join(rows.column_names),
+        )  # fmt: skip
         return Division(rows, None, True, main, "none")
     size = min(int(len(rows) * HELD_OUT_SHARE), HELD_OUT_ROWS)
     if size < 1:
@@ -88,7 +96,7 @@ def _sizes(splits: dict[str, Dataset]) -> str:
 
 def _ordered(splits: dict[str, Dataset], words: tuple[str, ...]) -> list[str]:
     """Names of the splits that contain one of the words, in the order of the words."""
-    return [name for word in words for name in splits if word in re.split(r"[-_.]", name.lower())]
+    return [name for word in words for name in splits if word in re.split(r"[-_. 0-9]+", name.lower())]
 
 
 def _first(splits: dict[str, Dataset], words: tuple[str, ...]) -> str | None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from secateurs.errors import DataError
 from secateurs.tasks.data.columns import texts_of
-from secateurs.tasks.data.sources import READERS, read_file
+from secateurs.tasks.data.layouts import READERS
+from secateurs.tasks.data.sources import read_file
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -26,7 +26,7 @@ from secateurs.tasks.data.batches import (
     ordered_batches,
     sample,
 )
-from secateurs.tasks.data.columns import check_label, find_label, find_texts, texts_of
+from secateurs.tasks.data.columns import check_label, find_label, find_texts, skip_empty, texts_of
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import local_path, read_splits
 from secateurs.tasks.data.splits import divide
@@ -145,7 +145,7 @@ class Embedding(Task):
     def _texts(
         self, source: str, columns: Columns, encode: Encode, seed: int, size: int | None
     ) -> tuple[list[str], ScoredPairs | CosineToDense, str, bool]:
-        splits = read_splits(source)
+        splits = skip_empty(read_splits(source), columns, source)
         check_label(columns, splits, source)
         division = divide(source, splits, usable=lambda rows: True, seed=seed)
         assert division.held_out is not None

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import DataError
 from secateurs.tasks.base import Columns
+from secateurs.tasks.data.bad_rows import place, skip_rows, skip_without
 from secateurs.tasks.data.columns import find_column, find_label, texts_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Answer", "Questions", "answered"]
+__all__ = ["Answer", "Questions", "answered", "skip_unasked"]
 
 QUESTIONS = ("question", "query")
 CONTEXTS = ("context", "passage", "document")
@@ -55,23 +56,58 @@ class Questions:
         Raises:
             DataError: a column is missing or has an unknown form, or an answer is not at its stated position.
         """
+        rows = _skip_misplaced(rows, columns, source)
         question = find_column(columns.text, "text", QUESTIONS, rows, source)
         context = find_column(columns.text_pair, "text_pair", CONTEXTS, rows, source)
         questions, contexts = texts_of(rows, question, source), texts_of(rows, context, source)
         for name, texts in ((question, questions), (context, contexts)):
             for index, text in enumerate(texts):
                 if not text.strip():
-                    raise DataError(f"row {index} of column {name!r} of {source} is empty; drop such rows")
+                    raise DataError(f"{place(rows, index, source, name)} is empty; drop such rows")
         answers = _answers(rows, columns, source)
         for index, given in enumerate(answers):
             for text, start in given:
                 there = contexts[index][max(start, 0) : max(start, 0) + len(text)]
                 if start < 0 or there != text:
                     raise DataError(
-                        f"row {index} of {source}: the answer {_short(text)} is not at character {start} of its context, "
-                        f"where {_short(there)} is; repair answer_start or drop such rows"
+                        f"{place(rows, index, source)}: the answer {_short(text)} is not at character {start} of its "
+                        f"context, where {_short(there)} is; repair answer_start or drop such rows"
                     )
         return cls(questions, contexts, answers if any(answers) else None)
+
+
+def skip_unasked(splits: dict[str, Dataset], columns: Columns, source: str) -> dict[str, Dataset]:
+    """Skip the rows without a question or a context, if a split has few of them.
+
+    Args:
+        splits: rows by the name of their split, in the order of their files.
+        columns: names of the columns.
+        source: name of the data set in log lines.
+    """
+    roles = ((columns.text, QUESTIONS), (columns.text_pair, CONTEXTS))
+
+    def used(rows: Dataset) -> list[str]:
+        there = [
+            [name for name in ((given,) if given else usual) if name in rows.column_names] for given, usual in roles
+        ]
+        return [names[0] for names in there if names]
+
+    return skip_without(splits, used, source, blank=True)
+
+
+def _skip_misplaced(rows: Dataset, columns: Columns, source: str) -> Dataset:
+    """Skip the rows with an answer that is not at its stated position, if there are few of them."""
+    answers = _answers(rows, columns, source)
+    if not answers:
+        return rows
+    contexts = rows[find_column(columns.text_pair, "text_pair", CONTEXTS, rows, source)][:]
+    bad = [
+        index
+        for index, (context, given) in enumerate(zip(contexts, answers, strict=True))
+        if isinstance(context, str)
+        and any(start < 0 or context[start : start + len(text)] != text for text, start in given)
+    ]
+    return skip_rows(rows, bad, "have an answer that is not at its stated character", source)
 
 
 def answered(rows: Dataset, columns: Columns, source: str) -> bool:
@@ -97,8 +133,7 @@ def _answers(rows: Dataset, columns: Columns, source: str) -> list[list[Answer]]
             found.append(_pairs(value, start))
         except (TypeError, ValueError, AttributeError):
             raise DataError(
-                f"row {index} of column {column!r} of {source} holds no answers with their positions: "
-                f"{_short(value)}; {FORMS}"
+                f"{place(rows, index, source, column)} holds no answers with their positions: {_short(value)}; {FORMS}"
             ) from None
     return found
 

@@ -22,7 +22,7 @@ from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.metrics.answer_agreement import exact_match_and_f1
-from secateurs.tasks.question_answering.questions import Questions, answered
+from secateurs.tasks.question_answering.questions import Questions, answered, skip_unasked
 from secateurs.tasks.question_answering.spans import MASKED_LOGIT, SpanRows, best_spans
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class QuestionAnswering(Task):
         answers.
         """
         encode = Encode.for_model(model, tokenizer, sequence_length)
-        splits = read_splits(source)
+        splits = skip_unasked(read_splits(source), columns, source)
         check_label(columns, splits, source)
         division = divide(source, splits, usable=lambda rows: answered(rows, columns, source), seed=seed)
         where = f"{source} ({division.rows_name})"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, final
 
 from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.tasks.base import Columns
+from secateurs.tasks.data.bad_rows import place, skip_without
 from secateurs.tasks.data.batches import IGNORED, Collate, Rows, sample
 from secateurs.tasks.data.columns import find_column, find_label
 from secateurs.tasks.data.encode import Encode, Row
@@ -17,10 +18,26 @@ from secateurs.tasks.data.encode import Encode, Row
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Tags", "WordRows", "words_of"]
+__all__ = ["Tags", "WordRows", "skip_wordless", "words_of"]
 
 WORDS = ("tokens", "words", "text", "sentence")
 TAGS = ("ner_tags", "tags", "slots", "slot_labels", "labels", "label", "pos_tags", "chunk_tags")
+
+
+def skip_wordless(splits: dict[str, Dataset], columns: Columns, source: str) -> dict[str, Dataset]:
+    """Skip the rows without a word, if a split has few of them.
+
+    Args:
+        splits: rows by the name of their split, in the order of their files.
+        columns: names of the columns.
+        source: name of the data set in log lines.
+    """
+    names = [columns.text] if columns.text is not None else WORDS
+
+    def used(rows: Dataset) -> list[str]:
+        return [name for name in names if name in rows.column_names][:1]
+
+    return skip_without(splits, used, source, blank=True)
 
 
 def words_of(rows: Dataset, columns: Columns, source: str) -> list[list[str]]:
@@ -34,11 +51,9 @@ def words_of(rows: Dataset, columns: Columns, source: str) -> list[list[str]]:
     for index, value in enumerate(rows[column][:]):
         parts = value.split() if isinstance(value, str) else value
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-            raise DataError(
-                f"row {index} of column {column!r} of {source} holds no words; give lists of words, or text"
-            )
+            raise DataError(f"{place(rows, index, source, column)} holds no words; give lists of words, or text")
         if not parts:
-            raise DataError(f"row {index} of column {column!r} of {source} has no words; drop such rows")
+            raise DataError(f"{place(rows, index, source, column)} has no words; drop such rows")
         words.append(parts)
     return words
 
@@ -79,16 +94,16 @@ class Tags:
         """
         column = find_label(self.columns, rows, TAGS)
         assert column is not None
-        where = f"column {column!r} of {source}"
         names = self._names(rows, column)
         tags: list[list[int]] = []
         for index, (value, parts) in enumerate(zip(rows[column][:], words, strict=True)):
+            where = partial(place, rows, index, source, column)
             given = value.split() if isinstance(value, str) else value
             if not isinstance(given, list):
-                raise DataError(f"row {index} of {where} holds {value!r}, not a tag for every word")
+                raise DataError(f"{where()} holds {value!r}, not a tag for every word")
             if len(given) != len(parts):
-                raise DataError(f"row {index} of {where} has {len(given)} tags for {len(parts)} words")
-            tags.append([self._index(tag, names, f"in row {index} of {where}") for tag in given])
+                raise DataError(f"{where()} has {len(given)} tags for {len(parts)} words")
+            tags.append([self._index(tag, names, where) for tag in given])
         return tags
 
     def _names(self, rows: Dataset, column: str) -> list[str] | None:
@@ -101,13 +116,13 @@ class Tags:
         unnamed = all(re.fullmatch(r"LABEL_\d+", label) for label in self.labels)
         return None if unnamed else names
 
-    def _index(self, tag: Any, names: list[str] | None, where: str) -> int:
+    def _index(self, tag: Any, names: list[str] | None, where: Callable[[], str]) -> int:
         """Class index of a tag, which is an integer or a name.
 
         Args:
             tag: tag in the data.
             names: names of the integer tags, or ``None``.
-            where: row and column of the tag, for error messages.
+            where: function that returns row and column of the tag, for error messages.
         """
         if isinstance(tag, int) and tag == IGNORED:
             return IGNORED
@@ -116,10 +131,10 @@ class Tags:
         if isinstance(tag, int) and 0 <= tag < len(self.labels):
             return tag
         if isinstance(tag, int):
-            raise DataError(f"the tag {tag} {where} is unknown; the model has classes 0..{len(self.labels) - 1}")
+            raise DataError(f"the tag {tag} in {where()} is unknown; the model has classes 0..{len(self.labels) - 1}")
         if tag not in self.by_name:
             known = ", ".join(self.labels[:10])
-            raise DataError(f"the tag {tag!r} {where} is unknown to the model; its labels are {known}")
+            raise DataError(f"the tag {tag!r} in {where()} is unknown to the model; its labels are {known}")
         return self.by_name[tag]
 
 

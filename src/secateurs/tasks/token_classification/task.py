@@ -23,7 +23,7 @@ from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.metrics.entity_f1 import are_chunks, score_entities
-from secateurs.tasks.token_classification.tags import Tags, WordRows, words_of
+from secateurs.tasks.token_classification.tags import Tags, WordRows, skip_wordless, words_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -73,7 +73,7 @@ class TokenClassification(Task):
         """See ``Task.read``. ``columns.text`` names the column of the words, ``columns.label`` the column of their tags."""
         encode = Encode.for_model(model, tokenizer, sequence_length)
         tags = Tags(model.config, columns)
-        splits = read_splits(source)
+        splits = skip_wordless(read_splits(source), columns, source)
         check_label(columns, splits, source)
         division = divide(source, splits, usable=tags.present, seed=seed)
         rows = self._rows(division.rows, encode, tags, columns, f"{source} ({division.rows_name})")
