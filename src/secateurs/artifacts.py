@@ -12,7 +12,7 @@ from typing import Any
 from secateurs.distributed import is_first
 from secateurs.errors import CheckpointError
 
-__all__ = ["read_json", "write", "write_json"]
+__all__ = ["apply_umask", "read_json", "write", "write_json"]
 
 
 def write(path: Path, save: Callable[[Path], Any]) -> None:
@@ -33,6 +33,7 @@ def write(path: Path, save: Callable[[Path], Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save(partial)
+        apply_umask(partial)
         partial.replace(path)
     except Exception as error:
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
@@ -44,6 +45,25 @@ def write(path: Path, save: Callable[[Path], Any]) -> None:
     finally:
         with suppress(OSError):  # such as a parent that is a file: the first error says so
             partial.unlink(missing_ok=True)
+
+
+def apply_umask(*paths: Path) -> None:
+    """Give files the permissions that the umask gives to new files.
+
+    safetensors makes its files readable for their owner alone, whatever the umask.
+
+    Args:
+        paths: files in one folder. A new file there shows the permissions, because reading the umask would change it for a
+            moment for all threads.
+    """
+    for folder in {path.parent for path in paths}:
+        probe = folder / f".{os.getpid()}.mode"
+        probe.touch()
+        mode = probe.stat().st_mode & 0o777
+        probe.unlink()
+        for path in paths:
+            if path.parent == folder:
+                path.chmod(mode)
 
 
 def write_json(path: Path, values: Any) -> None:

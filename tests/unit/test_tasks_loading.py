@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from secateurs.errors import CheckpointError, UnsupportedModelError
 from secateurs.tasks import task
+from secateurs.tasks.data.encode import Encode
 from tiny import tiny_tokenizer
 
 OPTIONS: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
@@ -93,11 +95,24 @@ def test_embeddings_need_no_pooler(folder: Path) -> None:
     assert model.config.hidden_size == 8
 
 
-def test_the_end_token_is_used_for_padding_if_there_is_no_padding_token(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("missing", "used"), [((), "<pad>"), (("pad_token",), "<sep>"), (("pad_token", "eos_token"), "<unk>")]
+)
+def test_batches_are_padded_and_the_tokenizer_stays_as_it_was(
+    missing: tuple[str, ...], used: str, folder: Path
+) -> None:
     tokenizer = tiny_tokenizer()
-    tokenizer.pad_token = None
+    for name in missing:
+        setattr(tokenizer, name, None)
     tokenizer.save_pretrained(folder)
+    saved = json.loads((folder / "tokenizer_config.json").read_text())
+    sides = {"padding_side": "left", "truncation_side": "left"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**saved, **sides}))
     BertForSequenceClassification(config(pad_token_id=None)).save_pretrained(folder)
     model, loaded = task("text_classification").load(str(folder), **OPTIONS)
-    assert loaded.pad_token == loaded.eos_token == "<sep>"
-    assert model.config.pad_token_id == loaded.eos_token_id
+    assert (loaded.padding_side, loaded.truncation_side) == ("left", "left")
+    assert loaded.pad_token == (None if missing else "<pad>")
+    assert model.config.pad_token_id == loaded.convert_tokens_to_ids(used)
+    working = Encode.for_model(model, loaded, 8).tokenizer
+    assert (working.pad_token, working.padding_side, working.truncation_side) == (used, "right", "right")
+    assert loaded.pad_token == (None if missing else "<pad>")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from secateurs.modeling.modeling_pruned import base_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["body", "first_line", "is_path", "load"]
+__all__ = ["body", "first_line", "is_path", "lacks_head", "load", "padding_token", "quiet", "without_pooler"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ def load(
     revision: str | None,
     may_be_missing: tuple[str, ...] = (),
     subfolder: str = "",
+    as_saved: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model and its tokenizer; see ``Task.load``.
 
@@ -54,9 +55,11 @@ def load(
         revision: branch, tag or commit on the hub.
         may_be_missing: prefixes of the parameter names that the checkpoint may lack.
         subfolder: subfolder of ``source`` that holds the weights; ``""`` for ``source`` itself.
+        as_saved: load what the checkpoint holds: without the head or the pooler if it has no weights of them.
 
     Returns:
-        The model in evaluation mode, and the tokenizer, which has a padding token and pads on the right.
+        The model in evaluation mode, and the tokenizer as it was saved. If the config names no padding token, the config
+        of the model gets the id of ``padding_token``.
 
     Raises:
         CheckpointError: the folder is missing, damaged or without tokenizer, or the hub cannot be reached.
@@ -64,7 +67,7 @@ def load(
     """
     location = _location(source, subfolder)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision, "subfolder": subfolder}
-    model = _load_model(location, auto_class, dtype, may_be_missing, options)
+    model = _load_model(location, auto_class, dtype, may_be_missing, options, as_saved)
     _check_finite(model, source)
     tokenizer = _load_tokenizer(location, options)
     _ensure_padding(model, tokenizer, source)
@@ -90,7 +93,7 @@ def body(model: Any, source: str) -> dict[str, torch.Tensor]:
 
     options = {"trust_remote_code": False}
     try:
-        with _quiet():
+        with quiet():
             other, info = transformers.AutoModel.from_pretrained(
                 _location(source, ""), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
             )
@@ -139,18 +142,13 @@ def _load_model(
     dtype: torch.dtype | str,
     may_be_missing: tuple[str, ...],
     options: dict[str, Any],
+    as_saved: bool,
 ) -> PreTrainedModel:
-    import transformers
-
-    try:
-        with _quiet():
-            model, info = getattr(transformers, auto_class).from_pretrained(
-                source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-            )
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"cannot load the model {source}: {first_line(error)}") from error
-    except (ValueError, KeyError, ImportError) as error:
-        raise UnsupportedModelError(f"{source} is not a model for {auto_class}: {first_line(error)}") from error
+    model, info = _from_pretrained(source, auto_class, dtype, options)
+    if as_saved:
+        if lacks_head(model, info):
+            model, info = _from_pretrained(source, "AutoModel", dtype, options)
+        without_pooler(model, info)
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(may_be_missing))
     if missing:
         raise UnsupportedModelError(
@@ -160,8 +158,66 @@ def _load_model(
     return model
 
 
+def _from_pretrained(
+    source: str, auto_class: str, dtype: torch.dtype | str, options: dict[str, Any]
+) -> tuple[Any, Any]:
+    """A model and the loading report of ``from_pretrained``."""
+    import transformers
+
+    try:
+        with quiet():
+            return getattr(transformers, auto_class).from_pretrained(
+                source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            )
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"cannot load the model {source}: {first_line(error)}") from error
+    except (ValueError, KeyError, ImportError) as error:
+        raise UnsupportedModelError(f"{source} is not a model for {auto_class}: {first_line(error)}") from error
+
+
+def lacks_head(model: Any, info: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint has the weights of the base model and none of the head, whatever its config says.
+
+    Embedding models are often saved in this way: the config names the class they were pretrained with.
+
+    Args:
+        model: the loaded model, with its head.
+        info: the loading report of ``from_pretrained``.
+    """
+    prefix = f"{model.base_model_prefix}."
+    missing = set(info["missing_keys"])
+    tensors = model.state_dict()
+    head = {name for name in tensors if not name.startswith(prefix)}
+    if base_of(model) is model or not missing & head:
+        return False
+    if any(name.startswith(prefix) and not _in_pooler(name) for name in missing):
+        return False  # incomplete: the base model lacks weights too
+    # A tensor that is tied to the base model or to a missing one (such as word embeddings) is no weight of the head.
+    others = {tensor.data_ptr() for name, tensor in tensors.items() if name not in head or name in missing}
+    return all(name in missing or tensors[name].data_ptr() in others for name in head)
+
+
+def without_pooler(model: Any, info: Mapping[str, Any]) -> None:
+    """Remove the pooler of a base model, in place, if the checkpoint lacks it: its weights are random.
+
+    Args:
+        model: the loaded model; if it has a head, nothing is changed.
+        info: the loading report of ``from_pretrained``; the pooler is no longer missing afterwards.
+    """
+    missing = info["missing_keys"]
+    pooler = [name for name in missing if _in_pooler(name)]
+    if pooler and getattr(model, "pooler", None) is not None:
+        model.pooler = None
+        for name in pooler:
+            missing.remove(name)
+
+
+def _in_pooler(name: str) -> bool:
+    return "pooler" in name.split(".")
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Turn off the progress bar of loading, and the report of missing weights, which are raised as an exception."""
     from transformers.utils import logging as reports
 
@@ -196,18 +252,24 @@ def _load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizer
     return tokenizer
 
 
-def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
-    """Set right padding, and give the tokenizer and the config a padding token if they lack one.
+def padding_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The token to pad with: the padding token, or else the end token, or else the unknown token.
 
-    The end token, or else the unknown token, becomes the padding token. Many decoders have no padding token.
+    Many decoders have no padding token.
     """
-    tokenizer.padding_side = "right"
-    tokenizer.truncation_side = "right"
+    found: Any = tokenizer.pad_token or tokenizer.eos_token or tokenizer.unk_token
+    return found
+
+
+def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Give the config a padding token if it lacks one; classifiers made from decoders need it for batches.
+
+    The tokenizer is not changed, because it is handed over with the pruned model.
+    """
+    token = padding_token(tokenizer)
+    if token is None:
+        raise CheckpointError(f"the tokenizer of {source} has no padding, end or unknown token to pad with")
     if tokenizer.pad_token_id is None:
-        token = tokenizer.eos_token or tokenizer.unk_token
-        if token is None:
-            raise CheckpointError(f"the tokenizer of {source} has no padding, end or unknown token to pad with")
         logger.info("the tokenizer of %s has no padding token; %r is used for padding", source, token)
-        tokenizer.pad_token = token
     if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+        model.config.pad_token_id = tokenizer.convert_tokens_to_ids(token)

@@ -14,13 +14,16 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 
+from secateurs.artifacts import apply_umask
 from secateurs.checkpoint.hooks import install
+from secateurs.checkpoint.load_model import lacks_head, quiet, without_pooler
 from secateurs.checkpoint.remote_code import add_code, is_edited, needs_code
 from secateurs.errors import CheckpointError
 from secateurs.modeling.hf_classes import hf_class, hf_class_named
@@ -31,7 +34,7 @@ from secateurs.surgery.config_block import FORMAT
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["load", "save"]
+__all__ = ["has_code", "load", "save"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +82,7 @@ def save(
             (partial / "README.md").write_text(card, encoding="utf-8")
         if extras is not None:
             extras(partial)
+        apply_umask(*(path for path in partial.rglob("*") if path.is_file()))
         _replace(folder, partial)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -91,6 +95,9 @@ def save(
 
 def load(folder: str | os.PathLike[str], *, auto_class: str | None = None, **options: Any) -> PreTrainedModel:
     """Load a folder that ``save`` wrote. No code from the folder is run, and nothing is unpickled.
+
+    If the config names a class with a head and the weights have none, as in many embedding models, the base model is
+    loaded.
 
     Args:
         folder: the checkpoint.
@@ -113,8 +120,25 @@ def load(folder: str | os.PathLike[str], *, auto_class: str | None = None, **opt
     cls = hf_class_named(name)
     if cls is None or hf_class_named(architecture or name) is None:
         raise CheckpointError(f"{folder} holds a {name}, which transformers {transformers.__version__} does not have")
+    # A head that was asked for is reported as new; of the saved class, nothing may be new.
+    with nullcontext() if auto_class else quiet():
+        model, info = _from_pretrained(cls, folder, options)
+        if auto_class is None and lacks_head(model, info):
+            model, info = _from_pretrained(hf_class_named("AutoModel"), folder, options)
+            without_pooler(model, info)
+            architecture = type(model).__name__
+    _check_fit(model, info, folder, architecture)
+    return model
+
+
+def _from_pretrained(cls: Any, folder: Path, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """A model and the loading report of ``from_pretrained``.
+
+    Raises:
+        CheckpointError: the folder is damaged, or ``cls`` cannot read it.
+    """
     try:
-        model, info = cls.from_pretrained(
+        return cls.from_pretrained(
             folder,
             **options,
             use_safetensors=True,
@@ -123,9 +147,12 @@ def load(folder: str | os.PathLike[str], *, auto_class: str | None = None, **opt
             ignore_mismatched_sizes=True,  # _check_fit refuses them with their names
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise CheckpointError(f"cannot load {folder} as {name}: {_first_line(error)}") from None
-    _check_fit(model, info, folder, architecture)
-    return model
+        raise CheckpointError(f"cannot load {folder} as {cls.__name__}: {_first_line(error)}") from None
+
+
+def has_code(model: PreTrainedModel) -> bool:
+    """Whether ``save`` puts code beside the weights: not for a model that the config of transformers can describe."""
+    return needs_code(model.config) and not (is_edited(model.config) and plain_config_of(model) is not None)
 
 
 def _write(model: PreTrainedModel, folder: Path, details: Mapping[str, Any] | None, max_shard_size: str) -> None:

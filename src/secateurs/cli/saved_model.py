@@ -25,7 +25,7 @@ HEADS = {
 
 
 def load_saved_model(model: str, *, trust_remote_code: bool) -> PreTrainedModel:
-    """Model with its head, in float32, on the CPU, in evaluation mode.
+    """Model with its head, in float32, on the CPU, in evaluation mode; the base model if the head has no weights.
 
     Args:
         model: folder in Hugging Face format, or hub id.
@@ -44,4 +44,12 @@ def load_saved_model(model: str, *, trust_remote_code: bool) -> PreTrainedModel:
         raise CheckpointError(f"cannot read {model}: {first_line(error)}") from None
     architecture = next(iter(config.architectures or ()), "AutoModel")
     auto = next((name for suffix, name in HEADS.items() if architecture.endswith(suffix)), "AutoModel")
-    return load(model, auto, dtype=torch.float32, device="cpu", trust_remote_code=trust_remote_code, revision=None)[0]
+    return load(
+        model,
+        auto,
+        dtype=torch.float32,
+        device="cpu",
+        trust_remote_code=trust_remote_code,
+        revision=None,
+        as_saved=True,
+    )[0]

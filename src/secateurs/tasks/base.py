@@ -117,6 +117,11 @@ class Task(ABC):
     may_be_missing: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the parameter names that a checkpoint may lack, because the task does not use these parameters."""
 
+    @property
+    def subfolder(self) -> str:
+        """Subfolder of the loaded model's folder or repository that holds its weights; ``""`` if they lie at the top."""
+        return ""
+
     def load(
         self,
         source: str,
@@ -136,7 +141,7 @@ class Task(ABC):
             revision: branch, tag or commit on the hub.
 
         Returns:
-            The model in evaluation mode, and the tokenizer, which has a padding token and pads on the right.
+            The model in evaluation mode, and the tokenizer as it was saved.
 
         Raises:
             CheckpointError: the folder is missing, damaged or without tokenizer, or the hub cannot be reached.
@@ -267,13 +272,16 @@ class Task(ABC):
         return evaluation
 
     def save_extras(self, source: str, folder: Path) -> None:
-        """Copy files of the dense model that other libraries need into the folder of the pruned model.
+        """Copy files of the dense model into the folder of the pruned model: its tokenizer, and files of other libraries.
 
         Args:
             source: folder or hub id of the dense model.
             folder: folder of the pruned model.
         """
-        return
+        from secateurs.checkpoint.dense_files import copy_sentence_files, copy_tokenizer
+
+        copy_tokenizer(source, folder, subfolder=self.subfolder)
+        copy_sentence_files(source, folder)
 
     @classmethod
     def example(cls, texts: Sequence[str], labelled: bool = True) -> dict[str, list[Any]]:

@@ -99,7 +99,7 @@ class CausalLM(Task):
         return TaskData(
             calibration=_batches(calibration, batch_size, collate),
             calibration_labels=True,
-            evaluation=HeldOutWindows(_batches(chosen, batch_size, collate), details, _bytewise(tokenizer)),
+            evaluation=HeldOutWindows(_batches(chosen, batch_size, collate), details, _bytewise(encode.tokenizer)),
             train=train if division.trainable else None,
             collate=collate,
             description=(

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch.utils.data import Dataset
 from transformers import DataCollatorWithPadding
 
 from secateurs.tasks.base import Batch, model_inputs
-from secateurs.tasks.data.encode import Encode, Row
+from secateurs.tasks.data.encode import Encode, Row, right_padding_copy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,20 +53,16 @@ class Collate:
 
     @classmethod
     def like(cls, tokenizer: PreTrainedTokenizerBase, token_labels: bool = False) -> Collate:
-        """Pads with the padding token of a tokenizer, or with its end token if it has no padding token.
+        """Pads with the padding token of a tokenizer, or with another one if it has none; see ``padding_token``.
 
-        The given tokenizer is not changed, and a tokenizer that pads on the left is copied.
+        The given tokenizer is not changed: one that pads on the left or has no padding token is copied.
 
         Args:
             tokenizer: tokenizer of the model.
             token_labels: whether ``labels`` has one label per token.
         """
         if tokenizer.padding_side != "right" or tokenizer.pad_token_id is None:
-            tokenizer = copy.deepcopy(tokenizer)
-            tokenizer.padding_side = "right"
-            if tokenizer.pad_token_id is None:
-                end: Any = tokenizer.eos_token_id
-                tokenizer.pad_token = tokenizer.convert_ids_to_tokens(int(end or 0))
+            tokenizer = right_padding_copy(tokenizer)
         return cls(tokenizer, token_labels)
 
     def __call__(self, rows: list[Row]) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from secateurs.checkpoint.load_model import padding_token
 from secateurs.errors import DataError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Encode", "Row"]
+__all__ = ["Encode", "Row", "right_padding_copy"]
 
 Row = dict[str, Any]
 """One sequence before padding: a list of integers per key of the batch, and its label where a sequence has one."""
@@ -38,6 +40,9 @@ class Encode:
     def for_model(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sequence_length: int) -> Encode:
         """The tokenization for a model, with token types only where the model has embeddings for them.
 
+        It works with a copy of the tokenizer, because a call with ``truncation`` changes a fast tokenizer, and the given
+        one is handed over with the pruned model.
+
         Raises:
             DataError: the vocabulary of the tokenizer or the sequence length is too large for the model.
         """
@@ -54,7 +59,7 @@ class Encode:
         # GPT-2 accepts token types without type embeddings: it would add the embeddings of the words 0 and 1.
         typed = "token_type_ids" in inspect.signature(model.forward).parameters
         types = ("token_type_ids",) if typed and (getattr(model.config, "type_vocab_size", 0) or 0) > 1 else ()
-        return cls(tokenizer, sequence_length, ("input_ids", "attention_mask", *types))
+        return cls(right_padding_copy(tokenizer), sequence_length, ("input_ids", "attention_mask", *types))
 
     def require_fast(self, what: str) -> None:
         """Check that the tokenizer is a fast one, which maps tokens to words and characters of the text.
@@ -77,6 +82,16 @@ class Encode:
             list(texts), list(pairs) if pairs is not None else None, truncation=True, max_length=self.sequence_length
         )
         return [{key: encoded[key][i] for key in self.keys if key in encoded} for i in range(len(texts))]
+
+
+def right_padding_copy(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy of a tokenizer that pads and truncates on the right, and has a padding token; see ``padding_token``."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.padding_side = "right"
+    tokenizer.truncation_side = "right"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = padding_token(tokenizer) or tokenizer.convert_ids_to_tokens(0)
+    return tokenizer
 
 
 def _positions(model: PreTrainedModel) -> int | None:

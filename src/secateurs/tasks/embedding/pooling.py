@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from secateurs.checkpoint.load_model import is_path
+from secateurs.checkpoint.dense_files import SENTENCE_FILES, model_file
 from secateurs.errors import CheckpointError, UnsupportedModelError
 
 __all__ = ["SentenceFiles", "pool"]
@@ -23,13 +23,6 @@ MODES = {"cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean", "lastto
 
 MODULES = "modules.json"
 POOLING_CONFIG = "config.json"
-LOOSE_FILES = (
-    "config_sentence_transformers.json",
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-)
-"""Files of a sentence-transformers model that lie next to the weights."""
 
 
 def pool(
@@ -88,7 +81,7 @@ class SentenceFiles:
             UnsupportedModelError: the model has a module or a pooling mode that Secateurs does not know.
             CheckpointError: the files are damaged or incomplete.
         """
-        listing = _cached(source, MODULES, revision)
+        listing = model_file(source, MODULES, revision)
         if listing is None:
             return cls()
         modules = _json(listing)
@@ -99,7 +92,7 @@ class SentenceFiles:
                 subfolder = path
             elif kind == "Pooling":
                 name = f"{path}/{POOLING_CONFIG}"
-                config = _cached(source, name, revision)
+                config = model_file(source, name, revision)
                 if config is None:
                     raise CheckpointError(f"{source} lists a pooling module but has no {name}")
                 modes = _modes(_json(config), source)
@@ -109,8 +102,8 @@ class SentenceFiles:
                     f"{source} has a {kind} module after the transformer; supported modules are Transformer, Pooling and "
                     "Normalize"
                 )
-        for name in LOOSE_FILES:
-            found = _cached(source, f"{subfolder}/{name}" if subfolder else name, revision) or _cached(
+        for name in SENTENCE_FILES:
+            found = model_file(source, f"{subfolder}/{name}" if subfolder else name, revision) or model_file(
                 source, name, revision
             )
             if found is not None:
@@ -130,24 +123,6 @@ class SentenceFiles:
                 if str(module["type"]).endswith(".Transformer"):
                     module["path"] = ""
             target.write_text(json.dumps(modules, indent=2) + "\n")
-
-
-def _cached(source: str, name: str, revision: str | None) -> Path | None:
-    """Local path of a file of a model folder or hub repository; ``None`` if there is no such file."""
-    from transformers.utils import cached_file
-
-    if is_path(source):
-        path = Path(source).expanduser() / name
-        return path if path.is_file() else None
-    found = cached_file(
-        source,
-        name,
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )
-    return Path(found) if found else None
 
 
 def _json(path: Path) -> Any:

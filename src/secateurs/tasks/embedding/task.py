@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secateurs.checkpoint.dense_files import copy_tokenizer
 from secateurs.errors import DataError
 from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
 from secateurs.tasks.data.batches import (
@@ -68,6 +69,11 @@ class Embedding(Task):
     def __init__(self) -> None:
         self.files = SentenceFiles()
 
+    @property
+    def subfolder(self) -> str:
+        """See ``Task.subfolder``."""
+        return self.files.subfolder
+
     def load(
         self,
         source: str,
@@ -89,7 +95,7 @@ class Embedding(Task):
             trust_remote_code=trust_remote_code,
             revision=revision,
             may_be_missing=self.may_be_missing,
-            subfolder=self.files.subfolder,
+            subfolder=self.subfolder,
         )
 
     def read(
@@ -204,7 +210,8 @@ class Embedding(Task):
         return replace(evaluation, dense=self._embed(model, evaluation.texts, device))
 
     def save_extras(self, source: str, folder: Path) -> None:
-        """See ``Task.save_extras``. Copies the files of a sentence-transformers model, if the dense model is one."""
+        """See ``Task.save_extras``. The transformer of a sentence-transformers model moves to the top folder."""
+        copy_tokenizer(source, folder, subfolder=self.subfolder)
         (self.files if self.files.files else SentenceFiles.find(source)).copy(folder)
 
     def _embed(
