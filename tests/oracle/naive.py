@@ -103,3 +103,76 @@ def best_choice(
         if time <= budget and (best is None or cost < best[0]):
             best = (cost, choice)
     return best
+
+
+@dataclasses.dataclass
+class RawLayer:
+    """A linear module and everything it read: the outputs are ``inputs @ weight.T + bias``, tokens count by ``counts``."""
+
+    weight: Tensor
+    bias: Tensor | None
+    inputs: Tensor
+    counts: Tensor
+    width: int
+    refits_bias: bool
+    damping: float
+
+    @property
+    def dead(self) -> list[bool]:
+        """Inputs that have one value on all tokens (with a refitted bias), or the value 0."""
+        low, high = self.inputs.amin(0), self.inputs.amax(0)
+        return [bool(a == b and (self.refits_bias or a == 0)) for a, b in zip(low, high, strict=True)]
+
+    @property
+    def dead_units(self) -> list[int]:
+        units = self.inputs.shape[1] // self.width
+        return [unit for unit in range(units) if all(self.dead[column] for column in columns_of([unit], self.width))]
+
+    @property
+    def alive(self) -> list[int]:
+        return [column for column, dead in enumerate(self.dead) if not dead]
+
+    @property
+    def ridge(self) -> float:
+        """The damping times the mean sum of squares of an input that is not dead."""
+        x = self.inputs
+        if self.refits_bias:
+            x = x - (self.counts @ x) / self.counts.sum()
+        squares = self.counts @ x.square()
+        return self.damping * float(squares[self.alive].mean()) if self.alive else 0.0
+
+    def outputs(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self.inputs @ weight.T + (0.0 if bias is None else bias)
+
+    def error(self, weight: Tensor, bias: Tensor | None) -> float:
+        """The squared change of the output."""
+        change = self.outputs(weight, bias) - self.outputs(self.weight, self.bias)
+        return float((self.counts @ change.square()).sum())
+
+    def fit(self, units: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Ridge regression of the dense output on the columns of some units, with an intercept if the bias is refitted.
+
+        Dead columns get the weight 0, and the ridge holds the other columns to their dense weights.
+        """
+        kept = [column for column in columns_of(sorted(units), self.width) if not self.dead[column]]
+        root = self.counts.sqrt()[:, None]
+        rows, targets = [root * self.inputs[:, kept]], root * (self.inputs @ self.weight.T)
+        if self.refits_bias:
+            rows.append(root)
+        held = self.ridge**0.5
+        below = torch.zeros(len(kept), len(kept) + self.refits_bias, dtype=torch.float64)
+        below[:, : len(kept)] = held * torch.eye(len(kept))
+        system = torch.cat([torch.cat(rows, 1), below])
+        targets = torch.cat([targets, held * self.weight[:, kept].T])
+        solved = torch.linalg.lstsq(system, targets, driver="gelsd").solution.T
+        fitted = torch.zeros_like(self.weight)
+        fitted[:, kept] = solved[:, : len(kept)]
+        if self.bias is None or not self.refits_bias:
+            return fitted, self.bias
+        return fitted, self.bias + solved[:, -1]
+
+    def cost(self, units: Sequence[int]) -> float:
+        """What the fit on some units minimises: the squared change of the output, and the ridge times that of the weight."""
+        weight, bias = self.fit(units)
+        change = (weight - self.weight)[:, self.alive]
+        return self.error(weight, bias) + self.ridge * float(change.square().sum())

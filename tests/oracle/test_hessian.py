@@ -41,10 +41,12 @@ def test_chunks_and_panels_do_not_change_the_sums() -> None:
 
 def test_sums_across_chunks_are_float64() -> None:
     ones = torch.ones(2**13, 1)
+    ones[::2] = -1
     seen = Moments(1)
     seen._lower += 2.0**24  # from here a float32 sum cannot count single tokens
+    seen.count = 1.0
     seen.update(ones)
-    assert float(seen.gram) == 2.0**24 + 2.0**13
+    assert float(seen.centred()) == 2.0**24 + 2.0**13
 
 
 def test_tokens_of_weight_zero_are_not_read() -> None:
@@ -80,6 +82,50 @@ def test_centred_is_the_covariance_times_the_count() -> None:
     torch.testing.assert_close(seen.centred(), torch.cov(inputs.T) * 199)
     with pytest.raises(ValueError, match="no token"):
         Moments(6).centred()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_constant_input_varies_by_exactly_zero(dtype: torch.dtype, weighted: bool) -> None:
+    for seed in range(40):
+        draw = torch.Generator().manual_seed(seed)
+        inputs = torch.randn(500, 4, generator=draw, dtype=dtype)
+        inputs[:, 2] = 3 * torch.randn((), generator=draw, dtype=dtype)
+        weights = torch.rand(500, generator=draw) if weighted else None
+        seen = Moments(4, dtype=dtype)
+        for start in range(0, 500, 77):
+            seen.update(inputs[start : start + 77], None if weights is None else weights[start : start + 77])
+        assert bool((seen.centred()[2] == 0).all())
+        assert seen.dead(centred=True).tolist() == [False, False, True, False]
+        assert seen.dead(centred=False).tolist() == [False] * 4
+        damped(seen.centred())
+
+
+def test_no_variance_is_negative() -> None:
+    """Inputs that vary by a rounding error of their mean, in one row or in half of them."""
+    for seed in range(40):
+        draw = torch.Generator().manual_seed(seed)
+        inputs = (100 * torch.randn(5, generator=draw)).expand(300, 5).clone()
+        inputs[:1, 0] *= 1 + 2e-7
+        inputs[::2, 1] *= 1 + 2e-7
+        inputs[:, 2] += 1e-3 * torch.randn(300, generator=draw)
+        seen = Moments(5)
+        seen.update(inputs[:100], torch.rand(100, generator=draw) ** 8)
+        seen.update(inputs[100:])
+        assert bool((seen.centred().diagonal() >= 0).all())
+        assert seen.dead(centred=True).tolist() == [True, True, False, True, True]
+        spread = inputs[:, 2].double().var(correction=0) * 300
+        assert float(seen.centred()[2, 2]) < 1.5 * float(spread)
+
+
+def test_a_large_mean_costs_no_digits_of_the_covariance() -> None:
+    inputs = inputs_of(3000, 6)
+    near, far = Moments(6), Moments(6)
+    near.update(inputs)
+    far.update(inputs + 2.0**10)
+    expected = torch.cov(inputs.double().T) * 2999
+    torch.testing.assert_close(near.centred(), expected, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(far.centred(), expected, rtol=0, atol=3000 * 2**-12)  # the inputs are rounded to 2^-14
 
 
 def test_state_round_trip() -> None:

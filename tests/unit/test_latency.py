@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from secateurs.errors import RecipeError
 from secateurs.latency import profile
+from secateurs.latency.curve import LatencyCurve
 from secateurs.latency.environment import Environment
 from secateurs.latency.predict import prediction_error, random_counts
 from secateurs.latency.profile import measure_table
@@ -286,3 +287,13 @@ def test_unsuitable_environments_are_refused_before_anything_runs(bert) -> None:
         measure_table(bert, structure, Environment(sequence_length=6, threads=2, clock="cpu"))
     with pytest.raises(RecipeError, match="runtime 'abacus' is unknown"):
         measure_table(bert, structure, Environment(sequence_length=6, runtime="abacus"))
+
+
+def test_a_curve_of_two_points_is_a_line() -> None:
+    curve = LatencyCurve((0, 8), (0.0, 4.0))
+    assert [curve(kept) for kept in (0, 1, 4, 8, 9)] == [0.0, 0.5, 2.0, 4.0, 4.0]
+    kept = torch.tensor(3.0, requires_grad=True)
+    (slope,) = torch.autograd.grad(curve(kept), kept)
+    assert float(slope) == 0.5
+    assert LatencyCurve((0, 1), (0.0, 4.0))(1) == 4.0
+    assert LatencyCurve((0,), (0.0,))(1) == 0.0

@@ -126,3 +126,26 @@ def test_nearby_keeps_the_options_around_an_allocation() -> None:
     assert {name: options.kept for name, options in near.items()} == {"a": (0, 1), "b": (1, 2, 3), "c": (3, 4)}
     assert near["b"].ms == (1.0, 2.0, 3.0)
     assert near["b"].pick([10.0, 11.0, 12.0, 13.0, 14.0], OWN) == [11.0, 12.0, 13.0]
+
+
+def test_a_single_group_is_searched_without_local_moves() -> None:
+    """There is no second group to shift time to."""
+
+    class OneGroup:
+        def search(self, allocation: Mapping[str, int]) -> torch.Tensor:
+            return torch.full((4,), OWN.error[allocation["a"]])
+
+        held_out = search
+
+        def settle(self, allocation: Mapping[str, int]) -> None:
+            pass
+
+    options, objective = {"a": OWN}, OneGroup()
+    costs = sensitivities(objective.search, options, {"a": 4}, probes=9)
+    one: Any = objective
+    found = refine(one, options, costs, 2.5, rounds=1, probes=9, steps=10, seed=0)
+    assert found.allocation == {"a": 2}
+    paper = coefficient_search(
+        objective.search, options, {"a": np.asarray(OWN.error)}, 2.5, inits=2, steps=5, probability=0.5, seed=0
+    )
+    assert paper.allocation == {"a": 2}

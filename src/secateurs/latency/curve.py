@@ -20,7 +20,7 @@ class LatencyCurve:
 
     ``units[0]`` is 0 (the group is emptied), which costs 0 ms by definition: the remaining cost of a removed sub-block is
     part of the table's overhead. The first unit has a real fixed cost, so there is no interpolation between 0 and the
-    first unit.
+    first unit. A curve of two points (0 and one other count) shows no fixed cost: it is a line through both.
 
     Args:
         units: measured kept counts, ascending, starting with 0.
@@ -49,9 +49,12 @@ class LatencyCurve:
         value = _value(kept)
         if value <= 0:
             return kept * 0.0
-        if value >= self.units[-1] or len(self.units) < 3 or 0 < self.max_factored_rank < value:
-            last = len(self.units) - 1
-            return kept * 0.0 + self.ms[last] if last else kept * 0.0
+        if len(self.units) < 2:
+            return kept * 0.0
+        if value >= self.units[-1] or 0 < self.max_factored_rank < value:
+            return kept * 0.0 + self.ms[-1]
+        if len(self.units) == 2:
+            return kept * (self.ms[1] / self.units[1])
         right = max(2, bisect_right(self.units, value))
         left = right - 1
         slope = (self.ms[right] - self.ms[left]) / (self.units[right] - self.units[left])

@@ -1,8 +1,13 @@
-"""Second moments of the inputs of a linear module, accumulated over calibration batches, and the damped Hessian.
+"""Centred second moments of the inputs of a linear module, accumulated over calibration batches, and the damped Hessian.
 
-The output error ``||W' X - W X||_F^2`` of a linear module is a quadratic form in the Gram matrix ``X X^T`` of its inputs.
-Products are computed in float32 for one chunk of tokens at a time and summed in float64 over the chunks, so that the sums
-of millions of tokens stay accurate.
+The output error ``||W' X - W X||_F^2`` of a linear module is a quadratic form in the Gram matrix ``X X^T`` of its inputs, or
+in their centred Gram matrix if the bias is refitted together with the weight.
+
+Every chunk of tokens is centred on its own mean before the products, and chunks are merged by the update of Chan, Golub and
+LeVeque (1983), ``M + M' + n n' / (n + n') d d^T`` with ``d`` the difference of the two means. All terms are positive
+semi-definite, so no variance can become negative, and the variance of a constant input is exactly zero. Products are computed
+in float32 for one chunk of tokens at a time and summed in float64 over the chunks, so that the sums of millions of tokens
+stay accurate.
 """
 
 from __future__ import annotations
@@ -10,20 +15,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-__all__ = ["Moments", "damped", "transposed_product"]
+__all__ = ["Moments", "damped", "transposed_product", "weighted_mean"]
 
 _CHUNK = 4096  # tokens per product: few enough for float32, enough for the matrix product to run at full speed
 _PANEL = 512  # rows of the Gram matrix per product; the columns to the right of a panel are never computed
+_ROUNDING = 8.0  # an input whose standard deviation is below this number of rounding errors of its mean is constant
 
 
 class Moments:
-    """Running second moments of the inputs ``x`` of one linear module, over tokens ``t`` with weights ``w_t``.
+    """Running centred second moments of the inputs ``x`` of one linear module, over tokens ``t`` with weights ``w_t``.
 
     Attributes:
-        total: ``sum_t w_t x_t``, float64.
+        mean: ``sum_t w_t x_t / sum_t w_t``, float64; zero before the first token.
         count: ``sum_t w_t``; without weights the number of tokens.
     """
 
@@ -37,13 +43,18 @@ class Moments:
         """
         self._dtype = dtype
         self._lower = torch.zeros(size, size, dtype=torch.float64, device=device)  # upper triangle unused
-        self.total: Float64[Tensor, " d"] = torch.zeros(size, dtype=torch.float64, device=device)
+        self.mean: Float64[Tensor, " d"] = torch.zeros(size, dtype=torch.float64, device=device)
         self.count = 0.0
+
+    @property
+    def total(self) -> Float64[Tensor, " d"]:
+        """``sum_t w_t x_t``."""
+        return self.mean * self.count
 
     @property
     def gram(self) -> Float64[Tensor, "d d"]:
         """``sum_t w_t x_t x_t^T``, symmetric to the last bit; a new tensor at each call."""
-        return _mirrored(self._lower)
+        return _mirrored(self._lower + self.count * torch.outer(self.mean, self.mean))
 
     def update(self, inputs: Float[Tensor, "tokens d"], weights: Float[Tensor, " tokens"] | None = None) -> None:
         """Add the inputs of a batch of tokens to the sums.
@@ -58,48 +69,84 @@ class Moments:
         """
         for chunk, chunk_weights in _chunks(inputs, weights):
             rows, here = chunk.to(self._dtype), self._lower.device
-            summed = rows.sum(0, dtype=torch.float64) if chunk_weights is None else _weighted_sum(rows, chunk_weights)
-            self.total += summed.to(here)
+            count = float(len(chunk)) if chunk_weights is None else float(chunk_weights.sum(dtype=torch.float64))
+            mean = weighted_mean(rows, chunk_weights, count)
+            # The mean is rounded here. The error of a variance is less than the rounding error of the inputs, squared.
+            rows = rows - mean.to(rows)
             if chunk_weights is not None:
-                rows = rows * chunk_weights.to(rows).sqrt()[:, None]
+                rows *= chunk_weights.to(rows).sqrt()[:, None]
+            step = mean.to(here) - self.mean
+            scaled = step * (self.count * count / (self.count + count))
             for start in range(0, rows.shape[1], _PANEL):
                 stop = start + _PANEL
-                self._lower[start:stop, :stop] += transposed_product(rows[:, start:stop], rows[:, :stop]).to(here)
-            self.count += len(chunk) if chunk_weights is None else float(chunk_weights.sum(dtype=torch.float64))
+                panel = self._lower[start:stop, :stop]
+                panel += transposed_product(rows[:, start:stop], rows[:, :stop]).to(here)
+                if self.count:
+                    panel += torch.outer(scaled[start:stop], step[:stop])
+            self.count += count
+            self.mean = self.mean + step * (count / self.count)
 
     def centred(self) -> Float64[Tensor, "d d"]:
-        """``gram - total total^T / count``: the Gram matrix for a module whose bias is refitted together with its weight.
+        """``sum_t w_t (x_t - mean) (x_t - mean)^T``: the Gram matrix for a module whose bias is refitted with its weight.
+
+        Its diagonal is never negative.
 
         Raises:
             ValueError: no token was added yet.
         """
         _require_tokens(self.count)
-        return self.gram - torch.outer(self.total, self.total) / self.count
+        return _mirrored(self._lower)
+
+    def dead(self, *, centred: bool) -> Bool[Tensor, " d"]:
+        """Inputs on which the output error does not depend.
+
+        Args:
+            centred: whether the bias is refitted. With it an input is dead if it is constant: its standard deviation is at
+                most a few rounding errors of its mean. Without it an input is dead if it is always zero.
+        """
+        variance = self._lower.diagonal() / max(self.count, torch.finfo(torch.float64).tiny)
+        if centred:
+            return variance <= (_ROUNDING * torch.finfo(self._dtype).eps * self.mean).square()
+        return (variance == 0) & (self.mean == 0)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The sums as tensors that a safetensors file can store."""
-        return {"gram": self.gram, "total": self.total.clone(), "count": torch.tensor(self.count, dtype=torch.float64)}
+        return {
+            "centred": _mirrored(self._lower),
+            "mean": self.mean.clone(),
+            "count": torch.tensor(self.count, dtype=torch.float64),
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], *, dtype: torch.dtype = torch.float32) -> Moments:
-        """Restore the moments that ``state_dict`` returned, on the device of its tensors."""
-        moments = cls(len(state["total"]), dtype=dtype, device=state["total"].device)
-        moments._lower += state["gram"]
-        moments.total += state["total"]
+        """Restore the moments that ``state_dict`` returned, on the device of its tensors.
+
+        Raises:
+            ValueError: the state was written before moments were centred.
+        """
+        if "gram" in state:
+            raise ValueError("an earlier version wrote it, without centred moments")
+        moments = cls(len(state["mean"]), dtype=dtype, device=state["mean"].device)
+        moments._lower += state["centred"]
+        moments.mean += state["mean"]
         moments.count = float(state["count"])
         return moments
 
 
-def damped(gram: Float[Tensor, "d d"], fraction: float = 1e-2) -> Float64[Tensor, "d d"]:
-    """The damped Hessian ``gram + fraction * mean(diagonal) * I``, with the mean over the inputs that are not always zero.
+def damped(
+    gram: Float[Tensor, "d d"], fraction: float = 1e-2, dead: Bool[Tensor, " d"] | None = None
+) -> Float64[Tensor, "d d"]:
+    """The damped Hessian ``gram + fraction * mean(diagonal) * I``, with the mean over the inputs that are not dead.
 
-    An input that is always zero gets 1 on the diagonal. Its weight must be treated as zero: the 1 would otherwise count
-    the weight as a contribution to the output.
+    A dead input gets 1 on the diagonal and zeros elsewhere in its row and column. Its weight must be treated as zero: the 1
+    would otherwise count the weight as a contribution to the output. ``elimination_order`` and ``LevelFactor`` therefore take
+    the same mask.
 
     Args:
         gram: second moments, plain or centred.
         fraction: damping relative to the mean diagonal; 1e-2 keeps the condition number near 3e4 on the Hessians of
             language models.
+        dead: mask of the dead inputs (``Moments.dead``); inputs with zero on the diagonal are dead in any case.
 
     Raises:
         ValueError: ``gram`` is not finite, or its diagonal is negative.
@@ -108,7 +155,8 @@ def damped(gram: Float[Tensor, "d d"], fraction: float = 1e-2) -> Float64[Tensor
     diagonal = hessian.diagonal()
     if not bool(torch.isfinite(hessian).all()) or bool((diagonal < 0).any()):
         raise ValueError("the second moments are not finite, or a diagonal entry is negative")
-    dead = diagonal == 0
+    none = diagonal == 0
+    dead = none if dead is None else none | dead.to(none)
     if bool((~dead).any()):
         diagonal += fraction * diagonal[~dead].mean()
     hessian[dead, :] = 0.0
@@ -145,8 +193,21 @@ def transposed_product(left: Float[Tensor, "tokens m"], right: Float[Tensor, "to
         torch.set_float32_matmul_precision(precision)
 
 
-def _weighted_sum(rows: Float[Tensor, "tokens d"], weights: Float[Tensor, " tokens"]) -> Float64[Tensor, " d"]:
-    return weights.to(rows.device, torch.float64) @ rows.to(torch.float64)
+def weighted_mean(
+    rows: Float[Tensor, "tokens d"], weights: Float[Tensor, " tokens"] | None, count: float
+) -> Float64[Tensor, " d"]:
+    """The mean over tokens; for a constant input it is exactly its value.
+
+    Args:
+        rows: one row per token.
+        weights: weight of each token; ``None`` = 1.
+        count: sum of the weights.
+    """
+    if weights is None:
+        mean = rows.sum(0, dtype=torch.float64) / count
+    else:
+        mean = weights.to(rows.device, torch.float64) @ rows.to(torch.float64) / count
+    return mean.clamp(rows.amin(0).double(), rows.amax(0).double())
 
 
 def _mirrored(lower: Float64[Tensor, "d d"]) -> Float64[Tensor, "d d"]:

@@ -2,18 +2,22 @@
 
 Let ``q`` be the columns in reverse order of removal, the column removed last first, with ``C C^T = H[q,q]`` and
 ``Y = C^T W[:,q]^T``. The least-squares weights on the first ``k`` columns solve ``C[:k,:k]^T W_k^T = Y[:k]``, and their
-squared error is the sum of ``||Y[r]||^2`` over ``r >= k``. Any order of removal can be used, and the rounding errors of the
-elimination that computed the order do not affect the weights.
+squared error under ``H`` is the sum of ``||Y[r]||^2`` over ``r >= k``. Any order of removal can be used, and the rounding
+errors of the elimination that computed the order do not affect the weights.
+
+The weights are those of a damped Hessian; their output error is a matter of the undamped Gram matrix ``G``. With the change
+``W - W_k = sum over r >= k of Y[r]^T (C^-1)[r]``, the error ``tr((W - W_k) G (W - W_k)^T)`` of level ``k`` is the sum over
+``r, s >= k`` of ``(Y Y^T)[r,s] (C^-1 G C^-T)[r,s]``: two triangular solves serve all levels.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from secateurs.numerics.spd import damped_cholesky
+from secateurs.numerics.spd import damped_cholesky, divide_by_transpose
 from secateurs.numerics.unit_columns import projection_arrays, unit_columns
 
 __all__ = ["LevelFactor"]
@@ -25,7 +29,7 @@ class LevelFactor:
     """The levels of one output projection: level ``k`` keeps the last ``k`` units of the order, with weights refitted.
 
     Attributes:
-        errors: squared output error; ``errors[k]`` is the error of level ``k``, in the units of the Hessian.
+        errors: squared output error under the given Hessian; ``errors[k]`` is the error of level ``k``.
         units: number of units.
     """
 
@@ -36,6 +40,7 @@ class LevelFactor:
         order: Int64[Tensor, " units"],
         *,
         width: int = 1,
+        dead: Bool[Tensor, " cols"] | None = None,
     ) -> None:
         """Factorise the Hessian once, in float64.
 
@@ -44,25 +49,53 @@ class LevelFactor:
             hessian: second moments of its inputs.
             order: unit indices in order of removal.
             width: adjacent columns per unit.
+            dead: mask of the dead inputs (``Moments.dead``), which get zero weight; inputs with zero on the Hessian's
+                diagonal are dead in any case.
 
         Raises:
             ValueError: the shapes do not fit, ``order`` is not a permutation of the units, or a number is not finite.
         """
-        full_weight, full_hessian = projection_arrays(weight, hessian, width)
+        full_weight, full_hessian, none = projection_arrays(weight, hessian, width, dead)
         self.units = full_weight.shape[1] // width
         self._width = width
         self._order = order.detach().cpu()
         if not torch.equal(self._order.sort().values, torch.arange(self.units)):
             raise ValueError(f"the order must be a permutation of {self.units} units")
         columns = unit_columns(self._order.flip(0).numpy(), width)
+        self._columns, self._dead = columns, none
         factor = damped_cholesky(full_hessian, columns)
         reduced = _transposed_lower_product(factor, full_weight[:, columns].T)
-        energies = np.einsum("ij,ij->i", reduced, reduced).reshape(self.units, width).sum(1)
-        tails = np.append(np.cumsum(energies[::-1])[::-1], 0.0)
-        self.errors: Float64[Tensor, " levels"] = torch.from_numpy(tails)
+        self.errors: Float64[Tensor, " levels"] = self._tails(np.einsum("ij,ij->i", reduced, reduced))
         self._dense: Float64[Tensor, "rows cols"] = torch.from_numpy(full_weight)
         self._factor: Float64[Tensor, "cols cols"] = torch.from_numpy(factor)
         self._reduced: Float64[Tensor, "cols rows"] = torch.from_numpy(reduced)
+
+    def errors_under(self, gram: Float[Tensor, "cols cols"]) -> Float64[Tensor, " levels"]:
+        """Squared output error of the weight of every level, measured by another matrix than the Hessian of the fit.
+
+        Args:
+            gram: undamped second moments of the inputs, plain or centred.
+
+        Returns:
+            ``tr((W - W_k) gram (W - W_k)^T)`` of every level ``k``, at least 0, where a dead input has no effect.
+        """
+        full = gram.detach().to("cpu", torch.float64).numpy()
+        full = np.where(self._dead | self._dead[:, None], 0.0, full)[np.ix_(self._columns, self._columns)]
+        factor, reduced = self._factor.numpy(), self._reduced.numpy()
+        divide_by_transpose(full, factor)  # G C^-T
+        solved = np.ascontiguousarray(full.T)
+        divide_by_transpose(solved, factor)  # (C^-1 G) C^-T
+        energies = np.empty(len(solved))
+        for start in range(0, len(solved), _PANEL):
+            stop = start + _PANEL
+            products = np.triu((reduced[start:stop] @ reduced[start:].T) * solved[start:stop, start:])
+            energies[start:stop] = 2.0 * products.sum(1) - products.diagonal()
+        return self._tails(energies).clamp_min(0.0)
+
+    def _tails(self, energies: Float[np.ndarray, " cols"]) -> Float64[Tensor, " levels"]:
+        """Sums of the energies of all columns that a level does not keep."""
+        units = energies.reshape(self.units, self._width).sum(1)
+        return torch.from_numpy(np.append(np.cumsum(units[::-1])[::-1], 0.0))
 
     def kept(self, level: int) -> Int64[Tensor, " kept"]:
         """The kept units of a level, in ascending order.

@@ -15,7 +15,7 @@ import logging
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from secateurs.numerics.saliency import BlockSaliency, ColumnSaliency, NumericalBreakdownError, Saliency
@@ -34,6 +34,7 @@ __all__ = ["Elimination", "elimination_order"]
 
 _LOG = logging.getLogger(__name__)
 _PADDING = 8  # doubles in a cache line of 64 bytes
+_LARGEST_DAMPING = 1e9  # a scaled Hessian is the identity to nine digits with this damping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +55,21 @@ def elimination_order(
     hessian: Float[Tensor, "cols cols"],
     *,
     width: int = 1,
+    dead: Bool[Tensor, " cols"] | None = None,
     block: int = 128,
     dtype: torch.dtype = torch.float64,
 ) -> Elimination:
     """Greedy order of removal of single units, with all other weights refitted after each removal.
 
-    Inputs that are always zero (zero on the Hessian's diagonal) are treated as having zero weight, so their removal costs
-    nothing. When rounding errors dominate the recursion, the inverse is recomputed for the remaining units with a slightly
-    larger diagonal.
+    Dead inputs are treated as having zero weight. Units whose inputs are all dead are removed first, in ascending order, and
+    cost nothing. When rounding errors dominate the recursion, the inverse is recomputed for the remaining units with a
+    slightly larger diagonal.
 
     Args:
         weight: weight of the output projection, outputs by inputs.
         hessian: second moments of its inputs (see ``hessian.damped``).
         width: adjacent columns per unit: 1 for intermediate units, the head size for heads.
+        dead: mask of the dead inputs (``Moments.dead``); inputs with zero on the Hessian's diagonal are dead in any case.
         block: columns removed between two updates of the inverse; affects the run time, not the order.
         dtype: dtype of the downdates; the inverse is always computed in float64.
 
@@ -74,9 +77,14 @@ def elimination_order(
         The order and the scores, on the CPU.
 
     Raises:
-        ValueError: the shapes do not fit, or a number is not finite.
+        ValueError: the shapes do not fit, a number is not finite, or products of the weight overflow.
     """
-    full_weight, full_hessian = projection_arrays(weight, hessian, width)
+    full_weight, full_hessian, none = projection_arrays(weight, hessian, width, dead)
+    dead_units = none.reshape(-1, width).all(1)
+    alive = np.flatnonzero(~dead_units)
+    if dead_units.any():
+        columns = unit_columns(alive, width)
+        full_weight, full_hessian = full_weight[:, columns], full_hessian[np.ix_(columns, columns)]
     full_weight = _compressed(full_weight)
     run = _EliminationState(
         full_weight, full_hessian, width, max(1, block // width), np.dtype(str(dtype).removeprefix("torch."))
@@ -87,8 +95,12 @@ def elimination_order(
             run.eliminate(damping)
         except (NumericalBreakdownError, np.linalg.LinAlgError):
             damping = next_damping(damping)
+            if damping > _LARGEST_DAMPING:
+                raise ValueError("products of the weight overflow") from None
             _LOG.debug("inverse recomputed for %d units with damping %g", int(run.alive.sum()), damping)
-    return Elimination(torch.tensor(run.order, dtype=torch.int64), torch.tensor(run.scores, dtype=torch.float64))
+    order = [*np.flatnonzero(dead_units).tolist(), *(int(alive[unit]) for unit in run.order)]
+    scores = [0.0] * int(dead_units.sum()) + run.scores
+    return Elimination(torch.tensor(order, dtype=torch.int64), torch.tensor(scores, dtype=torch.float64))
 
 
 def _compressed(weight: Float[np.ndarray, "rows cols"]) -> Float[np.ndarray, "fewer cols"]:
@@ -127,7 +139,7 @@ class _EliminationState:
         """Remove all remaining units.
 
         Args:
-            damping: added to the unit diagonal of the scaled Hessian.
+            damping: added to the unit diagonal of the scaled Hessian, which is then scaled to a unit diagonal again.
 
         Raises:
             NumericalBreakdownError: rounding errors dominate; the removals up to this point are valid.
@@ -147,7 +159,10 @@ class _EliminationState:
         inverse = np.empty((len(self._hessian), len(self._hessian) + _PADDING))[:, : len(self._hessian)]
         np.divide(self._hessian, self._scale, out=inverse)
         inverse /= self._scale[:, None]
-        inverse[np.diag_indices_from(inverse)] += damping
+        if damping:
+            np.clip(inverse, -1.0, 1.0, out=inverse)  # as in every positive semi-definite matrix with this diagonal
+            inverse[np.diag_indices_from(inverse)] += damping
+            inverse /= 1.0 + damping
         weight = self._weight.copy()
         if len(ids) < len(self.alive):
             columns = unit_columns(ids, self._width)

@@ -3,37 +3,42 @@
     minimise over W, b:  sum over tokens w ||W x + b - t||^2  +  lambda ||W - W0||^2
 
 The ridge pulls ``W`` towards ``W0``; ``lambda`` is the damping times the mean over the inputs ``i`` of ``sum w x_i^2``. With
-a bias the sums are centred, without a bias they are not.
+a bias the sums are centred, without a bias they are not. The sums are accumulated centred, as in
+``secateurs.numerics.hessian``, so that a constant input has products of exactly zero.
 """
 
 from __future__ import annotations
+
+import logging
 
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from secateurs.numerics.hessian import Moments, transposed_product
+from secateurs.numerics.hessian import Moments, transposed_product, weighted_mean
+from secateurs.numerics.spd import next_damping
 
 __all__ = ["RegressionSums"]
+
+_LOG = logging.getLogger(__name__)
 
 CHUNK_TOKENS = 4096
 """Tokens that are collected before their products are computed."""
 
 
 class RegressionSums:
-    """Sums of products of input ``x`` and target ``t`` over tokens of weight ``w``: float32 products, float64 sums.
-
-    Attributes:
-        cross: ``sum w t x^T``; exists after the first ``flush`` of tokens.
-        targets: ``sum w t``; exists after the first ``flush`` of tokens.
-    """
-
-    cross: Float64[Tensor, "rows columns"]
-    targets: Float64[Tensor, " rows"]
+    """Centred products of input ``x`` and target ``t`` over tokens of weight ``w``: float32 products, float64 sums."""
 
     def __init__(self) -> None:
         self._moments: Moments | None = None
+        self._cross: Float64[Tensor, "rows columns"] = torch.empty(0, 0, dtype=torch.float64)
+        self._target_mean: Float64[Tensor, " rows"] = torch.empty(0, dtype=torch.float64)
         self._waiting: list[tuple[Tensor, Tensor, Tensor | None]] = []
+
+    @property
+    def cross(self) -> Float64[Tensor, "rows columns"]:
+        """``sum w t x^T``."""
+        return self._cross + self.moments.count * torch.outer(self._target_mean, self.moments.mean)
 
     @property
     def moments(self) -> Moments:
@@ -72,20 +77,31 @@ class RegressionSums:
 
     def flush(self) -> None:
         """Add the products of the collected tokens to the sums; call it once after the last ``add``."""
-        if self._waiting:
-            x, t = torch.cat([x for x, *_ in self._waiting]), torch.cat([t for _, t, _ in self._waiting])
-            weights = [w for *_, w in self._waiting if w is not None]
-            w = torch.cat(weights).double() if weights else None
-            if self._moments is None:
-                self._moments = Moments(x.shape[1], device=x.device)
-                self.cross = torch.zeros(t.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
-                self.targets = torch.zeros(t.shape[1], dtype=torch.float64, device=x.device)
-            self._moments.update(x, w)
-            if w is not None:
-                t = t * w.float()[:, None]
-            self.cross = self.cross + transposed_product(t, x).double()
-            self.targets = self.targets + t.double().sum(0)
-            self._waiting.clear()
+        if not self._waiting:
+            return
+        x, t = torch.cat([x for x, *_ in self._waiting]), torch.cat([t for _, t, _ in self._waiting])
+        weights = [w for *_, w in self._waiting if w is not None]
+        w = torch.cat(weights).double() if weights else None
+        self._waiting.clear()
+        if self._moments is None:
+            self._moments = Moments(x.shape[1], device=x.device)
+            self._cross = torch.zeros(t.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+            self._target_mean = torch.zeros(t.shape[1], dtype=torch.float64, device=x.device)
+        if w is not None:
+            x, t, w = x[w > 0], t[w > 0], w[w > 0]
+        if not len(x):
+            return
+        moments = self._moments
+        count, before = float(len(x)) if w is None else float(w.sum()), moments.count
+        mean_in, mean_out = weighted_mean(x, w, count), weighted_mean(t, w, count)
+        step_in, step_out = mean_in - moments.mean, mean_out - self._target_mean
+        centred = t - mean_out.to(t)
+        if w is not None:
+            centred = centred * w.float()[:, None]
+        self._cross = self._cross + transposed_product(centred, x - mean_in.to(x)).double()
+        self._cross += before * count / (before + count) * torch.outer(step_out, step_in)
+        self._target_mean = self._target_mean + step_out * (count / (before + count))
+        moments.update(x, w)
 
     def solve(
         self, weight: Float[Tensor, "rows columns"], bias: Float[Tensor, " rows"] | None, damping: float
@@ -101,12 +117,20 @@ class RegressionSums:
             ``W`` and ``b`` (or ``None``), with the dtypes and devices of ``weight`` and ``bias``.
         """
         moments, count = self.moments, self.moments.count
-        gram, cross = (moments.gram if bias is None else moments.centred()) / count, self.cross / count
-        mean_in, mean_out = moments.total / count, self.targets / count
-        solved = weight.to(gram)
-        if bias is not None:
-            cross = cross - torch.outer(mean_out, mean_in)
-        ridge = damping * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        system = gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        solved = torch.cholesky_solve((cross + ridge * solved).T, torch.linalg.cholesky(system)).T
-        return solved.to(weight), None if bias is None else (mean_out - solved @ mean_in).to(bias)
+        gram = (moments.gram if bias is None else moments.centred()) / count
+        cross = (self.cross if bias is None else self._cross) / count
+        held = weight.to(gram)
+        mean = gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+        while True:
+            ridge = damping * mean
+            system = gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+            factor, failed = torch.linalg.cholesky_ex(system)
+            if not bool(failed):
+                break
+            if not bool(torch.isfinite(gram).all()):
+                raise ValueError("the second moments of the inputs are not finite")
+            # Ends: from a damping of the number of inputs on, the ridge exceeds every eigenvalue.
+            damping = next_damping(damping)
+            _LOG.debug("regression of size %d repeated with damping %g", len(gram), damping)
+        solved = torch.cholesky_solve((cross + ridge * held).T, factor).T
+        return solved.to(weight), None if bias is None else (self._target_mean - solved @ moments.mean).to(bias)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 __all__ = [
     "add_lower_product",
     "damped_cholesky",
+    "divide_by_transpose",
     "factor_lower",
     "invert_lower",
     "mirror_lower",
@@ -27,6 +28,7 @@ _LOG = logging.getLogger(__name__)
 _PANEL = 128  # rows per product: the product stays in cache, and few entries above the diagonal are computed
 _LEAF = 96  # up to this size LAPACK is faster than the recursion
 _FIRST_DAMPING = 1e-12
+_DOMINANT_DAMPING = 1.0  # from this damping on it is not rounding that makes a matrix indefinite
 
 
 def add_lower_product(
@@ -139,22 +141,22 @@ def factor_lower(matrix: Float[np.ndarray, "n n"]) -> None:
     half = size // 2
     first, cross, second = matrix[:half, :half], matrix[half:, :half], matrix[half:, half:]
     factor_lower(first)
-    _divide_by_transpose(cross, first)
+    divide_by_transpose(cross, first)
     add_lower_product(second, cross.T, cross.T, subtract=True)
     factor_lower(second)
     matrix[:half, half:] = 0.0
 
 
-def _divide_by_transpose(target: Float[np.ndarray, "m n"], factor: Float[np.ndarray, "n n"]) -> None:
+def divide_by_transpose(target: Float[np.ndarray, "m n"], factor: Float[np.ndarray, "n n"]) -> None:
     """Replace ``target`` by ``target factor^-T`` in place, for a lower triangular ``factor``."""
     size = len(factor)
     if size <= _LEAF:
         target[...] = target @ np.linalg.inv(factor).T
         return
     half = size // 2
-    _divide_by_transpose(target[:, :half], factor[:half, :half])
+    divide_by_transpose(target[:, :half], factor[:half, :half])
     subtract_product(target[:, half:], target[:, :half], factor[half:, :half].T)
-    _divide_by_transpose(target[:, half:], factor[half:, half:])
+    divide_by_transpose(target[:, half:], factor[half:, half:])
 
 
 def damped_cholesky(
@@ -163,25 +165,46 @@ def damped_cholesky(
     """Lower Cholesky factor of the submatrix of the given rows and columns, in the given order.
 
     If the submatrix is not positive definite, its diagonal is multiplied by ``1 + damping`` with damping 1e-12, 1e-11, ...
-    until the factorisation succeeds.
+    until the factorisation succeeds. An entry that is not positive counts as the mean of the positive entries, or as 1. If
+    damping 1 is not enough, each diagonal entry is raised to twice the sum of the magnitudes in its row, which makes the
+    matrix positive definite; so the search ends on every finite matrix.
 
     Args:
         matrix: symmetric matrix, both triangles filled.
         places: row (= column) indices of the submatrix.
+
+    Raises:
+        numpy.linalg.LinAlgError: a sum of magnitudes overflows.
     """
     damping = 0.0
     factor = np.empty((len(places), len(places)))
     while True:
         for row, place in zip(factor, places, strict=True):
             np.take(matrix[place], places, out=row, mode="clip")  # faster than indexing both axes at once
-        factor[np.diag_indices_from(factor)] *= 1.0 + damping
+        if damping:
+            _raise_diagonal(factor, damping)
         try:
             factor_lower(factor)
         except np.linalg.LinAlgError:
+            if damping > _DOMINANT_DAMPING:
+                raise
             damping = next_damping(damping)
             _LOG.debug("factorisation of size %d repeated with damping %g", len(factor), damping)
         else:
             return factor
+
+
+def _raise_diagonal(matrix: Float[np.ndarray, "n n"], damping: float) -> None:
+    """Raise the diagonal in place: by ``damping`` relative to each entry, or above 1 until it dominates the rows."""
+    diagonal = matrix[np.diag_indices_from(matrix)]
+    positive = diagonal > 0
+    mean = diagonal[positive].mean() if positive.any() else 1.0
+    if damping <= _DOMINANT_DAMPING:
+        raised = np.where(positive, diagonal * (1.0 + damping), np.maximum(diagonal, 0.0) + damping * mean)
+    else:
+        sums = 2.0 * np.abs(matrix).sum(1)
+        raised = np.where(sums > 0, sums, mean)
+    matrix[np.diag_indices_from(matrix)] = raised
 
 
 def next_damping(damping: float) -> float:

@@ -2,7 +2,9 @@
 
 One greedy elimination and one Cholesky factor per group (``secateurs.numerics``) serve every level of every target. With bias
 compensation the output projection is refitted as least squares with an intercept: moments are centred,
-``Hc = H - N mu mu^T``, and ``b' = b + (W - W') mu``.
+``Hc = H - N mu mu^T``, and ``b' = b + (W - W') mu``. Inputs that change no output are dead: they are removed first and get
+zero weight; the bias takes over the contribution of an input that is constant. Dead inputs are determined once, from the
+undamped moments, and the order, the weights and the errors use the same mask.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -109,14 +111,16 @@ class LevelDatabase:
         def order(group: Group) -> Int[Tensor, " units"]:
             weight = projections[group.name].weight.double()
             try:
-                return elimination_order(weight, database.hessian(group.name), width=group.width).order
+                return elimination_order(
+                    weight, database.hessian(group.name), width=group.width, dead=database.dead(group.name)
+                ).order
             except (ValueError, torch.linalg.LinAlgError) as error:
                 raise CalibrationError(
                     f"the Hessian of {group.output_projection} cannot be used ({error}); use more calibration samples"
                 ) from None
 
         groups = list(structure)
-        widest = max((len(moments[group.name].total) for group in groups), default=1)
+        widest = max((len(moments[group.name].mean) for group in groups), default=1)
         found = parallel_map(order, groups, min(torch.get_num_threads(), max(1, _MEMORY // (_COPIES * 8 * widest**2))))
         orders = {
             group.name: order
@@ -127,8 +131,16 @@ class LevelDatabase:
 
     def hessian(self, name: str) -> Float[Tensor, "columns columns"]:
         """Damped ``X X^T``, centred where the bias is refitted."""
+        return damped(self.gram(name), self.damping, self.dead(name))
+
+    def gram(self, name: str) -> Float[Tensor, "columns columns"]:
+        """``X X^T``, centred where the bias is refitted."""
         moments = self.moments[name]
-        return damped(moments.centred() if self.compensates(name) else moments.gram, self.damping)
+        return moments.centred() if self.compensates(name) else moments.gram
+
+    def dead(self, name: str) -> Bool[Tensor, " columns"]:
+        """The inputs that change no output: constant where the bias is refitted, always zero where it is not."""
+        return self.moments[name].dead(centred=self.compensates(name))
 
     def compensates(self, name: str) -> bool:
         """Whether the bias of a group is refitted."""
@@ -143,21 +155,27 @@ class LevelDatabase:
     def errors(self, name: str) -> Float[Tensor, " units+1"]:
         """Relative squared output error by kept count: entry 0 (nothing kept) is 1 or less, the last is 0.
 
-        ``p_k = sum |W_k x + b_k - (W x + b)|^2 / sum |W x + b|^2``, the prior of the paper.
+        ``p_k = sum |W_k x + b_k - (W x + b)|^2 / sum |W x + b|^2``, the prior of the paper, on the calibration data and
+        without damping. Where the bias is not refitted it is left out of both sums. Damped weights may fit slightly worse
+        than those of the next smaller level; the larger error then counts for the smaller level too, so that the errors
+        do not increase with the kept count.
         """
         projection, moments = self.projections[name], self.moments[name]
-        weight = projection.weight.double()
-        energy = torch.einsum("ij,jk,ik->", weight, moments.gram.to(weight), weight)
-        if projection.bias is not None:
-            bias = projection.bias.double()
-            energy = energy + 2 * bias @ (weight @ moments.total.to(weight)) + moments.count * bias.pow(2).sum()
-        return self._factor(name).errors / energy.clamp_min(torch.finfo(torch.float64).tiny)
+        errors = self._factor(name).errors_under(self.gram(name))
+        energy = errors[0]
+        if projection.bias is not None and self.compensates(name):
+            weight, bias = projection.weight.double().cpu(), projection.bias.double().cpu()
+            energy = energy + moments.count * (weight @ moments.mean.cpu() + bias).square().sum()
+        falling = errors.flip(0).cummax(0).values.flip(0).clamp(max=errors[0])
+        return falling / energy.clamp_min(torch.finfo(torch.float64).tiny)
 
     def _factor(self, name: str) -> LevelFactor:
         if name not in self._factors:
             group = self.structure[name]
             weight = self.projections[name].weight.double()
-            self._factors[name] = LevelFactor(weight, self.hessian(name), self.orders[name], width=group.width)
+            self._factors[name] = LevelFactor(
+                weight, self.hessian(name), self.orders[name], width=group.width, dead=self.dead(name)
+            )
         return self._factors[name]
 
     def _make(self, name: str, kept: int) -> Level:
@@ -168,7 +186,7 @@ class LevelDatabase:
         units, weight = factor.kept(kept), factor.weight(kept)
         bias = projection.bias
         if bias is not None and self.compensates(name):
-            mean = (self.moments[name].total / self.moments[name].count).cpu()
+            mean = self.moments[name].mean.cpu()
             columns = (units[:, None] * group.width + torch.arange(group.width)).flatten()
             bias = bias.double() + projection.weight.double() @ mean - weight @ mean[columns]
         to = projection.weight.dtype

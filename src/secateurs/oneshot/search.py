@@ -181,6 +181,8 @@ def _local_move(
 ) -> Allocation | None:
     """Shift time from one group to another: one to three levels down in the first, as many up in the second as fit."""
     names = list(options)
+    if len(names) < 2:  # there is no other group to shift time to, and the knapsack of one group is exact
+        return None
     down, up = generator.choice(len(names), 2, replace=False)
     giver, taker = names[down], names[up]
     giving = options[giver]

@@ -133,9 +133,12 @@ def mixed_options(units: LevelOptions, low_rank: Sequence[LowRankOption]) -> Lev
 def _load(path: Path, structure: Structure) -> dict[str, Moments]:
     try:
         tensors = load_file(path)
-        return {
-            group.name: Moments.from_state({key: tensors[f"{group.name}/{key}"] for key in ("gram", "total", "count")})
-            for group in structure
-        }
+        moments = {}
+        for group in structure:
+            start = f"{group.name}/"
+            moments[group.name] = Moments.from_state(
+                {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+            )
+        return moments
     except Exception as error:
         raise CheckpointError(f"the moments {path} cannot be read ({error}); delete the file and run again") from None
