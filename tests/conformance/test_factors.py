@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secateurs.errors import RecipeError, UnsupportedModelError
 from secateurs.methods.flop.components import embedding_widths, with_pairs
-from secateurs.modeling.modeling_pruned import is_factored
+from secateurs.modeling.pruned_modules import is_factored
 from secateurs.numerics.low_rank import break_even
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.families import discover, model_types

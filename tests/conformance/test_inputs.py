@@ -15,7 +15,7 @@ from torch import Tensor
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import load, save
 from secateurs.errors import UnsupportedModelError
-from secateurs.modeling.modeling_pruned import is_emptied, is_selected
+from secateurs.modeling.pruned_modules import is_emptied, is_selected
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask

@@ -13,7 +13,7 @@ from torch import Tensor
 from secateurs.gates.fold import SLIM, Opening, fold
 from secateurs.gates.gates import Gated, Gates
 from secateurs.gates.mask_learning import Removal
-from secateurs.modeling.modeling_pruned import is_factored
+from secateurs.modeling.pruned_modules import is_factored
 from secateurs.numerics.hard_concrete import HardConcrete
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.families import model_types

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 import secateurs
 import tiny_run
 from secateurs.errors import RecipeError
-from secateurs.modeling.modeling_pruned import is_factored, is_selected
+from secateurs.modeling.pruned_modules import is_factored, is_selected
 from secateurs.numerics.low_rank import break_even
 from secateurs.pipeline.load import load
 from secateurs.pipeline.recipe import Recipe

@@ -14,7 +14,7 @@ from torch import Tensor
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import load, save
 from secateurs.errors import CheckpointError
-from secateurs.modeling.modeling_pruned import is_factored
+from secateurs.modeling.pruned_modules import is_factored
 from secateurs.numerics.low_rank import break_even
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask

@@ -20,7 +20,7 @@ from secateurs.latency.curve import LatencyCurve
 from secateurs.latency.environment import Environment
 from secateurs.latency.table import LatencyTable
 from secateurs.methods.flop.components import component_groups, with_pairs
-from secateurs.modeling.modeling_pruned import is_factored
+from secateurs.modeling.pruned_modules import is_factored
 from secateurs.numerics.low_rank import break_even
 from secateurs.pipeline.load import load
 from secateurs.pipeline.recipe import Recipe

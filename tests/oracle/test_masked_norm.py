@@ -12,7 +12,7 @@ from torch.func import functional_call
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from secateurs.errors import UnsupportedModelError
-from secateurs.modeling.modeling_pruned import SkippedTensor, become
+from secateurs.modeling.pruned_modules import SkippedTensor, become
 from secateurs.surgery.masked_norm import MaskedNorm, mask_norm, narrow_norm, unmask_norm
 
 HIDDEN = 24

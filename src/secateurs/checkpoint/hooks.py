@@ -47,6 +47,7 @@ def apply_block(model: Any) -> None:
         ValueError: neither the edits nor the kept counts fit this model.
     """
     from secateurs.modeling.modeling_pruned import BLOCK, apply_edits, apply_head_edits, base_of
+    from secateurs.modeling.pruned_modules import reset_emptied
 
     block = getattr(model.config, BLOCK, None) or {}
     if not block.get("edits"):
@@ -59,6 +60,7 @@ def apply_block(model: Any) -> None:
     except ValueError:
         if not _rederive(model, block):
             raise
+    reset_emptied(model)
 
 
 def _rederive(model: Any, block: dict[str, Any]) -> bool:

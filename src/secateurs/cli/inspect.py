@@ -55,7 +55,7 @@ def tables(name: str, *, trust_remote_code: bool = False) -> Iterator[Table]:
 
 def _structure(model: PreTrainedModel, *, hidden: bool) -> Structure:
     """Heads and neurons, the hidden size if ``hidden``, and the ranks of matrices that are factorised."""
-    from secateurs.modeling.modeling_pruned import is_factored
+    from secateurs.modeling.pruned_modules import is_factored
     from secateurs.structure.families import discover
     from secateurs.surgery.factorize import rank_groups
 

@@ -2,13 +2,14 @@
 
 Secateurs loads models with this file, and it also saves the file beside the weights of every pruned model, with the classes
 of that model appended. ``AutoModel....from_pretrained(folder, trust_remote_code=True)`` therefore works where Secateurs is
-not installed. The file imports only torch and transformers and contains no modelling code: transformers' own class builds
-itself, and then the named modules are made smaller.
+not installed. The file imports only torch, transformers and ``pruned_modules.py``, which is saved beside it, and contains no
+modelling code: transformers' own class builds itself, and then the named modules are made smaller.
 
 The block holds ``edits``, with paths relative to the base model:
     ``shapes``      parameter -> its new shape (0 rows or columns where a sub-block is removed; null = not cut)
     ``attributes``  module field -> its new value
-    ``emptied``     paths of output projections without inputs: they output their bias for any input
+    ``emptied``     paths of output projections without inputs: they output their bias for any input. This file finds them
+                    and the input projections without outputs by their shapes
     ``factored``    linear module -> its rank: it is replaced by two small linear modules, ``first`` and ``second``
     ``selected``    linear module -> number of inputs it uses; their indices are in its buffer ``selected``
     ``skipped``     module that returns its input -> ``"tensor"``, or ``"tuple"`` where callers expect ``(tensor, None)``
@@ -19,125 +20,29 @@ The block holds ``edits``, with paths relative to the base model:
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
 from torch import nn
 
+from .pruned_modules import (
+    Factored,
+    Selected,
+    SkippedTensor,
+    SkippedTuple,
+    become,
+    empty_linears,
+    is_factored,
+    is_selected,
+    reset_emptied,
+    sync_sizes,
+)
+
 BLOCK = "secateurs"
 WITH_PATHS = ("factored", "shapes", "attributes", "emptied", "selected", "skipped")
 
 
-class Emptied:
-    """An output projection without inputs: it outputs its bias."""
-
-    def forward(self: Any, hidden_states, *args, **kwargs):
-        size = getattr(self, "out_features", None) or self.nf
-        if self.bias is None:
-            return hidden_states.new_zeros(*hidden_states.shape[:-1], size)
-        return self.bias.to(hidden_states.dtype).expand(*hidden_states.shape[:-1], size)
-
-
-class SkippedTensor:
-    """A removed sub-block: returns its input, or the output of the emptied projection if that is inside the block."""
-
-    def forward(self: Any, hidden_states, *args, **kwargs):
-        projection = emptied_projection(self)
-        return hidden_states if projection is None else projection(hidden_states)
-
-
-class SkippedTuple(SkippedTensor):
-    """A removed sub-block whose callers expect ``(output, attention weights)``."""
-
-    def forward(self: Any, hidden_states, *args, **kwargs):
-        return super().forward(hidden_states), None
-
-
-class Selected:
-    """A linear module that uses only the inputs whose indices are in its buffer ``selected``."""
-
-    def forward(self: Any, hidden_states):
-        return super().forward(hidden_states.index_select(-1, self.selected))  # pyright: ignore[reportAttributeAccessIssue]
-
-
 SKIPPED = {"tensor": SkippedTensor, "tuple": SkippedTuple}
-
-
-def fresh_linear(inputs: int, outputs: int, bias: bool, **where) -> nn.Linear:
-    """A new linear module. Sizes may be 0, for which the constructor of ``nn.Linear`` would warn."""
-    linear = nn.Linear(1, 1, bias=bias, **where)
-    linear.weight = nn.Parameter(torch.empty(outputs, inputs, **where).normal_(std=0.02))
-    if bias:
-        linear.bias = nn.Parameter(torch.zeros(outputs, **where))
-    sync_sizes(linear)
-    return linear
-
-
-class Factored(nn.Module):
-    """A linear map of low rank as two modules: ``first`` (rank x inputs, without bias), then ``second`` (outputs x rank).
-
-    Its sizes and its bias are those of the linear module that it replaces. At rank 0 it outputs its bias.
-    """
-
-    def __init__(self, inputs: int, outputs: int, rank: int, bias: bool, transposed: bool = False, **where):
-        super().__init__()
-        self.first = fresh_linear(inputs, rank, False, **where)
-        self.second = fresh_linear(rank, outputs, bias, **where)
-        self.transposed = transposed  # it replaces a Conv1D
-
-    def forward(self, hidden_states):
-        if self.first.weight.shape[0] == 0 and is_emptied(self.second):
-            return self.second(hidden_states).contiguous()  # attention is slow for expanded queries or keys
-        return self.second(self.first(hidden_states))
-
-    @property
-    def weight(self):
-        """The product, in the layout of the replaced weight. transformers reads its dtype; initialising it has no effect."""
-        product = self.second.weight @ self.first.weight
-        return product.T if self.transposed else product
-
-    @property
-    def bias(self):
-        return self.second.bias
-
-    @property
-    def in_features(self) -> int:
-        return self.first.in_features
-
-    @property
-    def out_features(self) -> int:
-        return self.second.out_features
-
-    nx, nf = in_features, out_features  # Conv1D's names for them
-
-    @property
-    def rank(self) -> int:
-        return self.first.out_features
-
-
-def is_a(behaviour: type, module: Any) -> bool:
-    """Whether a module has this behaviour. Compared by name, because several copies of this file may be loaded."""
-    return behaviour.__name__ in (base.__name__ for base in type(module).__mro__)
-
-
-is_factored = functools.partial(is_a, Factored)
-is_emptied = functools.partial(is_a, Emptied)
-is_selected = functools.partial(is_a, Selected)
-
-
-def emptied_projection(block: nn.Module) -> Any:
-    """The emptied output projection inside a removed block, or ``None`` if it is outside.
-
-    A pair of factors is emptied if its *first* factor has no inputs. If only its *second* has none, it is a matrix of rank 0.
-    """
-    for child in block.children():
-        module: Any = child
-        if is_emptied(module.first if is_factored(module) else module):
-            return module
-        if not is_factored(module) and (found := emptied_projection(module)) is not None:
-            return found
-    return None
 
 
 def factor(root: nn.Module, path: str, rank: int) -> Any:
@@ -158,13 +63,6 @@ def factor(root: nn.Module, path: str, rank: int) -> Any:
     return pair
 
 
-def become(module: nn.Module, behaviour: type) -> None:
-    """Change the forward of one module: its class becomes a subclass of the old one. Its parameters are not touched."""
-    cls = type(module)
-    if not is_a(behaviour, module):
-        module.__class__ = type(cls.__name__, (behaviour, cls), {"__module__": cls.__module__})
-
-
 def select(module: Any, indices: torch.Tensor) -> None:
     """Let a linear module with cut columns use the inputs with these indices. A second call changes nothing."""
     if not is_selected(module):
@@ -180,18 +78,6 @@ def resize(module: nn.Module, name: str, shape) -> None:
         smaller = old.data[tuple(slice(size) for size in shape)].clone()
         setattr(module, name, nn.Parameter(smaller, requires_grad=old.requires_grad))
     sync_sizes(module)
-
-
-def sync_sizes(module: Any) -> None:
-    """Update the fields of Linear, Conv1D, Embedding and LayerNorm that repeat the shape of their weight."""
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif hasattr(module, "nf") and hasattr(module, "nx"):
-        module.nx, module.nf = module.weight.shape
-    elif isinstance(module, nn.Embedding):
-        module.num_embeddings, module.embedding_dim = module.weight.shape
-    elif hasattr(module, "normalized_shape"):
-        module.normalized_shape = tuple(module.weight.shape)
 
 
 def base_of(model: nn.Module) -> nn.Module:
@@ -237,8 +123,7 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
     for path, value in edits["attributes"].items():
         parent, _, name = path.rpartition(".")
         setattr(root.get_submodule(parent), name, value)
-    for path in edits["emptied"]:
-        become(root.get_submodule(path), Emptied)
+    empty_linears(root)
     for path, count in edits.get("selected", {}).items():
         select(root.get_submodule(path), torch.arange(count))
     for path, returns in edits["skipped"].items():
@@ -280,6 +165,7 @@ class Pruned:
         if edits := (getattr(config, BLOCK, None) or {}).get("edits"):
             with torch.no_grad():
                 apply_edits(self, edits)
+                reset_emptied(self)
             if "heads" in edits:
                 self.tie_weights()  # pyright: ignore[reportAttributeAccessIssue]: of the other base class
 

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from secateurs.errors import RecipeError, UnsupportedModelError
-from secateurs.modeling.modeling_pruned import factor, is_factored, sync_sizes
+from secateurs.modeling.modeling_pruned import factor
+from secateurs.modeling.pruned_modules import is_factored, sync_sizes
 from secateurs.numerics.low_rank import break_even, factors
 from secateurs.structure.families import discover
 from secateurs.structure.structure import Cut, Group, Kind, Structure

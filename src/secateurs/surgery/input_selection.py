@@ -2,7 +2,7 @@
 
 Removing an input removes one column of the matrix and nothing else, because other layers may use the same input. A pruned
 layer therefore *selects* its inputs before the multiplication, which takes extra time
-(``secateurs.modeling.modeling_pruned.Selected``).
+(``secateurs.modeling.pruned_modules.Selected``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from secateurs.errors import UnsupportedModelError
-from secateurs.modeling.modeling_pruned import is_factored
+from secateurs.modeling.pruned_modules import is_factored
 from secateurs.structure.structure import Cut, Group, Kind, Structure
 from secateurs.surgery.factorize import matrices
 

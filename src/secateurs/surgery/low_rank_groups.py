@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from secateurs.errors import RecipeError
-from secateurs.modeling.modeling_pruned import is_factored
+from secateurs.modeling.pruned_modules import is_factored
 from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Structure

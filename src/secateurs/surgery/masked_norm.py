@@ -17,12 +17,12 @@ from torch.nn import functional
 
 from secateurs.errors import UnsupportedModelError
 from secateurs.modeling.hf_classes import is_norm
-from secateurs.modeling.modeling_pruned import SkippedTensor, become
+from secateurs.modeling.pruned_modules import Behaviour, SkippedTensor, become, is_a
 
 __all__ = ["MaskedLayerNorm", "MaskedNorm", "MaskedRMSNorm", "mask_norm", "narrow_norm", "unmask_norm"]
 
 
-class MaskedNorm:
+class MaskedNorm(Behaviour):
     """Base of the masked norms. ``kept`` is a buffer that is not saved; a training loop may replace it at every step."""
 
     kept: Bool[Tensor, " hidden"]
@@ -76,7 +76,7 @@ def mask_norm(norm: nn.Module, kept: Bool[Tensor, " hidden"]) -> None:
     Raises:
         UnsupportedModelError: the module is neither a LayerNorm nor an RMSNorm.
     """
-    if any(base.__name__ == SkippedTensor.__name__ for base in type(norm).__mro__):
+    if is_a(SkippedTensor, norm):
         return
     if not is_norm(norm):
         raise UnsupportedModelError(

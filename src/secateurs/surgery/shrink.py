@@ -19,7 +19,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from secateurs.errors import RecipeError
-from secateurs.modeling.modeling_pruned import apply_edits, is_factored, select, sync_sizes
+from secateurs.modeling.modeling_pruned import apply_edits, select
+from secateurs.modeling.pruned_modules import is_factored, sync_sizes
 from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Cut, Group, Kind, Stream, Structure
 from secateurs.surgery.config_block import configs_of, record_pairs, relative_to_base, write_block

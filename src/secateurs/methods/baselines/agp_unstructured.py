@@ -19,7 +19,7 @@ from secateurs.context import PruneContext
 from secateurs.methods.baselines._gradual import GradualFitted, GradualSettings, PruningModule
 from secateurs.methods.baselines._task_or_distillation_loss import TaskOrDistillationLoss
 from secateurs.methods.flop.components import embedding_widths
-from secateurs.modeling.modeling_pruned import is_factored
+from secateurs.modeling.pruned_modules import is_factored
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.mask import Mask

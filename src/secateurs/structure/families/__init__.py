@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from secateurs.errors import UnsupportedModelError
-from secateurs.modeling.modeling_pruned import BLOCK, base_of, is_factored, is_selected
+from secateurs.modeling.modeling_pruned import BLOCK, base_of
+from secateurs.modeling.pruned_modules import is_factored, is_selected
 from secateurs.structure.families._residual import Role, Roles, residual_stream
 from secateurs.structure.structure import Cut, Group, Structure
 

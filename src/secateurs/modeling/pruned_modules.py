@@ -1,0 +1,224 @@
+"""The modules of a pruned model that behave differently from those of transformers: emptied, skipped, selected, factored.
+
+The file imports only torch and is saved beside the weights of every pruned model, together with ``modeling_pruned.py``.
+
+A module changes its behaviour in one of two ways. Linear modules without inputs or without outputs, and pairs of factors,
+are modules of their own (``Emptied``, ``Factored``). All others keep their place and their fields and get a subclass of their
+class (``become``). Both kinds can be pickled.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Behaviour:
+    """Base of the classes that ``become`` puts before the class of a module.
+
+    The subclass of a module exists only in memory. A pickle therefore holds the class of transformers and the behaviours.
+    """
+
+    def __reduce_ex__(self, protocol):
+        return new_module, parts_of(type(self)), *super().__reduce_ex__(protocol)[2:]
+
+
+class SkippedTensor(Behaviour):
+    """A removed sub-block: returns its input, or the output of the emptied projection if that is inside the block."""
+
+    def forward(self: Any, hidden_states, *args, **kwargs):
+        projection = emptied_projection(self)
+        return hidden_states if projection is None else projection(hidden_states)
+
+
+class SkippedTuple(SkippedTensor):
+    """A removed attention, whose callers expect ``(output, attention weights)``.
+
+    Eager attention returns weights, which transformers collects for ``output_attentions``. A removed attention returns the
+    weights of 0 heads there, so that the collected tuple has one entry per layer.
+    """
+
+    def forward(self: Any, hidden_states, *args, **kwargs):
+        output = super().forward(hidden_states)
+        if getattr(getattr(self, "config", None), "_attn_implementation", None) != "eager":
+            return output, None
+        rows, tokens = hidden_states.shape[:2]
+        return output, hidden_states.new_zeros(rows, 0, tokens, tokens)
+
+
+class Selected(Behaviour):
+    """A linear module that uses only the inputs whose indices are in its buffer ``selected``."""
+
+    def forward(self: Any, hidden_states):
+        return super().forward(hidden_states.index_select(-1, self.selected))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def become(module: nn.Module, behaviour: type) -> None:
+    """Change the forward of one module: its class becomes a subclass of the old one. Its parameters are not touched."""
+    if not is_a(behaviour, module):
+        module.__class__ = subclass(behaviour, type(module))
+
+
+@functools.cache
+def subclass(behaviour: type, cls: type) -> type:
+    """The subclass of a module class with another behaviour; it has the name of the module class."""
+    return type(cls.__name__, (behaviour, cls), {"__module__": cls.__module__, "made_by_become": True})
+
+
+def parts_of(cls: type) -> tuple[type, ...]:
+    """The class that a module had before ``become``, then its behaviours in the order in which it got them."""
+    behaviours: list[type] = []
+    while "made_by_become" in vars(cls):
+        behaviour, cls = cls.__bases__
+        behaviours.insert(0, behaviour)
+    return cls, *behaviours
+
+
+def new_module(cls: type, *behaviours: type) -> Any:
+    """A module with these behaviours and without any state yet, for ``pickle`` and ``copy``."""
+    for behaviour in behaviours:
+        cls = subclass(behaviour, cls)
+    return cls.__new__(cls)
+
+
+def is_a(behaviour: type, module: Any) -> bool:
+    """Whether a module has this behaviour. Compared by name, because several copies of this file may be loaded."""
+    return behaviour.__name__ in (base.__name__ for base in type(module).__mro__)
+
+
+class Emptied(nn.Module):
+    """A linear module without inputs or without outputs: it outputs its bias, for any input.
+
+    It is no ``nn.Linear`` and no ``Conv1D``. Tools that replace linear modules (LoRA, int8) would fail at a weight without
+    entries and therefore must not find it. Its weight stays in the state dict under its name.
+    """
+
+    def __init__(self, linear: Any):
+        super().__init__()
+        self.transposed = is_conv1d(linear)
+        self.weight = linear.weight
+        self.register_parameter("bias", linear.bias)
+        sync_sizes(self)
+
+    def forward(self, hidden_states, *args, **kwargs):
+        if self.bias is None:
+            size = self.weight.shape[1 if self.transposed else 0]
+            return hidden_states.new_zeros(*hidden_states.shape[:-1], size)
+        return self.bias.to(hidden_states.dtype).expand(*hidden_states.shape[:-1], self.bias.shape[0])
+
+
+def is_conv1d(module: Any) -> bool:
+    """Whether a module is a ``Conv1D`` of transformers, a linear module whose weight is transposed."""
+    return hasattr(module, "nf") and hasattr(module, "nx") and not is_a(Factored, module) and not is_a(Emptied, module)
+
+
+def is_emptied(module: Any) -> bool:
+    """Whether a module is a linear module without inputs."""
+    return is_a(Emptied, module) and module.weight.shape[0 if module.transposed else 1] == 0
+
+
+def empty_linears(root: nn.Module) -> None:
+    """Replace every linear module below ``root`` whose weight has no entries by an ``Emptied`` with the same parameters."""
+    for parent in list(root.modules()):
+        for name, child in list(parent.named_children()):
+            if (isinstance(child, nn.Linear) or is_conv1d(child)) and child.weight.numel() == 0:
+                setattr(parent, name, Emptied(child).train(child.training))
+
+
+def reset_emptied(root: nn.Module) -> None:
+    """Set the biases of the emptied modules of a *new* model to zero; transformers initialises only the modules it knows."""
+    for module in root.modules():
+        if is_a(Emptied, module) and module.bias is not None:
+            module.bias.zero_()  # pyright: ignore[reportCallIssue]
+
+
+def emptied_projection(block: nn.Module) -> Any:
+    """The emptied output projection inside a removed block, or ``None`` if it is outside.
+
+    A pair of factors is emptied if its *first* factor has no inputs. If only its *second* has none, it is a matrix of rank 0.
+    """
+    for child in block.children():
+        module: Any = child
+        if is_emptied(module.first if is_factored(module) else module):
+            return module
+        if not is_factored(module) and (found := emptied_projection(module)) is not None:
+            return found
+    return None
+
+
+def sync_sizes(module: Any) -> None:
+    """Update the fields of Linear, Conv1D, Embedding and LayerNorm that repeat the shape of their weight."""
+    emptied = is_a(Emptied, module)
+    if is_conv1d(module) or (emptied and module.transposed):
+        module.nx, module.nf = module.weight.shape
+    elif isinstance(module, nn.Linear) or emptied:
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+    elif hasattr(module, "normalized_shape"):
+        module.normalized_shape = tuple(module.weight.shape)
+
+
+def fresh_linear(inputs: int, outputs: int, bias: bool, **where) -> nn.Linear:
+    """A new linear module. Sizes may be 0, for which the constructor of ``nn.Linear`` would warn."""
+    linear = nn.Linear(1, 1, bias=bias, **where)
+    linear.weight = nn.Parameter(torch.empty(outputs, inputs, **where).normal_(std=0.02))
+    if bias:
+        linear.bias = nn.Parameter(torch.zeros(outputs, **where))
+    sync_sizes(linear)
+    return linear
+
+
+class Factored(nn.Module):
+    """A linear map of low rank as two modules: ``first`` (rank x inputs, without bias), then ``second`` (outputs x rank).
+
+    Its sizes and its bias are those of the linear module that it replaces. At rank 0 it outputs its bias.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rank: int, bias: bool, transposed: bool = False, **where):
+        super().__init__()
+        self.first = fresh_linear(inputs, rank, False, **where)
+        self.second = fresh_linear(rank, outputs, bias, **where)
+        self.transposed = transposed  # it replaces a Conv1D
+
+    def forward(self, hidden_states):
+        if self.rank == 0 and is_emptied(self.second):
+            return self.second(hidden_states).contiguous()  # attention is slow for expanded queries or keys
+        return self.second(self.first(hidden_states))
+
+    @property
+    def weight(self):
+        """The product, in the layout of the replaced weight. transformers reads its dtype; initialising it has no effect.
+
+        If the factors are quantised, their product cannot be computed here. A tensor of its shape is returned instead.
+        """
+        try:
+            product = self.second.weight @ self.first.weight
+        except (NotImplementedError, TypeError):
+            product = torch.empty(self.out_features, self.in_features)
+        return product.T if self.transposed else product
+
+    @property
+    def bias(self):
+        return self.second.bias
+
+    @property
+    def in_features(self) -> int:
+        return self.first.in_features
+
+    @property
+    def out_features(self) -> int:
+        return self.second.out_features
+
+    nx, nf = in_features, out_features  # Conv1D's names for them
+
+    @property
+    def rank(self) -> int:
+        return self.first.out_features
+
+
+is_factored = functools.partial(is_a, Factored)
+is_selected = functools.partial(is_a, Selected)
