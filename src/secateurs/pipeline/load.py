@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateurs.checkpoint.dense_files import stored_pad_token_id
+from secateurs.checkpoint.stored_dtype import stored_dtype
 from secateurs.context import PruneContext
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Environment
@@ -46,6 +48,8 @@ class Loaded:
         structure: what the method may remove.
         environment: where the speed-up must hold.
         finetuning: training after shrinking, by the recipe or else by the method.
+        dtype: dtype in which the dense model is stored, and the pruned models are saved.
+        pad_token_id: padding token in the config of the dense model; ``None`` if it names none.
     """
 
     recipe: Recipe
@@ -59,6 +63,8 @@ class Loaded:
     structure: Structure
     environment: Environment
     finetuning: Finetuning
+    dtype: torch.dtype = torch.float32
+    pad_token_id: int | None = None
 
     def context(self, folder: Path, track: Track = silent) -> PruneContext:
         """What the method is given.
@@ -136,7 +142,11 @@ def load(recipe: Recipe) -> Loaded:
         )
     batches, held_out = _split(data.calibration, HELD_OUT / (1 + HELD_OUT))
     data = replace(data, calibration=batches)
-    loaded = Loaded(recipe, task, method, dense, model, tokenizer, data, held_out, structure, environment, finetuning)
+    dtype = stored_dtype(recipe.model, subfolder=task.subfolder)
+    pad = stored_pad_token_id(recipe.model, subfolder=task.subfolder, trust_remote_code=recipe.trust_remote_code)
+    loaded = Loaded(
+        recipe, task, method, dense, model, tokenizer, data, held_out, structure, environment, finetuning, dtype, pad
+    )
     method.check(loaded.context(Path()))
     return loaded
 

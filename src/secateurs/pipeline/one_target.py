@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from secateurs.artifacts import write_json
 from secateurs.checkpoint import save_load
+from secateurs.checkpoint.dense_files import card_metadata
+from secateurs.checkpoint.stored_dtype import cast_weights, round_weights
 from secateurs.context import PruneContext
 from secateurs.distributed import first
 from secateurs.latency.compare import Measurement, compare
@@ -31,6 +33,7 @@ from secateurs.pipeline import contract
 from secateurs.pipeline.load import Loaded
 from secateurs.pipeline.stage_timer import StageTimer
 from secateurs.report.card import card
+from secateurs.report.card_metadata import ModelFacts
 from secateurs.report.report import Report
 from secateurs.report.values import Divergence, Interval, Kept, Metric, ModelResult
 from secateurs.structure.allocation import Allocation
@@ -192,6 +195,7 @@ def _finalize(
     """Evaluate the model, save it, and write its record."""
     loaded, allocation = shared.loaded, attempt.allocation
     timer = StageTimer()
+    dtype = round_weights(model, loaded.dtype)  # first, so that what is evaluated is what is saved
     metric, apart = _quality(shared, model)
     timer.end("evaluate")
     sparsity, zeros = float(shared.parameters.sparsity(allocation)), share_of_zeros(model, loaded.structure)
@@ -215,7 +219,7 @@ def _finalize(
         expected_sparsity=shared.fitted.expected_sparsity(target.folder),
         zeros=zeros,
     )
-    _save(shared, model, mask, result)
+    _save(shared, model, mask, result, dtype)
     write_json(record_path(shared.context.folder, target), asdict(result))  # last: it says that the target is done
     shutil.rmtree(shared.context.folder / target.folder, ignore_errors=True)
 
@@ -242,8 +246,11 @@ def _kept(structure: Structure, allocation: Mapping[str, int]) -> dict[str, Kept
     return kept
 
 
-def _save(shared: TargetContext, model: Any, mask: Mask, result: ModelResult) -> None:
-    """Write the model folder: weights, tokenizer, card, mask, and the measured numbers in the config."""
+def _save(shared: TargetContext, model: Any, mask: Mask, result: ModelResult, dtype: torch.dtype) -> None:
+    """Write the model folder: weights, tokenizer, card, mask, and the measured numbers in the config.
+
+    The model is changed to what is saved: its weights get ``dtype``, and its config the padding token of the dense model.
+    """
     loaded = shared.loaded
     values = asdict(result)
     told = ("target", "predicted_speedup", "measured_speedup", "latency_ms", "dense_latency_ms", "metric", "divergence")
@@ -253,14 +260,26 @@ def _save(shared: TargetContext, model: Any, mask: Mask, result: ModelResult) ->
         loaded.task.save_extras(loaded.recipe.model, into)
         mask.save(into / "mask.safetensors")
 
+    cast_weights(model, dtype)
+    model.config.pad_token_id = loaded.pad_token_id
+    facts = ModelFacts(card_metadata(loaded.recipe.model), _dtype_name(dtype), save_load.has_code(model))
     save_load.save(
         model,
         loaded.tokenizer,
         shared.folder / result.path,
-        details={**details, "environment": loaded.environment.to_dict(), "machine": machine()},
-        card=card(shared.report, result),
+        details={
+            **details,
+            "quality_dtype": _dtype_name(torch.float32),
+            "environment": loaded.environment.to_dict(),
+            "machine": machine(),
+        },
+        card=card(shared.report, result, facts),
         extras=extras,
     )
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def measured_here(table: LatencyTable, environment: Environment) -> bool:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
-
-from huggingface_hub import ModelCardData
 
 from secateurs.report import formatting
+from secateurs.report.card_metadata import ModelFacts, library, metadata
+from secateurs.report.citations import citations
 from secateurs.report.headline import headline
 from secateurs.report.kept import kept_map, kept_summary
 from secateurs.report.snippets import loading_code, recipe_yaml
@@ -16,57 +15,34 @@ from secateurs.report.values import ModelResult, RunResult
 
 __all__ = ["card"]
 
-CITATION = """@inproceedings{kurtic2023ziplm,
-  title     = {{ZipLM}: Inference-Aware Structured Pruning of Language Models},
-  author    = {Kurtic, Eldar and Frantar, Elias and Alistarh, Dan},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year      = {2023},
-  note      = {arXiv:2302.04089}
-}"""
 
-
-def card(report: RunResult, result: ModelResult) -> str:
+def card(report: RunResult, result: ModelResult, facts: ModelFacts | None = None) -> str:
     """The model card of one pruned model, for the Hugging Face Hub.
 
     Args:
         report: the run.
         result: the model, one of ``report.models``.
+        facts: what is known of the dense model and of the folder; ``None`` = a dense model without a card, in float32.
 
     Returns:
         Metadata as YAML between two lines ``---``, then Markdown.
     """
-    return "\n".join(_lines(report, result)) + "\n"
+    return "\n".join(_lines(report, result, facts or ModelFacts())) + "\n"
 
 
-def _metadata(report: RunResult) -> ModelCardData:
-    """The metadata by which the Hub finds and lists the model."""
-    on_hub = _on_hub(report.model)
-    return ModelCardData(
-        library_name="transformers",
-        base_model=report.model if on_hub else None,
-        base_model_relation="finetune" if on_hub else None,
-        pipeline_tag=report.pipeline_tag or None,
-        tags=["secateurs", "pruning"],
-    )
-
-
-def _lines(report: RunResult, result: ModelResult) -> Iterator[str]:
-    yield f"---\n{_metadata(report).to_yaml()}\n---\n"
+def _lines(report: RunResult, result: ModelResult, facts: ModelFacts) -> Iterator[str]:
+    yield f"---\n{metadata(report, result, facts).to_yaml()}\n---\n"
     yield f"# {_text(report.model_name)}, pruned: {_text(headline(result))}\n"
-    yield (
-        f"`{_code(report.model_name)}`, pruned with the method {_text(report.method)} of Secateurs.\n"
-        "Removed units are cut out of the weights, not masked: the model is an ordinary, smaller model."
-    )
-    if result.has_zeros:
-        yield "Weights that are 0 stay in the weight matrices and save neither memory nor time."
+    yield f"`{_code(report.model_name)}`, pruned with the method {_text(report.method)} of Secateurs."
+    yield from _what_was_done(result)
     yield "\n## Measurements\n"
     yield from _measurements(report, result)
+    yield f"The weights are saved in {facts.dtype}. Quality (metric and divergence) was computed in float32."
     yield "\n## Use\n"
-    with_secateurs = loading_code(report, result.path)
-    without_secateurs = loading_code(report, result.path, remote_code=True)
-    yield f"```python\n{with_secateurs}\n```\n"
-    yield "If Secateurs is not installed, load the model with the code in its folder:\n"
-    yield f"```python\n{without_secateurs}\n```"
+    yield f"```python\n{loading_code(report, result.path, library=library(report, facts), plain=not facts.has_code)}\n```"
+    if facts.has_code:
+        yield "\nIf Secateurs is not installed, load the model with the code in its folder:\n"
+        yield f"```python\n{loading_code(report, result.path, library=library(report, facts), remote_code=True)}\n```"
     yield "\n## What was kept\n"
     yield f"{kept_summary(result.kept)}.\n"
     yield from _kept(result)
@@ -76,7 +52,24 @@ def _lines(report: RunResult, result: ModelResult) -> Iterator[str]:
     yield f"Task: {_text(formatting.readable(report.task))}. Data: {_text(report.data)}."
     yield f"Seeds: {seeds}. Versions: {versions}.\n"
     yield f"```yaml\n{recipe_yaml(report)}```"
-    yield f"\n## Citation\n\nThe ZipLM method:\n\n```bibtex\n{CITATION}\n```"
+    for number, (name, entry) in enumerate(citations(report.method, report.recipe).items()):
+        yield ("" if number else "\n## Citation\n") + f"\n{name[0].upper()}{name[1:]}:\n\n```bibtex\n{entry}\n```"
+
+
+def _what_was_done(result: ModelResult) -> Iterator[str]:
+    """What pruning did to the weights."""
+    cut = any(kept.kept < kept.size for kept in result.kept.values())
+    if cut:
+        yield "Removed units are cut out of the weights, not masked: the model is an ordinary, smaller model."
+        if result.has_zeros:
+            yield "Weights that are 0 stay in the weight matrices and save neither memory nor time."
+    elif result.has_zeros:
+        yield (
+            "Single weights are masked: they are 0 in tensors of full size. No unit was cut out, so the model takes as much "
+            "memory and time as the dense one."
+        )
+    else:
+        yield "No unit was cut out: the model is as large as the dense one."
 
 
 def _measurements(report: RunResult, result: ModelResult) -> Iterator[str]:
@@ -125,15 +118,6 @@ def _kept(result: ModelResult) -> Iterator[str]:
     for row, cells in table.rows.items():
         written = ["" if cell is None else f"{cell.kept} of {cell.size}" if cell.kept else "removed" for cell in cells]
         yield f"| {_text(row)} | " + " | ".join(written) + " |"
-
-
-def _on_hub(model: str) -> bool:
-    """Whether the name has the form of a Hub name and is not a local folder."""
-    return (
-        re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) is not None
-        and not model.startswith(".")
-        and not Path(model).exists()
-    )
 
 
 def _text(value: str) -> str:

@@ -12,21 +12,28 @@ from secateurs.report.values import RunResult
 __all__ = ["loading_code", "recipe_yaml"]
 
 
-def loading_code(report: RunResult, path: str, *, remote_code: bool = False) -> str:
+def loading_code(
+    report: RunResult, path: str, *, remote_code: bool = False, plain: bool = False, library: str | None = None
+) -> str:
     """The Python code that loads one pruned model.
 
     Args:
         report: the run.
         path: folder of the model, as written in the code.
         remote_code: load with the code in the folder of the model, for machines without Secateurs.
+        plain: the folder needs no code but that of transformers.
+        library: name of the library that the model is made for; ``None`` = sentence-transformers for embedding models.
 
     Returns:
         Two or three lines of Python.
     """
-    first = "" if remote_code else "import secateurs  # registers the pruned shapes with transformers\n"
+    with_hooks = not (remote_code or plain)
+    first = "import secateurs  # registers the pruned shapes with transformers\n" if with_hooks else ""
     arguments = json.dumps(path, ensure_ascii=False) + (", trust_remote_code=True" if remote_code else "")
     if report.pipeline_tag == "sentence-similarity":
         return f"{first}from sentence_transformers import SentenceTransformer\nmodel = SentenceTransformer({arguments})"
+    if library == "sentence-transformers" and report.pipeline_tag == "text-classification":
+        return f"{first}from sentence_transformers import CrossEncoder\nmodel = CrossEncoder({arguments})"
     cls = report.auto_class
     return f"{first}from transformers import {cls}\nmodel = {cls}.from_pretrained({arguments})"
 
