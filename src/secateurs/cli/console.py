@@ -17,7 +17,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from secateurs.distributed import is_first
 from secateurs.progress import Track
 
-__all__ = ["command_line", "configure_logging", "console", "error_console", "print_report_path", "progress_bars"]
+__all__ = [
+    "command_line",
+    "configure_logging",
+    "console",
+    "error_console",
+    "print_data",
+    "print_report_path",
+    "progress_bars",
+]
 
 T = TypeVar("T")
 
@@ -73,6 +81,11 @@ def progress_bars() -> Iterator[Track]:
 
     with progress if is_first() else nullcontext():
         yield track
+
+
+def print_data(summary: str) -> None:
+    """Print what was understood about the data, before the work."""
+    console.print(summary, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_report_path(page: Path) -> None:

@@ -31,7 +31,14 @@ def prune(
     **options: object,
 ) -> None:
     """Prune a model to one or more targets: measured speed-ups or sparsities."""
-    from secateurs.cli.console import command_line, configure_logging, console, print_report_path, progress_bars
+    from secateurs.cli.console import (
+        command_line,
+        configure_logging,
+        console,
+        print_data,
+        print_report_path,
+        progress_bars,
+    )
 
     configure_logging(verbose)
     recipe = _recipe(recipe_values(options), config, out if resume else None)
@@ -46,7 +53,7 @@ def prune(
     from secateurs.report.terminal import table
 
     with progress_bars() as track:
-        report = run(recipe, out, resume=resume, track=track, command=command_line())
+        report = run(recipe, out, resume=resume, track=track, command=command_line(), announce=print_data)
     console.print(table(report))
     print_report_path(out / "report.html")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["ColumnNames"]
@@ -24,6 +26,12 @@ class ColumnNames(BaseModel):
     )
     label: str | None = Field(
         None,
-        description="Column with the class, the similarity score, the list of tags, or the answers.",
+        description="Column with the class, the similarity score, the list of tags, or the answers; none ignores all labels.",
         json_schema_extra={"option": "--label-column"},
+    )
+    classes: Literal["name", "number"] | None = Field(
+        None,
+        description="How classes of the data are matched with classes of the model: name or number. If it is not given, "
+        "names decide where there are any, and what would have to be guessed is refused.",
+        json_schema_extra={"option": "--classes"},
     )

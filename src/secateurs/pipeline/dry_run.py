@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from secateurs.latency.table import LatencyTable
 from secateurs.oneshot.token_weights import TOKENS
@@ -74,7 +75,9 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
         # forward and backward of the student (3), forward of the teacher (1)
         rows.append(("recover", f"{how}, each target", targets * read * 4 * second))
     total = sum(seconds for *_, seconds in rows)
-    table = Table("stage", "what", "about", title=f"{recipe.model}: {loaded.data.description}", title_justify="left")
+    table = Table(
+        "stage", "what", "about", title=Text(f"{recipe.model}: {loaded.data.summary()}"), title_justify="left"
+    )
     for name, what, seconds in rows:
         table.add_row(name, what, _duration(seconds))
     table.add_section()

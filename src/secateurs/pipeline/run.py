@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def run(
     resume: bool = False,
     track: Track = silent,
     command: str | None = None,
+    announce: Callable[[str], None] = logger.info,
 ) -> Report:
     """Prune one model to every target of a recipe.
 
@@ -54,6 +56,7 @@ def run(
         resume: continue an earlier run of the same recipe.
         track: shows progress.
         command: command line, for the report.
+        announce: is given what was understood about the data, before the work starts.
 
     Returns:
         The report, already written to ``folder``.
@@ -68,6 +71,8 @@ def run(
     timer = StageTimer()
     loaded = together(lambda: load(recipe))
     first(lambda: claim_folder(folder, recipe))
+    if is_first():
+        announce(loaded.data.summary())
     timer.end("load")
     table = first(lambda: _latency(loaded, folder, track))
     timer.end("latency")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Batch", "Columns", "Score", "Task", "TaskData", "model_inputs"]
+__all__ = ["Batch", "Columns", "Score", "Task", "TaskData", "Understood", "model_inputs"]
 
 Batch = dict[str, Tensor]
 """Tensors of one batch, on the CPU, padded on the right to the longest row of the batch.
@@ -24,6 +24,9 @@ Batch = dict[str, Tensor]
 The keys are ``input_ids``, ``attention_mask`` and, where they apply, ``token_type_ids``, ``labels`` and ``loss_mask``.
 The loss mask is 1 at the tokens that count in the loss and in the comparison of two models, and 0 elsewhere.
 """
+
+Understood = tuple[str, str]
+"""One thing that was understood about a data set: what it concerns (``"split"``), and what was found."""
 
 TASK_KEYS = frozenset({"labels", "loss_mask"})
 """Keys of a batch that only the task uses; they are not passed to the model."""
@@ -41,12 +44,15 @@ class Columns:
     Args:
         text: column of the text, of the first text of a pair, of the words, or of the question.
         text_pair: column of the second text of a pair, or of the context that answers the question.
-        label: column of the class, class name or score; of the tags of the words; or of the answers.
+        label: column of the class, class name or score; of the tags of the words; or of the answers. ``"none"`` ignores
+            all labels.
+        classes: how classes of the data are matched with the model's: ``"name"``, ``"number"``, or ``None`` to decide.
     """
 
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
+    classes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ class TaskData:
         train: training rows as dicts, for ``transformers.Trainer``; ``None`` if there is no training data.
         collate: function that turns rows of ``train`` into a ``Batch``; the ``data_collator`` of the trainer.
         description: one line for reports with the source, the splits and the numbers of rows.
+        understood: what was understood about the data, for the user to check before the work.
     """
 
     calibration: list[Batch]
@@ -90,6 +97,11 @@ class TaskData:
     train: Dataset[Any] | None
     collate: Callable[[list[dict[str, Any]]], Batch]
     description: str
+    understood: tuple[Understood, ...] = ()
+
+    def summary(self) -> str:
+        """What was understood about the data, one line each, below the description."""
+        return "\n".join([self.description, *(f"  {what:10}  {found}" for what, found in self.understood)])
 
 
 class Task(ABC):

@@ -13,7 +13,16 @@ from secateurs.tasks.data.bad_rows import place, skip_without
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["TextColumns", "check_label", "find_column", "find_label", "find_texts", "skip_empty", "texts_of"]
+__all__ = [
+    "NO_LABELS",
+    "TextColumns",
+    "check_label",
+    "find_column",
+    "find_label",
+    "find_texts",
+    "skip_empty",
+    "texts_of",
+]
 
 PAIRS = (  # names of columns that hold a pair of texts; the first pair that exists is used
     ("sentence1", "sentence2"),
@@ -24,6 +33,7 @@ PAIRS = (  # names of columns that hold a pair of texts; the first pair that exi
     ("query", "passage"),
     ("query", "document"),
     ("anchor", "positive"),
+    ("query", "positive"),
     ("text1", "text2"),
     ("text_a", "text_b"),
 )
@@ -32,6 +42,9 @@ TEXTS = (
     *("utterance", "claim", "abstract", "context", "prompt", "sentence1", "premise", "title", "tokens", "words"),
 )
 LABELS = ("label", "labels", "score", "intent", "class", "category", "target", "sentiment", "similarity_score", "gold")
+
+NO_LABELS = "none"
+"""Given as the label column, it means that labels are ignored."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +115,14 @@ def find_label(columns: Columns, rows: Dataset, usual: Sequence[str] = LABELS) -
 
 
 def check_label(columns: Columns, splits: dict[str, Dataset], source: str) -> None:
-    """Check that the given label column, if any, exists in some split.
+    """Check that the given label column, if any, exists in some split. ``NO_LABELS`` need not exist.
 
     Raises:
         DataError: no split has the column.
     """
     there = sorted({name for rows in splits.values() for name in rows.column_names})
-    _check(columns.label, "label", there, source)
+    if columns.label != NO_LABELS:
+        _check(columns.label, "label", there, source)
 
 
 def _check(name: str | None, role: str, there: list[str], source: str) -> None:
