@@ -38,7 +38,7 @@ class ClassLabels:
         problem = getattr(config, "problem_type", None)
         if problem == "multi_label_classification":
             raise UnsupportedModelError(
-                f"the model solves {problem} with {config.num_labels} outputs; use --task multi-label-classification"
+                f"the model solves {problem} with {config.num_labels} outputs; text_classification needs one class per text"
             )
         if problem == "regression" and config.num_labels != 1:
             raise UnsupportedModelError(
@@ -165,7 +165,7 @@ class ClassLabels:
         if lists := [value for value in values if isinstance(value, list | dict)]:
             raise DataError(
                 f"column {column!r} of {self.source} holds {str(lists[0])[:40]}; the model has {len(self.classes)} classes, "
-                "of which a text has one; choose another --label-column; --task multi-label-classification or "
+                "of which a text has one; choose another --label-column; --task "
                 f"token-classification, if the model is for that; or: {WITHOUT_LABELS}"
             )
         known = {value: class_of(value, declared) for value in set(values)}
