@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secateurs.tasks.task_data import TaskData, Understood
+
 if TYPE_CHECKING:
-    from torch.utils.data import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["Batch", "Columns", "Score", "Task", "TaskData", "Understood", "model_inputs"]
@@ -24,9 +25,6 @@ Batch = dict[str, Tensor]
 The keys are ``input_ids``, ``attention_mask`` and, where they apply, ``token_type_ids``, ``labels`` and ``loss_mask``.
 The loss mask is 1 at the tokens that count in the loss and in the comparison of two models, and 0 elsewhere.
 """
-
-Understood = tuple[str, str]
-"""One thing that was understood about a data set: what it concerns (``"split"``), and what was found."""
 
 TASK_KEYS = frozenset({"labels", "loss_mask"})
 """Keys of a batch that only the task uses; they are not passed to the model."""
@@ -75,33 +73,6 @@ class Score:
 
     def __str__(self) -> str:
         return f"{self.name} {self.value:.4f}"
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """All data of a run.
-
-    Args:
-        calibration: batches on which activations are collected. Their labels, if present, are optional.
-        calibration_labels: whether ``Task.loss`` can be computed on the calibration batches.
-        evaluation: held-out data for ``Task.evaluate``, in a form that the task chooses; ``None`` if there is none.
-        train: training rows as dicts, for ``transformers.Trainer``; ``None`` if there is no training data.
-        collate: function that turns rows of ``train`` into a ``Batch``; the ``data_collator`` of the trainer.
-        description: one line for reports with the source, the splits and the numbers of rows.
-        understood: what was understood about the data, for the user to check before the work.
-    """
-
-    calibration: list[Batch]
-    calibration_labels: bool
-    evaluation: Any | None
-    train: Dataset[Any] | None
-    collate: Callable[[list[dict[str, Any]]], Batch]
-    description: str
-    understood: tuple[Understood, ...] = ()
-
-    def summary(self) -> str:
-        """What was understood about the data, one line each, below the description."""
-        return "\n".join([self.description, *(f"  {what:10}  {found}" for what, found in self.understood)])
 
 
 class Task(ABC):

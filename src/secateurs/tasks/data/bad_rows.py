@@ -92,7 +92,8 @@ def _missing(rows: Dataset, column: str, blank: bool) -> list[int]:
 
     pc: Any = compute  # its functions are made at run time
 
-    values: Any = rows.select_columns([column]).with_format("arrow")[:].column(0)
+    table: Any = rows.select_columns([column]).with_format("arrow")[:]
+    values = table.column(0)
     empty = pc.is_null(values, nan_is_null=True)
     if blank and (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
         empty = pc.or_(empty, pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from secateurs.errors import DataError
 
@@ -50,7 +51,8 @@ def _configs(card: Path) -> dict[str, tuple[bool, list[str]]]:
     from huggingface_hub import DatasetCard
 
     try:
-        configs = MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data)
+        data: Any = DatasetCard.load(card).data
+        configs = MetadataConfigs.from_dataset_card_data(data)
     except Exception:  # a README that is no card of a data set
         return {}
     found = {name: config for name, config in configs.items() if config.get("data_files")}

@@ -13,8 +13,8 @@ from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
 from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward
-from secateurs.tasks.data.labelled_texts import Sizes, read_labelled_texts
 from secateurs.tasks.data.columns import skip_empty
+from secateurs.tasks.data.labelled_texts import Sizes, read_labelled_texts
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.metrics.correlation import correlation
 from secateurs.tasks.text_classification.labels import ClassLabels

@@ -1,0 +1,44 @@
+"""``TaskData``: everything that a run takes from the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+__all__ = ["TaskData", "Understood"]
+
+Understood = tuple[str, str]
+"""One thing that was understood about a data set: what it concerns (``"split"``), and what was found."""
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """All data of a run.
+
+    Args:
+        calibration: batches on which activations are collected. Their labels, if present, are optional.
+        calibration_labels: whether ``Task.loss`` can be computed on the calibration batches.
+        evaluation: held-out data for ``Task.evaluate``, in a form that the task chooses; ``None`` if there is none.
+        train: training rows as dicts, for ``transformers.Trainer``; ``None`` if there is no training data.
+        collate: function that turns rows of ``train`` into a ``Batch``; the ``data_collator`` of the trainer.
+        description: one line for reports with the source, the splits and the numbers of rows.
+        understood: what was understood about the data, for the user to check before the work.
+    """
+
+    calibration: list[dict[str, Tensor]]
+    calibration_labels: bool
+    evaluation: Any | None
+    train: Dataset[Any] | None
+    collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]]
+    description: str
+    understood: tuple[Understood, ...] = ()
+
+    def summary(self) -> str:
+        """What was understood about the data, one line each, below the description."""
+        return "\n".join([self.description, *(f"  {what:10}  {found}" for what, found in self.understood)])
