@@ -26,7 +26,7 @@ import transformers
 from flop_lm import training_steps
 
 import secateurs  # noqa: F401  registers the hooks that build pruned models from their configs
-from secateurs.cli.saved_model import HEADS
+from secateurs.checkpoint.saved_model import HEADS
 from secateurs.latency.compare import compare
 from secateurs.latency.environment import Environment, machine
 from secateurs.pipeline.provenance import commit, versions

@@ -28,9 +28,14 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def short_measurements() -> Iterator[None]:
-    """End the measurement of a pruned model after 0.2 s: the speed of tiny models is not tested."""
+    """Time saved models in this process, with few rounds: the speed of tiny models is not tested, and processes take long."""
+    from secateurs.latency import fresh_processes
+    from secateurs.latency.timing_process import answer
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("secateurs.pipeline.one_target.MEASURE_SECONDS", 0.2)
+        patch.setattr(fresh_processes, "run_process", answer)
+        patch.setattr(fresh_processes, "SECONDS", 0.05)
+        patch.setattr(fresh_processes, "ROUNDS", (2, 20))
         yield
 
 

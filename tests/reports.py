@@ -8,7 +8,7 @@ from secateurs.latency.curve import LatencyCurve
 from secateurs.latency.environment import Environment
 from secateurs.latency.table import LatencyTable
 from secateurs.report.report import Report
-from secateurs.report.values import Divergence, Interval, Kept, Metric, ModelResult
+from secateurs.report.values import Divergence, Interval, Kept, Metric, ModelResult, Trial
 from secateurs.structure.structure import Kind
 
 HEADS, WIDTH = 12, 3072
@@ -42,6 +42,16 @@ def latency_table(layers: int) -> LatencyTable:
     return LatencyTable(ENVIRONMENT, prunable + 6.4, 6.4, curves, groups, noise=0.021)
 
 
+def trials(target: float) -> list[Trial]:
+    """One attempt up to 3x, and above it an attempt that was too slow before."""
+    confirmed = Interval(
+        target * 1.006, target * 0.994, target * 1.017, [target * 0.99, target * 1.006, target * 1.022]
+    )
+    met = Trial({"layer.0.heads": 4}, target * 1.012, Interval(target * 1.01, target, target * 1.02), confirmed, True)
+    missed = Trial({"layer.0.heads": 5}, target * 1.02, Interval(target * 0.97, target * 0.9, target * 1.1), None, None)
+    return [met] if target < 4 else [missed, met]
+
+
 def result(target: float, layers: int = 12, *, quality: float = 0.881, seed: int = 0) -> ModelResult:
     """One pruned model that is 0.6 % faster than its target."""
     fraction = 1 / target
@@ -63,6 +73,7 @@ def result(target: float, layers: int = 12, *, quality: float = 0.881, seed: int
         met=True,
         attempts=1 if target < 4 else 2,
         sparsity_with_norms=0.99 * (1 - fraction * 0.9),
+        trials=trials(target),
     )
 
 

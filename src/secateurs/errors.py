@@ -7,6 +7,7 @@
     ├── CalibrationError        the activations cannot be used (none, NaN, not positive definite)
     ├── TargetUnreachable       no mask reaches the target; carries the largest value that can be reached
     ├── CheckpointError         a folder on disk cannot be read or written
+    ├── TimingError             a process that times saved models failed
     └── FailedElsewhere         another process of the same run failed, and prints why
 
 A message states in one line what failed, what was given, what is allowed and what to do. The command line prints
@@ -23,6 +24,7 @@ __all__ = [
     "RecipeError",
     "SecateursError",
     "TargetUnreachable",
+    "TimingError",
     "UnsupportedModelError",
 ]
 
@@ -61,6 +63,10 @@ class TargetUnreachable(SecateursError):
 
 class CheckpointError(SecateursError):
     """A folder on disk cannot be read or written."""
+
+
+class TimingError(SecateursError):
+    """A process that times saved models could not load or run them."""
 
 
 class FailedElsewhere(SecateursError):

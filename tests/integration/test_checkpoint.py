@@ -15,7 +15,7 @@ from torch import Tensor
 
 from masks import two_blocks_removed
 from secateurs.checkpoint.hooks import install
-from secateurs.checkpoint.save_load import load, save
+from secateurs.checkpoint.save_load import describe, load, save
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask
 from secateurs.surgery.config_block import block_of
@@ -50,14 +50,17 @@ def auto_of(model_type: str) -> Any:
 def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """A pruned classifier, and the folder in which it was saved."""
     model = pruned("bert", auto="AutoModelForSequenceClassification")
-    return model, save(model, tiny_tokenizer(), tmp_path_factory.mktemp("bert") / "model", card="A card.\n")
+    folder = save(model, tiny_tokenizer(), tmp_path_factory.mktemp("bert") / "model")
+    describe(folder, {}, "A card.\n")
+    return model, folder
 
 
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_saved_model_is_loaded(model_type: str, tmp_path: Path) -> None:
     model = pruned(model_type)
     cls, wanted = type(model), logits(model)
-    folder = save(model, None, tmp_path / "model", details={"speedup": 2.1})
+    folder = save(model, None, tmp_path / "model")
+    describe(folder, {"speedup": 2.1}, "")
     assert type(model) is cls
     assert (logits(model) - wanted).abs().max() < TOLERANCE
     for read in (load, auto_of(model_type).from_pretrained, cls.from_pretrained):
@@ -73,7 +76,8 @@ def test_a_saved_model_is_loaded(model_type: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_pruned_model_is_pruned_again(model_type: str, tmp_path: Path) -> None:
     model = pruned(model_type)
-    again = load(save(model, None, tmp_path / "model", details={"speedup": 2.0}))
+    describe(save(model, None, tmp_path / "model"), {"speedup": 2.0}, "")
+    again = load(tmp_path / "model")
     for each in (model, again):
         structure = discover(each)
         shrink(each, structure, Mask({group.name: torch.arange(group.size) > 0 for group in structure}))
@@ -197,7 +201,8 @@ def mean_embedding(model: Any) -> Tensor:
 
 def test_a_dense_model_is_saved_without_code(tmp_path: Path) -> None:
     model = tiny_model("bert")
-    folder = save(model, None, tmp_path / "model", details={"latency_ms": 1.0})
+    folder = save(model, None, tmp_path / "model")
+    describe(folder, {"latency_ms": 1.0}, "")
     assert not (folder / "modeling_pruned.py").exists()
     assert (logits(load(folder)) - logits(model)).abs().max() < TOLERANCE
     assert block_of(load(folder)) == {"format": 1, "measured": {"latency_ms": 1.0}}

@@ -38,7 +38,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     model = tiny_model("bert", auto="AutoModelForSequenceClassification")
     structure = discover(model)
     shrink(model, structure, two_blocks_removed(structure))
-    return model, save(model, tiny_tokenizer(), tmp_path_factory.mktemp("bert") / "model", card="A card.\n")
+    return model, save(model, tiny_tokenizer(), tmp_path_factory.mktemp("bert") / "model")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import transformers
 from safetensors.torch import save_file
 
 from masks import two_blocks_removed
-from secateurs.checkpoint.save_load import load, save
+from secateurs.checkpoint.save_load import describe, load, save
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Kind, Structure
@@ -118,7 +118,7 @@ NOT_PLAIN: dict[str, tuple[str, Callable[[Structure], Mask], dict[str, Any]]] = 
 }  # fmt: skip
 
 
-def describe(root: Path, name: str, model: Any, auto: str, *, plain: bool = False) -> None:
+def write_case(root: Path, name: str, model: Any, auto: str, *, plain: bool = False) -> None:
     """Write a sub-folder for the other environment: the model, and its expected outputs."""
     expected = dict(batch(padding="right"))
     base = getattr(model, model.base_model_prefix, model)
@@ -126,7 +126,7 @@ def describe(root: Path, name: str, model: Any, auto: str, *, plain: bool = Fals
         outputs = {"logits": model(**expected).logits, "last_hidden_state": base(**expected).last_hidden_state}
     if model.can_generate():
         outputs["tokens"] = model.generate(expected["input_ids"][:1], max_new_tokens=8, do_sample=False)
-    save(model, None, root / name / "model", details={"speedup": 2.0})
+    describe(save(model, None, root / name / "model"), {"speedup": 2.0}, "")
     save_file({**expected, **outputs}, root / name / "expected.safetensors")
     (root / name / "about.json").write_text(
         json.dumps({"auto": auto, "plain": plain, "generates": model.can_generate()})
@@ -161,25 +161,25 @@ def renamed_on_disk() -> Any:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("elsewhere")
     for model_type in TYPES:
-        describe(root, model_type, pruned(tiny_model(model_type)), auto_of(model_type))
+        write_case(root, model_type, pruned(tiny_model(model_type)), auto_of(model_type))
     for name, model_type in RANKS.items():
-        describe(root, name, low_rank(tiny_model(model_type)), auto_of(model_type))
+        write_case(root, name, low_rank(tiny_model(model_type)), auto_of(model_type))
     for name, model_type in INPUTS.items():
-        describe(root, name, selected(tiny_model(model_type)), auto_of(model_type))
+        write_case(root, name, selected(tiny_model(model_type)), auto_of(model_type))
     for name, (model_type, auto) in HIDDEN.items():
         model = tiny_model(model_type, auto=auto, tie_word_embeddings=True)
         structure = discover(model, hidden=True)
-        describe(root, name, shrink(model, structure, two_blocks_removed(structure)), auto)
+        write_case(root, name, shrink(model, structure, two_blocks_removed(structure)), auto)
     for name, mask in ADAPTIVE.items():
         model = tiny_model("secateurs-adaptive-lm")
         structure = discover(model, embeddings=True)
-        describe(root, name, shrink(model, structure, mask(structure)), "AutoModelForCausalLM")
+        write_case(root, name, shrink(model, structure, mask(structure)), "AutoModelForCausalLM")
     model = tiny_model("bert")
-    describe(root, REMOVED, shrink(model, discover(model), only_removed(discover(model))), auto_of("bert"))
+    write_case(root, REMOVED, shrink(model, discover(model), only_removed(discover(model))), auto_of("bert"))
     for name, (model_type, mask, changes) in PLAIN.items():
         model = tiny_model(model_type, **changes)
-        describe(root, name, shrink(model, discover(model), mask(discover(model))), auto_of(model_type), plain=True)
-    describe(root, "gpt_neox", renamed_on_disk(), "AutoModelForCausalLM")
+        write_case(root, name, shrink(model, discover(model), mask(discover(model))), auto_of(model_type), plain=True)
+    write_case(root, "gpt_neox", renamed_on_disk(), "AutoModelForCausalLM")
     base = tiny_model("bert", auto="AutoModel").float()
     save(pruned(base), tiny_tokenizer(), root / "embedder", extras=_pooling)
     return root

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from masks import two_blocks_removed
 from secateurs.checkpoint.hooks import install
-from secateurs.checkpoint.save_load import load, save
+from secateurs.checkpoint.save_load import describe, load, save
 from secateurs.errors import CheckpointError
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask
@@ -51,7 +51,8 @@ def same(one: Tensor, other: Tensor) -> bool:
 def test_a_saved_model_is_loaded(model_type: str, auto: str, tmp_path: Path) -> None:
     model = pruned(model_type, auto, num_labels=2)
     wanted = outputs(model)
-    folder = save(model, None, tmp_path / "model", details={"speedup": 2.1})
+    folder = save(model, None, tmp_path / "model")
+    describe(folder, {"speedup": 2.1}, "")
     assert (folder / "modeling_pruned.py").is_file()
     for read in (load, getattr(transformers, auto).from_pretrained):
         again = read(folder)

@@ -17,8 +17,8 @@ import yaml
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from secateurs.checkpoint.saved_model import load_saved_model
 from secateurs.cli.inspect import tables
-from secateurs.cli.saved_model import load_saved_model
 from secateurs.errors import CheckpointError
 from secateurs.pipeline.run import run
 from secateurs.structure.families import discover

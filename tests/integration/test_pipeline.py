@@ -81,14 +81,15 @@ def test_sigkill_between_two_targets(finished: tuple[Path, Recipe, Report], tmp_
     done, recipe, _ = finished
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     script = (
-        "import os, signal, sys; import secateurs; from secateurs.pipeline import contract, one_target\n"
+        "import os, signal, sys; import secateurs; from secateurs.latency import fresh_processes, timing_process\n"
+        "from secateurs.pipeline.contract import Contract\n"
         "from secateurs.pipeline.recipe import Recipe\n"
-        "one_target.MEASURE_SECONDS = 0.2\n"
-        "meet = contract.meet\n"
-        "def second(target, *args, **kwargs):\n"
-        "    if target.value == 2.0: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return meet(target, *args, **kwargs)\n"
-        "contract.meet = second\n"
+        "fresh_processes.run_process, fresh_processes.SECONDS = timing_process.answer, 0.05\n"
+        "settle = Contract.settle\n"
+        "def second(self):\n"
+        "    if '2.00' in self.folder.name: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return settle(self)\n"
+        "Contract.settle = second\n"
         "secateurs.run(Recipe.load(sys.argv[1]), sys.argv[2])\n"
     )
     out = tmp_path / "out"

@@ -15,8 +15,9 @@ from secateurs.errors import RecipeError
 from secateurs.latency import profile
 from secateurs.latency.curve import LatencyCurve
 from secateurs.latency.environment import Environment
-from secateurs.latency.predict import prediction_error, random_counts
+from secateurs.latency.predict import prediction_error
 from secateurs.latency.profile import measure_table
+from secateurs.latency.random_models import random_counts
 from secateurs.latency.runtimes import runtime
 from secateurs.latency.table import LatencyTable
 from secateurs.latency.timer import Reading
@@ -257,7 +258,7 @@ def test_meaningless_readings_give_a_usable_table_and_a_warning(bert, caplog: py
         table = measure_table(bert, structure, SMALL, timer=same_for_all, **ONCE)
     assert "hardly slower than with everything removed" in caplog.text
     assert 0 < table.overhead_ms < table.dense_ms
-    assert table(structure.sizes) == pytest.approx(table.dense_ms)
+    assert table(structure.sizes) == pytest.approx(table.dense_ms, rel=0.01)
     assert all(ms > 0 for curve in table.curves.values() for ms in curve.ms[1:])
 
 

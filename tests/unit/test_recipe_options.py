@@ -33,6 +33,7 @@ FIELDS: dict[str, Any] = {
     "speedup": (1.5, 2.0),
     "sparsity": (0.25, 0.5),
     "tolerance": 0.1,
+    "timing_processes": 4,
     "batch_size": 4,
     "sequence_length": 16,
     "device": "cuda",
@@ -56,8 +57,8 @@ FIELDS: dict[str, Any] = {
 OPTIONS = """
     a-model --name "a name" --task embedding --data some-data --text-column sentence --text-pair-column other
     --label-column score --method cofi --preset quick --set steps=100 --set gate-rate=0.1 --allow rank
-    --speedup 1.5 --speedup 2 --sparsity 0.25 --sparsity 0.5 --tolerance 0.1 --batch-size 4 --sequence-length 16
-    --device cuda --dtype bfloat16 --threads 2 --clock cpu --runtime another --latency-table table.json
+    --speedup 1.5 --speedup 2 --sparsity 0.25 --sparsity 0.5 --tolerance 0.1 --timing-processes 4 --batch-size 4
+    --sequence-length 16 --device cuda --dtype bfloat16 --threads 2 --clock cpu --runtime another --latency-table table.json
     --calibration-samples 8 --evaluation-samples 9 --recover-epochs 0.5 --learning-rate 1e-3 --train-batch-size 6
     --accumulate 3 --tracker wandb --tracker mlflow --seed 7 --trust-remote-code
 """

@@ -33,6 +33,7 @@ RESULT_FIELDS = {
     "sparsity_with_norms",
     "expected_sparsity",
     "zeros",
+    "trials",
 }
 
 
@@ -51,7 +52,7 @@ def test_the_file_has_exactly_the_agreed_fields(tmp_path) -> None:
     assert stored["format"] == 1
     for model in stored["models"]:
         assert set(model) == RESULT_FIELDS
-        assert set(model["measured_speedup"]) == {"median", "low", "high"}
+        assert set(model["measured_speedup"]) == {"median", "low", "high", "processes"}
         assert set(model["metric"]) == {"name", "value", "dense"}
         assert set(model["divergence"]) == {"name", "value"}
         assert all(set(kept) == {"kind", "size", "kept"} for kept in model["kept"].values())

@@ -34,7 +34,7 @@ from secateurs.surgery.config_block import FORMAT
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["has_code", "load", "save"]
+__all__ = ["describe", "has_code", "load", "replace_folder", "save"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +44,6 @@ def save(
     tokenizer: Any,
     folder: str | os.PathLike[str],
     *,
-    details: Mapping[str, Any] | None = None,
-    card: str | None = None,
     extras: Callable[[Path], None] | None = None,
     max_shard_size: str = "5GB",
 ) -> Path:
@@ -58,8 +56,6 @@ def save(
         model: the shrunk model; it is not changed.
         tokenizer: tokenizer to save in the same folder; ``None`` = no tokenizer.
         folder: a new folder, an empty one, or an older checkpoint, which is replaced.
-        details: targets and measured numbers (JSON values), saved as ``measured`` in the ``secateurs`` block.
-        card: text of ``README.md``; ``None`` = no such file.
         extras: called with the temporary folder, to add files that a task needs.
         max_shard_size: largest size of one weights file, such as ``"5GB"``; larger models are saved in several files.
 
@@ -75,15 +71,13 @@ def save(
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
-        _write(model, partial, details, max_shard_size)
+        _write(model, partial, max_shard_size)
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
-        if card is not None:
-            (partial / "README.md").write_text(card, encoding="utf-8")
         if extras is not None:
             extras(partial)
         apply_umask(*(path for path in partial.rglob("*") if path.is_file()))
-        _replace(folder, partial)
+        replace_folder(folder, partial)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot write {folder}: {_first_line(error)}; nothing was changed there. Make room, or name another folder"
@@ -91,6 +85,26 @@ def save(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def describe(folder: Path, details: Mapping[str, Any], card: str) -> None:
+    """Add measured numbers and a model card to a saved model.
+
+    Args:
+        folder: folder that ``save`` wrote.
+        details: targets and measured numbers (JSON values), saved as ``measured`` in the ``secateurs`` block.
+        card: text of ``README.md``.
+
+    Raises:
+        CheckpointError: the folder cannot be read or written.
+    """
+    values = _read_config(folder)
+    values[BLOCK] = {"format": FORMAT, **values.get(BLOCK, {}), "measured": dict(details)}
+    try:
+        (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"cannot write {folder}: {_first_line(error)}") from None
 
 
 def load(folder: str | os.PathLike[str], *, auto_class: str | None = None, **options: Any) -> PreTrainedModel:
@@ -155,7 +169,7 @@ def has_code(model: PreTrainedModel) -> bool:
     return needs_code(model.config) and not (is_edited(model.config) and plain_config_of(model) is not None)
 
 
-def _write(model: PreTrainedModel, folder: Path, details: Mapping[str, Any] | None, max_shard_size: str) -> None:
+def _write(model: PreTrainedModel, folder: Path, max_shard_size: str) -> None:
     """Write the weights, the config and, if needed, the code of a model into an empty folder."""
     plain = plain_config_of(model) if is_edited(model.config) else None
     if plain is not None:
@@ -163,11 +177,6 @@ def _write(model: PreTrainedModel, folder: Path, details: Mapping[str, Any] | No
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     if needs_code(model.config):
         add_code(folder, model)
-    if details:
-        path = folder / "config.json"
-        values = json.loads(path.read_text(encoding="utf-8"))
-        values[BLOCK] = {"format": FORMAT, **values.get(BLOCK, {}), "measured": dict(details)}
-        path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _rebuilt(model: Any, plain: PlainConfig) -> PreTrainedModel:
@@ -200,7 +209,7 @@ def _rebuilt(model: Any, plain: PlainConfig) -> PreTrainedModel:
     return rebuilt
 
 
-def _replace(folder: Path, partial: Path) -> None:
+def replace_folder(folder: Path, partial: Path) -> None:
     """Rename ``partial`` to ``folder``; an older checkpoint is deleted only after that."""
     older = folder.with_name(f".{folder.name}.{os.getpid()}.older")
     if folder.exists():

@@ -42,7 +42,7 @@ def tables(name: str, *, trust_remote_code: bool = False) -> Iterator[Table]:
         CheckpointError: the model cannot be loaded.
         UnsupportedModelError: the model's type cannot be pruned.
     """
-    from secateurs.cli.saved_model import load_saved_model
+    from secateurs.checkpoint.saved_model import load_saved_model
     from secateurs.surgery.config_block import block_of
 
     model = load_saved_model(name, trust_remote_code=trust_remote_code)

@@ -116,7 +116,7 @@ def _compare(
     from rich.table import Table
 
     from secateurs.checkpoint.load_model import first_line
-    from secateurs.cli.saved_model import load_saved_model
+    from secateurs.checkpoint.saved_model import load_saved_model
     from secateurs.latency.compare import compare
 
     loaded = {name: load_saved_model(name, trust_remote_code=trust_remote_code) for name in models}
@@ -165,7 +165,7 @@ def _write_table(
     """
     from rich.table import Table
 
-    from secateurs.cli.saved_model import load_saved_model
+    from secateurs.checkpoint.saved_model import load_saved_model
     from secateurs.latency.profile import measure_table
     from secateurs.structure.families import discover
 

@@ -1,11 +1,17 @@
-"""``compare``: time several models against each other, end to end and interleaved, with intervals of the speed-ups."""
+"""``compare``: time several models against each other in this process, end to end and interleaved.
+
+Two processes differ by several per cent in the speed-up that they measure, because memory lies at other places in each. An
+interval from one process cannot show that. ``secateurs.latency.fresh_processes`` repeats ``compare`` in several processes.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Environment, machine
@@ -20,26 +26,54 @@ __all__ = ["Measurement", "Speed", "Timing", "compare"]
 
 @dataclass(frozen=True)
 class Speed:
-    """Speed-up of a model: the median over all rounds of baseline ms / model ms.
+    """Speed-up of a model, baseline ms / model ms, with its 95 % interval.
 
     Args:
-        median: speed-up.
-        low: lower end of the 95 % bootstrap interval of the speed-up.
+        median: speed-up: the median over the rounds of one process, or over processes, of which the geometric mean is the
+            estimate.
+        low: lower end of the interval: bootstrap over the rounds of one process, or Student's t over the processes.
         high: upper end of the interval.
+        processes: speed-up in each of several processes; empty if it was timed in one.
     """
 
     median: float
     low: float
     high: float
+    processes: tuple[float, ...] = ()
 
-    def to_dict(self) -> dict[str, float]:
+    @classmethod
+    def of_processes(cls, speedups: Sequence[float]) -> Speed:
+        """Median over processes with its 95 % interval, for logarithms that are normal: the geometric mean estimates it.
+
+        The interval is ``mean +- t(n - 1, 0.975) * s / sqrt(n)`` of the logarithms, ``s`` being their standard deviation.
+
+        Args:
+            speedups: speed-up in each process, at least two.
+
+        >>> speed = Speed.of_processes([1.9, 2.0, 2.1])
+        >>> f"{speed.median:.2f} {speed.low:.2f} {speed.high:.2f}"
+        '2.00 1.76 2.26'
+        """
+        from scipy.stats import t
+
+        logs = np.log(speedups)
+        half = t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
+        median, low, high = (math.exp(logs.mean() + step) for step in (0.0, -half, half))
+        return cls(median, low, high, tuple(map(float, speedups)))
+
+    def to_dict(self) -> dict[str, Any]:
         """Fields as JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Speed:
+        """Inverse of ``to_dict``."""
+        return cls(values["median"], values["low"], values["high"], tuple(values["processes"]))
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Latency of one model in one environment.
+    """Latency of one model in one environment. Over several processes, times are medians of the processes' figures.
 
     Args:
         latency_ms: median time of a forward pass of one batch, in ms.
@@ -89,6 +123,17 @@ class Measurement:
             "timings": {name: timing.to_dict() for name, timing in self.timings.items()},
             "speedups": {name: speed.to_dict() for name, speed in self.speedups.items()},
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Measurement:
+        """Inverse of ``to_dict``."""
+        return cls(
+            Environment.from_dict(values["environment"]),
+            values["baseline"],
+            {name: Timing(**timing) for name, timing in values["timings"].items()},
+            {name: Speed.from_dict(speed) for name, speed in values["speedups"].items()},
+            values["machine"],
+        )
 
 
 def compare(

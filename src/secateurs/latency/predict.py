@@ -6,20 +6,15 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from secateurs.latency.interleave import interleave
-from secateurs.latency.runtimes import runtime
+from secateurs.latency.random_models import model_run, random_counts
 from secateurs.latency.table import LatencyTable
-from secateurs.latency.timer import Run, Timer, timer_for
+from secateurs.latency.timer import Timer, timer_for
 from secateurs.latency.workload import check, random_batch
 from secateurs.progress import Track, silent
-from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind, Structure
-from secateurs.surgery.shared_copy import shared_copy
-from secateurs.surgery.shrink import shrink
+from secateurs.structure.structure import Structure
 
-__all__ = ["prediction_error", "random_counts"]
+__all__ = ["prediction_error"]
 
 
 def prediction_error(
@@ -59,17 +54,12 @@ def prediction_error(
     """
     environment = table.environment
     check(environment, model)
-    prepare = runtime(environment.runtime)
     inputs = random_batch(model, environment, seed=seed) if batch is None else batch
     generator = random.Random(seed)
     chosen = [random_counts(structure, table, generator) for _ in range(configs)]
 
-    def pruned_run(counts: Mapping[str, int]) -> Run:
-        mask = Mask.from_units(structure, {name: torch.arange(kept) for name, kept in counts.items()})
-        run = prepare(shrink(shared_copy(model), structure, mask), environment)
-        return lambda: run(inputs)
-
-    runs = {"dense": pruned_run({}), **{str(index): pruned_run(counts) for index, counts in enumerate(chosen)}}
+    models = {"dense": {}, **{str(index): counts for index, counts in enumerate(chosen)}}
+    runs = {name: model_run(model, structure, environment, inputs, counts) for name, counts in models.items()}
     read = timer or timer_for(environment)
     samples = interleave(
         runs, environment, seed=seed, seconds=seconds, rounds=rounds, timer=read, track=track, label="prediction"
@@ -96,27 +86,3 @@ def prediction_error(
         "noise": samples.noise("dense"),
         "configs": rows,
     }
-
-
-def random_counts(structure: Structure, table: LatencyTable, generator: random.Random) -> dict[str, int]:
-    """Random kept counts of a pruned model.
-
-    A common share is drawn from [0.1, 0.9], and each group keeps a share that differs from it by up to 0.4. Widths are
-    snapped to the multiple of their curve, except at full size.
-
-    Args:
-        structure: structure of the model.
-        table: table with the multiple of each group.
-        generator: source of the random shares.
-
-    Returns:
-        Group name -> kept units.
-    """
-    share = generator.uniform(0.1, 0.9)
-    counts = {}
-    for group in structure:
-        part = min(1.0, max(0.0, share + generator.uniform(-0.4, 0.4)))
-        step = 1 if group.kind is Kind.HEAD else table.curve(group.name).multiple
-        snapped = round(group.size * part / step) * step
-        counts[group.name] = group.size if part == 1 else min(group.size, snapped)
-    return counts

@@ -9,8 +9,12 @@ table: ``dense = overhead + sum of curves`` and ``overhead = time of the emptied
 cut is timed alone, with the inputs that it gets in the model, because its few milliseconds are lost in the noise of the
 rest of the layer.
 
+A handful of random pruned models is timed whole at the end, and corrects the overhead and the curves of each kind
+(``correct_table``).
+
 Differs from ZipLM (2302.04089), which adds up the curves of isolated layers and takes the rest as overhead. Here the curves
-are scaled by the one factor that makes both ends exact, which is within a few per cent of 1 on a quiet machine.
+are scaled by the one factor that makes both ends exact, which is within a few per cent of 1 on a quiet machine, and then by
+the correction.
 """
 
 from __future__ import annotations
@@ -21,11 +25,13 @@ from typing import Any
 
 from torch import nn
 
+from secateurs.latency.correct_table import correct
 from secateurs.latency.environment import Environment
 from secateurs.latency.interleave import Samples, interleave, warn_if_noisy
 from secateurs.latency.profile_fit import fit_table
 from secateurs.latency.profile_plan import plan_profile
 from secateurs.latency.profile_runs import FULL_SIZE, point_name, profile_runs
+from secateurs.latency.random_models import model_run, spread_counts
 from secateurs.latency.runtimes import runtime
 from secateurs.latency.table import LatencyTable
 from secateurs.latency.timer import Timer, timer_for
@@ -51,8 +57,14 @@ REPEATS = 3
 The runs of layers are short and therefore noisier, and their error counts once for every layer that shares the curve.
 """
 
+MODELS = 8
+"""Random pruned models that are timed whole."""
+
+PRECISE_RATIO = 0.015
+"""Half-width of the interval of a whole model's time, relative, at which it needs no further readings."""
+
 DENSE = "dense"
-"""Name of the run of the dense model, if that is another model than the one whose curves are measured."""
+"""Name of the run of the dense model, where that may be another model than the one whose curves are measured."""
 
 
 def measure_table(
@@ -83,7 +95,7 @@ def measure_table(
         seed: seed of the random tokens and of the timing order.
         batch: inputs on the environment's device, in place of random tokens.
         seconds: wall time in seconds after which no further round starts, if the readings are precise. Otherwise the
-            session continues for up to ``PATIENCE * seconds``.
+            session continues for up to ``PATIENCE * seconds``. Whole models are timed for up to as long in addition.
         rounds: minimum and maximum number of rounds.
         quick: whether to spend a quarter of ``seconds``, without ``PATIENCE``, on 3 to 12 rounds.
         points: kind -> kept counts to measure, in place of the default; full size is always measured.
@@ -133,4 +145,24 @@ def measure_table(
     noise = max(samples.noise(name) for name in full_size)
     warn_if_noisy(noise, environment)
     dense_ms = None if dense is None else samples.median(DENSE)
-    return fit_table(samples, plan, structure, environment, dense_ms=dense_ms, noise=noise)
+    table = fit_table(samples, plan, structure, environment, dense_ms=dense_ms, noise=noise)
+    chosen = {str(number): counts for number, counts in enumerate(spread_counts(structure, table, MODELS, seed))}
+    whole = {name: model_run(placed, structure, environment, inputs, counts) for name, counts in chosen.items()}
+    baseline = runs[DENSE if dense is not None else FULL_SIZE]
+
+    def ratios_are_precise(seen: Samples) -> bool:
+        ratios = [seen.ratio(name, DENSE) for name in whole]
+        return all((high - low) / 2 <= PRECISE_RATIO * median for median, low, high in ratios)
+
+    samples = interleave(
+        {DENSE: baseline, **whole},
+        environment,
+        seed=seed,
+        seconds=seconds,
+        enough=ratios_are_precise,
+        rounds=rounds,
+        timer=read,
+        track=track,
+        label="latency of whole models",
+    )
+    return correct(table, samples, chosen, DENSE)

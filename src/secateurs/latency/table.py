@@ -21,18 +21,21 @@ __all__ = ["LatencyTable"]
 class LatencyTable:
     """Milliseconds of a model as ``overhead + sum of curves``, measured in one environment.
 
-    The curves together are the latency profile of the model.
+    The curves together are the latency profile of the model. After a correction by whole models (``correct_table``) the sum
+    at full size may differ from ``dense_ms`` by a few per cent.
 
     Args:
         environment: environment of the measurement.
         dense_ms: milliseconds of the dense model, end to end (embeddings and head included).
-        overhead_ms: milliseconds that no cut can remove: ``dense_ms - sum of the curves at full size``.
+        overhead_ms: milliseconds that no cut can remove.
         curves: curve name -> curve; groups of the same shape share a curve.
         groups: group name -> curve name.
         machine: processor, system and versions of the machine that was measured.
         noise: largest relative noise of the repeated timings of the full-size model and its full-size layers.
         low_rank_options: names of the rank groups whose matrix is still one matrix. The time of that matrix is part of
             the curve of another group, so only the time that a lower rank saves is counted.
+        correction: factors of the overhead and of the curves of each kind that whole models gave, with the number of these
+            models and the mean relative error before and after; empty if the table was not corrected.
     """
 
     environment: Environment
@@ -43,6 +46,7 @@ class LatencyTable:
     machine: Mapping[str, Any] = field(default_factory=dict)
     noise: float = 0.0
     low_rank_options: tuple[str, ...] = ()
+    correction: Mapping[str, float] = field(default_factory=dict)
 
     unit: ClassVar[str] = "ms"
 
@@ -152,6 +156,7 @@ class LatencyTable:
             "noise": self.noise,
             "groups": dict(self.groups),
             "curves": {name: curve.to_dict() for name, curve in self.curves.items()},
+            **({"correction": dict(self.correction)} if self.correction else {}),
             **({"alternatives": list(self.low_rank_options)} if self.low_rank_options else {}),
         }
 
@@ -167,6 +172,7 @@ class LatencyTable:
             machine=dict(values.get("machine", {})),
             noise=float(values.get("noise", 0.0)),
             low_rank_options=tuple(values.get("alternatives", ())),
+            correction=dict(values.get("correction", {})),
         )
 
     def save(self, path: Path) -> None:

@@ -22,12 +22,13 @@ from secateurs.latency.interleave import NOISE_LIMIT
 from secateurs.latency.profile import measure_table
 from secateurs.latency.table import LatencyTable
 from secateurs.pipeline.load import Loaded, load
-from secateurs.pipeline.one_target import TargetContext, evaluation_data, measured_here, prune_to_target, record_path
+from secateurs.pipeline.one_target import prune_to_target
 from secateurs.pipeline.provenance import commit, versions
 from secateurs.pipeline.rank_zero import RankZeroFitted
 from secateurs.pipeline.recipe import Recipe
 from secateurs.pipeline.run_folder import check_folder, claim_folder
 from secateurs.pipeline.stage_timer import StageTimer
+from secateurs.pipeline.target_context import TargetContext, evaluation_data, measured_here, record_path
 from secateurs.progress import Track, silent
 from secateurs.report.report import Report
 from secateurs.report.values import ModelResult

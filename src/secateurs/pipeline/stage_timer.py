@@ -25,10 +25,11 @@ class StageTimer:
         self._last = time.perf_counter()
 
     def end(self, stage: str) -> None:
-        """The stage ends here, and the next one begins."""
+        """The stage ends here, and the next one begins. A stage that is repeated adds up."""
         now = time.perf_counter()
-        self.seconds[stage], self._last = now - self._last, now
-        logger.info("%s: %.1f s; peak memory so far %s", stage, self.seconds[stage], _peak_memory())
+        took, self._last = now - self._last, now
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + took
+        logger.info("%s: %.1f s; peak memory so far %s", stage, took, _peak_memory())
 
 
 def _peak_memory() -> str:

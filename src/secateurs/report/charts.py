@@ -91,7 +91,11 @@ def trade_offs(reports: Sequence[RunResult], names: Sequence[str]) -> list[Chart
     for run, report in enumerate(reports):
         for result in report.models:
             measure = result.metric if labelled else result.divergence
-            x = result.measured_speedup if timed else Interval(*(100 * result.sparsity,) * 3)
+            x = (
+                result.measured_speedup
+                if timed
+                else Interval(100 * result.sparsity, 100 * result.sparsity, 100 * result.sparsity)
+            )
             if measure is None or x is None or not math.isfinite(measure.value):
                 continue
             better = "higher" if labelled and report.higher_is_better else "lower"

@@ -15,7 +15,18 @@ from pydantic.dataclasses import dataclass
 
 from secateurs.structure.structure import Kind
 
-__all__ = ["CONFIG", "FORMAT", "Divergence", "Interval", "Kept", "Metric", "ModelResult", "RunResult", "labels"]
+__all__ = [
+    "CONFIG",
+    "FORMAT",
+    "Divergence",
+    "Interval",
+    "Kept",
+    "Metric",
+    "ModelResult",
+    "RunResult",
+    "Trial",
+    "labels",
+]
 
 FORMAT = 1
 CONFIG = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -23,11 +34,38 @@ CONFIG = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
 @dataclass(frozen=True, config=CONFIG)
 class Interval:
-    """A median with its 95 % interval: ``low`` to ``high``."""
+    """A median with its 95 % interval: ``low`` to ``high``.
+
+    Args:
+        median: estimate of the median over processes.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        processes: the value in each process that was timed; empty in reports of older versions, which timed in one process.
+    """
 
     median: float
     low: float
     high: float
+    processes: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Trial:
+    """One attempt to meet a target.
+
+    Args:
+        kept: group name -> kept units.
+        predicted_speedup: speed-up by the latency table.
+        steering: measured speed-up of these shapes that steered the next attempt; ``None`` if none was timed.
+        confirmed: measured speed-up of the saved model; ``None`` if no model was built.
+        met: whether the confirmation meets the target; ``None`` if no model was built or timings cannot tell.
+    """
+
+    kept: dict[str, int]
+    predicted_speedup: float
+    steering: Interval | None
+    confirmed: Interval | None
+    met: bool | None
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -80,8 +118,8 @@ class ModelResult:
     Args:
         target: the target of the user: a speed-up, or a sparsity as a fraction.
         predicted_speedup: speed-up by the latency table, before the model was built; ``None`` without a table.
-        measured_speedup: dense ms / pruned ms, both timed in one process.
-        latency_ms: median time of one forward pass of the pruned model.
+        measured_speedup: dense ms / pruned ms of the saved folders, timed in fresh processes after the model was finished.
+        latency_ms: median time of one forward pass of the pruned model, in the same processes.
         dense_latency_ms: median time of one forward pass of the dense model.
         parameters: all parameters of the pruned model, embeddings and head included.
         dense_parameters: all parameters of the dense model.
@@ -98,6 +136,7 @@ class ModelResult:
         expected_sparsity: expectation of ``sparsity`` under the probabilities of learned gates; ``None`` without gates.
         zeros: fraction of the remaining prunable parameters that are 0. Zeros take as much memory and time as other
             values.
+        trials: all attempts to meet the target, in order.
     """
 
     target: float
@@ -118,6 +157,7 @@ class ModelResult:
     sparsity_with_norms: float | None = None
     expected_sparsity: float | None = None
     zeros: float = 0.0
+    trials: list[Trial] = field(default_factory=list)
 
     @property
     def has_zeros(self) -> bool:

@@ -1,0 +1,83 @@
+"""Random pruned models: their kept counts, and runs of them, to test and to correct a latency table."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs.latency.environment import Environment
+from secateurs.latency.runtimes import runtime
+from secateurs.latency.table import LatencyTable
+from secateurs.latency.timer import Run
+from secateurs.structure.mask import Mask
+from secateurs.structure.structure import Kind, Structure
+from secateurs.surgery.shared_copy import shared_copy
+from secateurs.surgery.shrink import shrink
+
+__all__ = ["model_run", "random_counts", "spread_counts"]
+
+
+def random_counts(
+    structure: Structure, table: LatencyTable, generator: random.Random, share: float | None = None
+) -> dict[str, int]:
+    """Random kept counts of a pruned model.
+
+    Each group keeps a share that differs from a common one by up to 0.4. Widths are snapped to the multiple of their curve,
+    except at full size. Low-rank options stay one matrix.
+
+    Args:
+        structure: structure of the model.
+        table: table with the multiple of each group.
+        generator: source of the random shares.
+        share: the common share; ``None`` draws it from [0.1, 0.9].
+
+    Returns:
+        Group name -> kept units.
+    """
+    common = generator.uniform(0.1, 0.9) if share is None else share
+    counts = {}
+    for group in structure.without_low_rank_options():
+        part = min(1.0, max(0.0, common + generator.uniform(-0.4, 0.4)))
+        step = 1 if group.kind is Kind.HEAD else table.curve(group.name).multiple
+        snapped = round(group.size * part / step) * step
+        counts[group.name] = group.size if part == 1 else min(group.size, snapped)
+    return counts
+
+
+def spread_counts(structure: Structure, table: LatencyTable, number: int, seed: int) -> list[dict[str, int]]:
+    """Kept counts of pruned models of all sizes, whose common shares are evenly spread.
+
+    Args:
+        structure: structure of the model.
+        table: table with the multiple of each group.
+        number: number of models.
+        seed: seed of the random shares.
+    """
+    generator = random.Random(seed)
+    shares = [0.1 + 0.8 * (index + 0.5) / number for index in range(number)]
+    return [random_counts(structure, table, generator, share) for share in shares]
+
+
+def model_run(
+    model: nn.Module,
+    structure: Structure,
+    environment: Environment,
+    inputs: Mapping[str, Any],
+    counts: Mapping[str, int],
+) -> Run:
+    """Run of a model that is pruned to some kept counts; the model stays unchanged.
+
+    Args:
+        model: model with nothing removed.
+        structure: structure of the model.
+        environment: environment of the run.
+        inputs: batch on the environment's device.
+        counts: group name -> kept units; groups that are not named keep all.
+    """
+    mask = Mask.from_units(structure, {name: torch.arange(kept) for name, kept in counts.items()})
+    run = runtime(environment.runtime)(shrink(shared_copy(model), structure, mask), environment)
+    return lambda: run(inputs)

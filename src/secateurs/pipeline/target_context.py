@@ -1,0 +1,89 @@
+"""``TargetContext``: what all targets of a run share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateurs.context import PruneContext
+from secateurs.latency.environment import Environment, machine
+from secateurs.latency.table import LatencyTable
+from secateurs.methods.base import Fitted
+from secateurs.pipeline.load import Loaded
+from secateurs.report.report import Report
+from secateurs.structure.cost import ParameterCost
+from secateurs.structure.target import Budget, Sparsity, Target
+from secateurs.tasks.base import Score
+from secateurs.training.evaluate import record_outputs
+
+__all__ = ["TargetContext", "evaluation_data", "measured_here", "record_path"]
+
+
+@dataclass(frozen=True)
+class TargetContext:
+    """What all targets of a run share.
+
+    Args:
+        loaded: everything that the recipe names.
+        table: latency table.
+        dense_score: metric of the dense model; ``None`` without labelled data.
+        context: what the method was given.
+        fitted: the fitted method.
+        teacher: the dense model, never rewritten.
+        folder: the run folder.
+        report: report of the run, without models.
+    """
+
+    loaded: Loaded
+    table: LatencyTable
+    dense_score: Score | None
+    context: PruneContext
+    fitted: Fitted
+    teacher: Any
+    folder: Path
+    report: Report
+
+    @property
+    def unpruned(self) -> nn.Module:
+        """The unpruned model of the structure; only its shapes are used."""
+        return self.teacher if self.loaded.model is self.loaded.dense else self.loaded.model
+
+    @cached_property
+    def parameters(self) -> ParameterCost:
+        """Parameters as a function of kept counts."""
+        return ParameterCost.of(self.unpruned, self.loaded.structure, self.teacher)
+
+    @cached_property
+    def teacher_outputs(self) -> list[Tensor]:
+        """Outputs of the dense model on the held-out texts."""
+        return record_outputs(self.teacher, self.loaded.task, self.loaded.held_out, self.loaded.recipe.device)
+
+    @cached_property
+    def evaluation(self) -> Any:
+        """Labelled data, with outputs of the dense model where the metric needs them."""
+        return evaluation_data(self.loaded, self.teacher)
+
+    def budget(self, target: Target) -> Budget:
+        """What the method must keep within for a target."""
+        return target.budget(self.parameters) if isinstance(target, Sparsity) else target.budget(self.table)
+
+
+def measured_here(table: LatencyTable, environment: Environment) -> bool:
+    """Whether the table was measured on this machine in this environment, so that timings here can judge it."""
+    here = machine()
+    same = all(table.machine.get(part) == here[part] for part in ("processor", "gpu"))
+    return same and table.environment == environment
+
+
+def evaluation_data(loaded: Loaded, dense: Any) -> Any:
+    """The evaluation split, with outputs of the dense model where the metric needs them."""
+    return loaded.task.reference(dense, loaded.data.evaluation, loaded.recipe.device)
+
+
+def record_path(stages: Path, target: Target) -> Path:
+    """The record of a finished target."""
+    return stages / f"{target.folder}.json"

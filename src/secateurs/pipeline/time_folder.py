@@ -1,0 +1,68 @@
+"""Timings of saved models against the dense model, in fresh processes, for the speed-up contract."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+
+import torch
+
+from secateurs.checkpoint import save_load
+from secateurs.latency.compare import Measurement, Speed
+from secateurs.latency.fresh_processes import time_saved
+from secateurs.latency.timing_process import SavedModel
+from secateurs.pipeline.contract import STEERING_PROCESSES
+from secateurs.pipeline.load import Loaded
+from secateurs.pipeline.target_context import TargetContext
+from secateurs.progress import Track
+from secateurs.structure.allocation import Allocation
+from secateurs.structure.mask import Mask
+from secateurs.surgery.shrink import shrink
+
+__all__ = ["time_folder", "time_shapes"]
+
+
+def time_folder(loaded: Loaded, folder: Path, processes: int, track: Track, label: str) -> Measurement:
+    """Time a saved model against the dense model of the recipe.
+
+    Args:
+        loaded: everything that the recipe names.
+        folder: folder of the saved model.
+        processes: number of fresh processes.
+        track: shows progress.
+        label: title of the progress display.
+
+    Returns:
+        Timings of the models ``"dense"`` and ``"pruned"``.
+
+    Raises:
+        TimingError: a process cannot load or run the models.
+    """
+    task, recipe = loaded.task, loaded.recipe
+    models = {
+        "dense": SavedModel(
+            recipe.model, task.auto_class, task.subfolder, task.may_be_missing, recipe.trust_remote_code
+        ),
+        "pruned": SavedModel(str(folder), task.auto_class, "", task.may_be_missing),
+    }
+    return time_saved(models, loaded.environment, processes=processes, seed=recipe.seed, track=track, label=label)
+
+
+def time_shapes(shared: TargetContext, allocation: Allocation, folder: Path) -> Speed:
+    """Time the dense model shrunk to an allocation, as a saved folder. Time depends on the kept counts alone.
+
+    Args:
+        shared: what all targets share.
+        allocation: kept units of every group.
+        folder: temporary folder of the model; it is deleted afterwards.
+    """
+    loaded, structure = shared.loaded, shared.loaded.structure
+    units = {name: torch.arange(count) for name, count in allocation.items()}
+    shrunk = shrink(copy.deepcopy(shared.unpruned), structure, Mask.from_units(structure, units), values=False)
+    try:
+        save_load.save(shrunk, loaded.tokenizer, folder)  # pyright: ignore[reportArgumentType]
+        measured = time_folder(loaded, folder, STEERING_PROCESSES, shared.context.track, "time shapes")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return measured.speedups["pruned"]
