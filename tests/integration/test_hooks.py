@@ -23,7 +23,13 @@ from secateurs.structure.families import discover
 from secateurs.surgery.shrink import shrink
 from tiny_models import tiny_model
 
-CONFIG = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 20}
+CONFIG: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "vocab_size": 20,
+}
 
 
 @pytest.fixture(autouse=True)

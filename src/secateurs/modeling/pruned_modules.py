@@ -75,7 +75,7 @@ def new_module(cls: type, *behaviours: type) -> Any:
     """A module with these behaviours and without any state yet, for ``pickle`` and ``copy``."""
     for behaviour in behaviours:
         cls = subclass(behaviour, cls)
-    return cls.__new__(cls)
+    return cls.__new__(cls)  # pyright: ignore[reportCallIssue]
 
 
 def is_a(behaviour: type, module: Any) -> bool:
@@ -147,7 +147,8 @@ def is_emptied(module: Any) -> bool:
 def replace_linears(root: nn.Module) -> None:
     """Replace every linear module below ``root`` whose weight has no entries, or one column, keeping its parameters."""
     for parent in list(root.modules()):
-        for name, child in list(parent.named_children()):
+        for name, module in list(parent.named_children()):
+            child: Any = module
             if is_linear(child) and child.weight.numel() == 0:
                 setattr(parent, name, Emptied(child).train(child.training))
             elif isinstance(child, nn.Linear) and child.in_features == 1:
