@@ -1,6 +1,6 @@
 """Secateurs: structured pruning of transformers to a *measured* speed-up.
 
->>> import secateurs  # from now on, from_pretrained reads pruned folders
+>>> import secateurs  # from now on, from_pretrained reads pruned folders, until secateurs.uninstall()
 
 Importing this package is fast: it neither starts CUDA nor imports the modelling code of transformers. The public names
 below are imported on first use.
@@ -9,9 +9,12 @@ below are imported on first use.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from secateurs.checkpoint.hooks import install as _install
+from secateurs.checkpoint.hooks import uninstall
+from secateurs.checkpoint.transformers_version import check_version
 from secateurs.errors import (
     CalibrationError,
     CheckpointError,
@@ -75,12 +78,17 @@ __all__ = [
     "load",
     "run",
     "save",
+    "uninstall",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(f"secateurs.{_LAZY[name]}"), name)
+        try:
+            return getattr(importlib.import_module(f"secateurs.{_LAZY[name]}"), name)
+        except ImportError:
+            check_version()  # most likely the reason, which is said in one line
+            raise
     raise AttributeError(f"module 'secateurs' has no attribute {name!r}")
 
 
@@ -88,4 +96,12 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-_install()
+def _install_hooks() -> None:
+    """Install the hooks. With a version of transformers that they do not fit, say so; importing this package never fails."""
+    try:
+        _install()
+    except SecateursError as error:
+        logging.getLogger(__name__).warning("%s; until then, transformers is not changed", error)
+
+
+_install_hooks()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import load, save
-from secateurs.errors import UnsupportedModelError
+from secateurs.errors import CheckpointError, UnsupportedModelError
 from secateurs.modeling.pruned_modules import is_emptied, is_selected
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.families import discover, model_types
@@ -71,7 +71,7 @@ def test_what_is_not_selected_contributes_nothing(model_type: str, tmp_path: Pat
     assert {value.dtype for name, value in half.state_dict().items() if name.endswith(".selected")} == {torch.int64}
     assert (logits(copy.deepcopy(model)) - masked).abs().max() < TOLERANCE
     block = json.loads((folder / "config.json").read_text())["secateurs"]
-    assert 3 in block["edits"]["selected"].values()
+    assert 3 in block["edits"]["inputs"].values()
     with pytest.raises(
         UnsupportedModelError, match="uses some of its inputs only: such a model cannot be pruned again"
     ):
@@ -88,3 +88,18 @@ def test_pairs_of_factors_have_no_such_inputs() -> None:
         UnsupportedModelError, match="every matrix of this BertForTokenClassification is a pair of factors"
     ):
         input_groups(model)
+
+
+def test_names_of_earlier_versions_are_refused(tmp_path: Path) -> None:
+    """They would be taken for missing weights, which transformers draws at random."""
+    model = tiny_model("bert")
+    structure = input_groups(model)
+    folder = save(shrink(model, structure, mixed(structure)), None, tmp_path / "model")
+    values = json.loads((folder / "config.json").read_text())
+    edits = values["secateurs"]["edits"]
+    edits["selected"] = edits.pop("inputs")
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="matrices with selected inputs have other names"):
+        load(folder)
+    with pytest.raises(ValueError, match="matrices with selected inputs have other names"):
+        transformers.AutoModelForTokenClassification.from_pretrained(folder)

@@ -26,7 +26,7 @@ from secateurs.surgery.factorize import pairs
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "agp": {"steps": 16, "end": 0.6, "rate": 1e-3, "scale_rate": 1e-2, "finetuning_steps": 4},
-    "agp-unstructured": {"steps": 16, "end": 0.6, "rate": 1e-3},
+    "agp-unstructured": {"steps": 16, "end": 0.6, "rate": 1e-3, "finetuning_steps": 4},
     "fac": {"steps": 12, "rate": 1e-3},
 }
 METHODS = sorted(SETTINGS)
@@ -110,7 +110,7 @@ def test_every_matrix_keeps_the_same_fraction(finished: Finished) -> None:
 def test_a_run_killed_in_its_trainings_ends_the_same(
     run_once: Callable[[str], Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """Killed after a checkpoint, and (AGP) in the fine-tuning: what was pruned by the checkpoint stays pruned."""
+    """Killed after a checkpoint, and in the fine-tuning: what was pruned by the checkpoint stays pruned."""
     from secateurs.training import trainer
 
     _, done, recipe, _ = run_once(method)
@@ -131,13 +131,10 @@ def test_a_run_killed_in_its_trainings_ends_the_same(
         lengths.extend([total] if title == "pruning" else [])
         return tiny_run.kill_at("recovery" if len(lengths) == 1 else "", 2)(items, title, total)
 
-    if method == "agp":
-        with pytest.raises(tiny_run.Killed):
-            secateurs.run(recipe, out, track=track, resume=True)
-        assert (out / "stages" / "sparsity-0.70" / "learned.safetensors").is_file()
-        (model,) = secateurs.run(recipe, out, resume=True).models
-    else:
-        (model,) = secateurs.run(recipe, out, track=track, resume=True).models
+    with pytest.raises(tiny_run.Killed):
+        secateurs.run(recipe, out, track=track, resume=True)
+    assert (out / "stages" / "sparsity-0.70" / "learned.safetensors").is_file()
+    (model,) = secateurs.run(recipe, out, resume=True).models
     assert lengths == [6] and model.met
     weights = out / model.path / "model.safetensors"
     assert weights.read_bytes() == (done / model.path / "model.safetensors").read_bytes()

@@ -1,4 +1,4 @@
-"""Pruned models and other tools: pickle, several processes, and the linear modules that tools look for."""
+"""Pruned models in the hands of other tools: pickle, several processes, and attention weights as outputs."""
 
 from __future__ import annotations
 
@@ -13,65 +13,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from torch import Tensor
 
-from masks import two_blocks_removed, uneven
+from pruned_results import RESULTS, blocks_removed, masked
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import load, save
-from secateurs.modeling.pruned_modules import is_emptied
-from secateurs.structure.families import discover
-from secateurs.structure.mask import Mask
-from secateurs.surgery.factorize import factorize, matrices, rank_groups
-from secateurs.surgery.input_selection import input_groups
-from secateurs.surgery.shrink import shrink, zero_masked
+from secateurs.modeling.modeling_pruned import base_of
+from secateurs.structure.families import discover, model_types
 from tiny import tiny_tokenizer
 from tiny_models import batch, tiny_model
 
 install()
-
-
-def blocks_removed(model: Any) -> Any:
-    structure = discover(model)
-    return shrink(model, structure, two_blocks_removed(structure))
-
-
-def low_rank(model: Any) -> Any:
-    """Matrices of ranks 0, 3, 5 and of full rank, in a model without two blocks."""
-    blocks_removed(model)
-    factorize(model, matrices(model))
-    groups = rank_groups(model)
-    kept = {g.name: torch.arange(min(g.size, (0, 3, 5, g.size)[index % 4])) for index, g in enumerate(groups)}
-    return shrink(model, groups, Mask.from_units(groups, kept))
-
-
-def selected(model: Any) -> Any:
-    """Matrices that use two thirds of their inputs, and one that uses none."""
-    groups = input_groups(model)
-    kept = {g.name: torch.arange(g.size) % 3 != 1 for g in groups}
-    kept[groups.groups[1].name][:] = False
-    return shrink(model, groups, Mask(kept))
-
-
-def hidden(model: Any) -> Any:
-    structure = discover(model, hidden=True)
-    return shrink(model, structure, two_blocks_removed(structure))
-
-
-def masked(model: Any) -> Any:
-    """A model with masked norms, and with skipped norms where blocks were removed before."""
-    blocks_removed(model)
-    structure = discover(model, hidden=True)
-    zero_masked(model, structure, uneven(structure))
-    return model
-
-
-RESULTS: dict[str, Callable[[Any], Any]] = {
-    "blocks removed": blocks_removed,
-    "low rank": low_rank,
-    "selected inputs": selected,
-    "hidden size": hidden,
-}
 
 
 def logits(model: Any) -> Tensor:
@@ -91,12 +43,14 @@ def test_a_pruned_model_is_pickled_and_copied(model_type: str, made: Callable[[A
         assert torch.equal(logits(again), logits(model))
 
 
-def test_a_pickle_is_read_by_another_process(tmp_path: Path) -> None:
-    model = blocks_removed(tiny_model("bert"))
-    torch.save({"model": model, "inputs": dict(batch()), "wanted": model(**batch()).logits}, tmp_path / "model.pt")
+def test_pickles_are_read_by_another_process(tmp_path: Path) -> None:
+    """One of every structure: the workers of sentence-transformers read such a pickle."""
+    inputs = dict(batch(padding="right"))
+    models = [made(tiny_model("bert")) for made in RESULTS.values()]
+    torch.save([(model, inputs, logits(model)) for model in models], tmp_path / "models.pt")
     code = (
-        f"import torch; found = torch.load({str(tmp_path / 'model.pt')!r}, weights_only=False)\n"
-        "assert torch.equal(found['model'](**found['inputs']).logits, found['wanted'])\n"
+        f"import torch; found = torch.load({str(tmp_path / 'models.pt')!r}, weights_only=False)\n"
+        "assert all(torch.equal(model(**inputs).logits, wanted) for model, inputs, wanted in found)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -126,15 +80,27 @@ def test_sentence_transformers_in_another_process(
     assert torch.allclose(torch.tensor(found), torch.tensor(encoder.encode(texts)), atol=1e-6)
 
 
-@pytest.mark.parametrize("made", RESULTS.values())
-@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
-def test_no_linear_module_is_empty(model_type: str, made: Callable[[Any], Any], tmp_path: Path) -> None:
-    """Neither in memory, nor after loading. The emptied modules keep their parameters under the same names."""
-    dense = set(tiny_model(model_type).state_dict())
-    model = made(tiny_model(model_type))
-    for each in (model, load(save(model, None, tmp_path / "model"))):
-        for module in each.modules():
-            assert not (isinstance(module, nn.Linear | Conv1D) and module.weight.numel() == 0)
-        assert any(map(is_emptied, each.modules()))
-        if made in (blocks_removed, hidden):
-            assert set(each.state_dict()) == dense
+def test_a_new_model_has_finite_parameters() -> None:
+    """transformers does not initialise emptied modules; their biases start at zero, like those of every linear module."""
+    model = blocks_removed(tiny_model("bert"))
+    built = type(model)(copy.deepcopy(model.config))
+    assert not built.bert.encoder.layer[0].attention.output.dense.bias.any()
+    assert model.bert.encoder.layer[0].attention.output.dense.bias.any()
+
+
+@pytest.mark.parametrize("model_type", model_types())
+def test_attention_weights_have_one_entry_per_layer(model_type: str, tmp_path: Path) -> None:
+    """A removed attention has weights of 0 heads. Without eager attention there are no weights, as in a dense model."""
+    model = blocks_removed(tiny_model(model_type))
+    eager = load(save(model, None, tmp_path / "model"), attn_implementation="eager").float()
+    with torch.no_grad():
+        found = eager(**batch(), output_attentions=True).attentions
+    heads = [discover(model).sizes.get(f"layer.{layer}.heads", 0) for layer in range(3)]
+    per_unit = getattr(base_of(model).config, "num_attention_heads", 0) // tiny_heads(model_type)
+    assert [tuple(weights.shape) for weights in found] == [(3, kept * per_unit, 11, 11) for kept in heads]
+    assert heads[0] == 0 and all(heads[1:])
+
+
+def tiny_heads(model_type: str) -> int:
+    """The number of units in the first attention of a tiny dense model."""
+    return discover(tiny_model(model_type)).sizes["layer.0.heads"]

@@ -17,64 +17,14 @@ import yaml
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from deliveries import TEXT, TEXTS, deliver, dense, tokenizer_files, with_idle_units
 from secateurs.checkpoint.saved_model import load_saved_model
-from secateurs.cli.inspect import tables
-from secateurs.errors import CheckpointError
 from secateurs.pipeline.run import run
-from secateurs.structure.families import discover
 from secateurs.tasks import task as find
 from secateurs.tasks.base import Columns
 from tiny import WORDS, tiny_tokenizer, write_rows
 from tiny_models import tiny_model
-from tiny_run import model_folder, own_table, recipe, rows
-
-TEXT = " ".join(WORDS[:14])
-TEXTS = [TEXT, "the cat sat", "good film", "it was bad ."]
-
-
-def dense(path: Path, model_type: str = "bert", *, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
-    """A tiny dense model whose tokenizer files are not those that transformers would write again."""
-    model_folder(path, model_type, **changes)
-    if dtype != torch.float32:
-        getattr(transformers, tiny_auto(path)).from_pretrained(path, dtype=dtype).save_pretrained(path)
-    tokenizer = json.loads((path / "tokenizer.json").read_text())
-    assert tokenizer["truncation"] is None
-    (path / "tokenizer.json").write_text(json.dumps(tokenizer))  # on one line
-    (path / "vocab.txt").write_text("kept as it is\n")
-    return path
-
-
-def tiny_auto(path: Path) -> str:
-    return json.loads((path / "config.json").read_text())["architectures"][0]
-
-
-def deliver(folder: Path, model: Path, task: str = "text-classification", **changes: Any) -> Path:
-    """Prune a dense model to twice the speed of an invented latency table; the delivered folder."""
-    if not (folder / "data").exists():
-        rows(folder / "data")
-    settings = {"model": str(model), "method": "magnitude", "hyperparameters": {}, "speedup": (2.0,), **changes}
-    made = recipe(folder, settings.pop("model_type", "bert"), task, **settings)
-    report = run(made, folder / "out")
-    return folder / "out" / report.models[0].path
-
-
-def with_idle_units(model: Any) -> Any:
-    """The model with zeros in all weights of half of its units, so that removing some of them changes nothing."""
-    structure = discover(model)
-    with torch.no_grad():
-        for group in structure:
-            kept = group.size // 2
-            for cut in group.cuts:
-                weights = model.get_parameter(cut.parameter)
-                weights.narrow(cut.dim, cut.offset + kept * cut.width, (group.size - kept) * cut.width).zero_()
-    return model
-
-
-def tokenizer_files(folder: Path) -> dict[str, bytes]:
-    names = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template", "additional_chat")
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in files}
-    return {name: content for name, content in found.items() if name.startswith(names)}
+from tiny_run import own_table, recipe
 
 
 @pytest.fixture(scope="module")
@@ -214,66 +164,6 @@ def test_the_card_has_the_metadata_of_the_dense_card(classifier: tuple[Path, Pat
     assert metric == {"type": "accuracy", "value": measured["value"], "name": "accuracy"}
 
 
-def test_a_reranker_comes_back_with_all_its_files(tmp_path: Path) -> None:
-    """A reranker with an activation and a length of its own, which loses idle units: the same scores."""
-    from sentence_transformers import CrossEncoder
-
-    plain = model_folder(tmp_path / "plain", num_labels=1)
-    maker = CrossEncoder(str(plain), device="cpu", activation_fn=torch.nn.Tanh(), max_length=12)
-    with_idle_units(maker[0].auto_model)
-    maker.save_pretrained(str(tmp_path / "dense"))
-    front = "---\nlibrary_name: sentence-transformers\npipeline_tag: text-ranking\n---\n"
-    (tmp_path / "dense" / "README.md").write_text(front)
-    pairs = [(TEXT, text) for text in TEXTS]
-    texts = [first for first, _ in pairs] * 10
-    write_rows(tmp_path / "data" / "train.parquet", text=texts, text_pair=TEXTS * 10, label=[0.1, 0.7, 0.4, 0.9] * 10)
-    after = deliver(tmp_path, tmp_path / "dense", speedup=(1.2,))
-    files = {path.name for path in (tmp_path / "dense").iterdir()}
-    assert files <= {path.name for path in after.iterdir()}
-    answers = [CrossEncoder(str(path), device="cpu").predict(pairs) for path in (tmp_path / "dense", after)]
-    assert abs(answers[0] - answers[1]).max() < 1e-6
-    assert abs(maker.predict(pairs) - answers[1]).max() < 1e-6
-    card = (after / "README.md").read_text()
-    assert "from sentence_transformers import CrossEncoder" in card
-    found = yaml.safe_load(card.split("---\n")[1])
-    assert (found["library_name"], found["pipeline_tag"]) == ("sentence-transformers", "text-ranking")
-
-
-@pytest.mark.parametrize("nested", [False, True])
-def test_an_embedder_comes_back_with_all_its_files(nested: bool, tmp_path: Path) -> None:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-
-    with_idle_units(tiny_model("bert", auto="AutoModel").float()).save_pretrained(tmp_path / "plain")
-    tiny_tokenizer().save_pretrained(tmp_path / "plain")
-    transformer = Transformer(str(tmp_path / "plain"), max_seq_length=9)
-    maker = SentenceTransformer(
-        modules=[transformer, Pooling(32, "cls"), Normalize()], device="cpu", prompts={"query": "the "}
-    )
-    before = tmp_path / "dense"
-    maker.save_pretrained(str(before))
-    if nested:  # the layout of older models
-        inner = before / "0_Transformer"
-        inner.mkdir()
-        for path in list(before.iterdir()):
-            if path.is_file() and path.name not in ("modules.json", "config_sentence_transformers.json", "README.md"):
-                path.rename(inner / path.name)
-        modules = json.loads((before / "modules.json").read_text())
-        modules[0]["path"] = inner.name
-        (before / "modules.json").write_text(json.dumps(modules))
-    after = deliver(tmp_path, before, "embedding", speedup=(1.2,))
-    names = {path.name for path in before.rglob("*") if path.is_file()}
-    assert names <= {path.name for path in after.rglob("*") if path.is_file()}
-    assert tokenizer_files(after) == tokenizer_files(before / "0_Transformer" if nested else before)
-    models = [SentenceTransformer(str(path), device="cpu") for path in (before, after)]
-    for options in ({}, {"prompt_name": "query"}):
-        wanted, found = (model.encode(TEXTS, **options) for model in models)
-        assert abs(wanted - found).max() < 1e-6
-    assert (
-        yaml.safe_load((after / "README.md").read_text().split("---\n")[1])["library_name"] == "sentence-transformers"
-    )
-
-
 def test_a_pipeline_gives_the_same_answers(tmp_path: Path) -> None:
     model = dense(tmp_path / "dense", id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
     classifier = transformers.AutoModelForSequenceClassification.from_pretrained(model)
@@ -297,36 +187,3 @@ def test_code_is_mentioned_where_it_is(tmp_path: Path, classifier: tuple[Path, P
     assert "code in its folder" not in without and "trust_remote_code=True)" not in without
     assert "0 in tensors of full size" in without and "cut out of the weights" not in without
     assert "1710.01878" in without and "ZipLM" not in without.split("## Citation")[1]
-
-
-@pytest.mark.parametrize("head", ["BertForMaskedLM", "BertForSequenceClassification", "BertForPreTraining"])
-@pytest.mark.parametrize("pooler", [True, False])
-@pytest.mark.parametrize("remote", [True, False])
-def test_a_head_that_has_no_weights_is_not_read(head: str, pooler: bool, remote: bool, tmp_path: Path) -> None:
-    """As in all-mpnet-base-v2: the config names the class of the pretraining, the weights are those of the base model."""
-    config = tiny_model("bert").config
-    base = transformers.BertModel(config, add_pooling_layer=pooler)
-    base.save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
-    values = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**values, "architectures": [head]}))
-    model = load_saved_model(str(tmp_path), trust_remote_code=remote)
-    assert type(model).__name__ == "BertModel"
-    saved = base.state_dict()
-    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {n: t.shape for n, t in saved.items()}
-    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
-    assert next(iter(tables(str(tmp_path)))).row_count == 6
-
-
-def test_a_head_that_lost_a_tensor_is_still_incomplete(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    transformers.BertForMaskedLM(tiny_model("bert").config).save_pretrained(tmp_path)
-    for lost in ("cls.predictions.transform.dense.bias", "bert.encoder.layer.1.output.dense.weight"):
-        tensors = load_file(tmp_path / "model.safetensors")
-        del tensors[lost]
-        (tmp_path / lost).mkdir()
-        (tmp_path / lost / "config.json").write_text((tmp_path / "config.json").read_text())
-        save_file(tensors, tmp_path / lost / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(CheckpointError, match=f"incomplete: tensor {lost} is missing"):
-            load_saved_model(str(tmp_path / lost), trust_remote_code=False)

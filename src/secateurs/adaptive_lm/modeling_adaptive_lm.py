@@ -40,13 +40,21 @@ __all__ = ["AdaptiveEmbedding", "AdaptiveLMForCausalLM", "AdaptiveLMModel", "Ada
 NO_LABEL = -100
 
 
-class ToHidden(nn.Linear):
-    """The matrix of ``A_i`` (hidden x width). It is a separate class because it has a separate initialisation."""
+class ToHidden(nn.Module):
+    """The matrix of ``A_i`` (hidden x width).
+
+    It is no ``nn.Linear``. The softmax uses the same matrix transposed, so a tool that replaces linear modules (LoRA, int8)
+    would change the embeddings alone. Such tools leave out tied embeddings too.
+    """
 
     def __init__(self, width: int, hidden: int) -> None:
-        super().__init__(max(1, width), hidden, bias=False)
-        if width == 0:  # cut afterwards: the constructor of nn.Linear warns of an empty weight
-            self.in_features, self.weight = 0, nn.Parameter(self.weight.detach()[:, :0])
+        super().__init__()
+        weight = nn.Linear(max(1, width), hidden, bias=False).weight  # for width 0, nn.Linear would warn
+        self.in_features, self.out_features, self.bias = width, hidden, None
+        self.weight = weight if width else nn.Parameter(weight.detach()[:, :0])
+
+    def forward(self, embedded: torch.Tensor) -> torch.Tensor:
+        return functional.linear(embedded, self.weight)
 
 
 class Projection(nn.Module):
@@ -182,6 +190,7 @@ class AdaptiveLMPreTrainedModel(LlamaPreTrainedModel):
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=max(1, module.embedding_dim) ** -0.5)
         elif isinstance(module, ToHidden):
+            init.normal_(module.weight)  # a discarded draw, so that a seed gives the same model as in earlier versions
             init.normal_(module.weight, std=module.out_features**-0.5)
         elif isinstance(module, AdaptiveSoftmax):
             init.zeros_(module.bias)

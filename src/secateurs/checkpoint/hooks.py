@@ -1,131 +1,158 @@
 """Hooks that make transformers read and write pruned checkpoints and adaptive language models without a flag.
 
-``import secateurs`` installs them:
+``import secateurs`` installs them, ``secateurs.uninstall()`` removes them; ``docs/hooks.md`` describes them for users:
     ``PreTrainedModel.post_init`` (the end of every model's constructor) applies the edits of a ``secateurs`` block in the
-    config. A model without a block is not changed.
+    config.
     ``PreTrainedModel.save_pretrained`` also saves the code that a pruned model or an adaptive language model needs.
     The Auto classes know the adaptive language models.
 
-The modelling code of transformers is not imported for this. A hook whose module is not imported yet is installed right after
-that module is imported.
+A model without a block is not changed, and no error in a hook reaches it: a hook that cannot be installed is reported in the
+log. The modelling code of transformers is not imported for the hooks. A hook whose module is not imported yet is installed
+right after that module is imported (``secateurs.checkpoint.after_import``).
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.machinery
 import sys
-import types
-from collections.abc import Callable, Sequence
-from importlib.abc import MetaPathFinder
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["apply_block", "install"]
+from secateurs.checkpoint.after_import import AfterImport, attempt
+from secateurs.checkpoint.apply_block import apply_block, has_edits
+from secateurs.checkpoint.transformers_version import check_version
+
+__all__ = ["install", "installed", "is_installed", "suspended", "uninstall"]
+
+_SUSPENDED: ContextVar[bool] = ContextVar("suspended", default=False)
 
 
 def install() -> None:
-    """Install every hook now, or right after its module of transformers is imported. A second call changes nothing."""
-    if any(isinstance(finder, _ImportHook) for finder in sys.meta_path):
-        return
-    sys.meta_path.insert(0, _ImportHook())  # before the loop, which may import more of these modules
-    for name, (needed, _, when_imported_before) in _ACTIONS.items():
-        if hasattr(module := sys.modules.get(name), needed):
-            when_imported_before(module)
-
-
-def apply_block(model: Any) -> None:
-    """Make a new model as small as the ``secateurs`` block in its config says; without a block do nothing.
-
-    The base model is built and cut first, then the head on it. The edits name module paths of one version of transformers.
-    If the installed version has other paths, new edits are derived from the kept counts of the groups.
-
-    Args:
-        model: a model at the end of its constructor, possibly on the meta device.
+    """Install every hook now, or right after its module of transformers is imported. A second call changes nothing.
 
     Raises:
-        ValueError: neither the edits nor the kept counts fit this model.
+        SecateursError: another version of transformers is installed; nothing was changed.
     """
-    from secateurs.modeling.modeling_pruned import BLOCK, apply_edits, apply_head_edits, base_of
-    from secateurs.modeling.pruned_modules import reset_emptied
-
-    block = getattr(model.config, BLOCK, None) or {}
-    if not block.get("edits"):
+    if is_installed():
         return
-    if base_of(model) is not model:  # the base model was built and cut before
-        apply_head_edits(model, block["edits"])
-        return
-    try:
-        apply_edits(model, block["edits"])
-    except ValueError:
-        if not _rederive(model, block):
-            raise
-    reset_emptied(model)
+    check_version()
+    # The finder comes first, because a hook may import more of these modules.
+    sys.meta_path.insert(0, AfterImport({name: hook.after_import for name, hook in _HOOKS.items()}))
+    for name, hook in _HOOKS.items():
+        if hasattr(module := sys.modules.get(name), hook.needed):
+            attempt(hook.when_imported_before, module)
 
 
-def _rederive(model: Any, block: dict[str, Any]) -> bool:
-    """Shrink a new model by the kept counts in its block, and replace the edits in the block.
+def uninstall() -> None:
+    """Remove every hook: transformers is as it was before ``import secateurs``, and refuses pruned folders.
 
-    The counts are enough: shapes do not depend on which units were kept.
-
-    Returns:
-        Whether the groups in the block are those of this model; if not, nothing is changed.
+    Models in memory stay as they are. ``secateurs.save``, ``secateurs.load`` and ``secateurs.run`` still work.
     """
-    import torch
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, AfterImport)]
+    for name, hook in _HOOKS.items():
+        if hasattr(module := sys.modules.get(name), hook.needed):
+            attempt(hook.undo, module)
 
-    from secateurs.errors import UnsupportedModelError
-    from secateurs.modeling.modeling_pruned import BLOCK
-    from secateurs.structure.families import discover
-    from secateurs.structure.mask import Mask
-    from secateurs.surgery.shrink import shrink
 
-    groups = block.get("groups", {})
+def is_installed() -> bool:
+    """Whether the hooks are installed."""
+    return any(isinstance(finder, AfterImport) for finder in sys.meta_path)
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Have the hooks installed inside, and as before afterwards.
+
+    Raises:
+        SecateursError: the installed version of transformers does not fit.
+    """
+    removed = not is_installed()
+    install()
     try:
-        widths = any(name.startswith("embeddings.") for name in groups)
-        structure = discover(model, hidden="hidden" in groups, embeddings=widths)
-    except UnsupportedModelError:
-        return False
-    if structure.sizes != {name: group["size"] for name, group in groups.items()}:
-        return False
-    setattr(model.config, BLOCK, None)  # drop the old paths
-    with torch.device("cpu"):  # the model may be on the meta device, but its mask may not
-        kept = {name: torch.arange(group["size"]) < group["kept"] for name, group in groups.items()}
-        shrink(model, structure, Mask(kept))
-    edits = getattr(model.config, BLOCK)["edits"]
-    for key in {"heads", "optional"} & block["edits"].keys():  # those of the checkpoint: this model has no head
-        edits[key] = block["edits"][key]
-    setattr(model.config, BLOCK, {**block, "edits": edits})
-    return True
+        yield
+    finally:
+        if removed:
+            uninstall()
 
 
-def _wrap(module: Any) -> None:
-    """Wrap ``post_init`` and ``save_pretrained`` of ``PreTrainedModel``, unless they are wrapped already."""
-    base = module.PreTrainedModel
-    post_init, save_pretrained = base.post_init, base.save_pretrained
-    if getattr(post_init, "wrapped_by_secateurs", False):
-        return
+@contextmanager
+def suspended() -> Iterator[None]:
+    """Keep the hooks from acting inside, for code that does their work itself."""
+    token = _SUSPENDED.set(True)
+    try:
+        yield
+    finally:
+        _SUSPENDED.reset(token)
 
+
+def _active() -> bool:
+    """Whether the wrappers act. Another library may have wrapped one, which then outlives ``uninstall`` and does nothing."""
+    return is_installed() and not _SUSPENDED.get()
+
+
+def _with_edits(post_init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(post_init)
     def post_init_with_edits(self: Any) -> None:
         """Apply the edits before transformers initialises weights, so that it initialises the pruned parameters."""
-        import torch
+        if has_edits(self) and _active():
+            import torch
 
-        with torch.no_grad():
-            apply_block(self)
+            with torch.no_grad():
+                apply_block(self)
         post_init(self)
 
-    @functools.wraps(save_pretrained)
-    def save_with_code(self: Any, save_directory: Any, is_main_process: bool = True, *args: Any, **kwargs: Any) -> Any:
-        """Add the code to the saved folder, so that a checkpoint written by any tool can be loaded anywhere."""
-        from secateurs.checkpoint.remote_code import add_code, needs_code
+    return post_init_with_edits
 
-        result = save_pretrained(self, save_directory, is_main_process, *args, **kwargs)
-        if is_main_process and needs_code(self.config) and (Path(save_directory) / "config.json").is_file():
-            add_code(Path(save_directory), self)
+
+def _with_code(save_pretrained: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(save_pretrained)
+    def save_with_code(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add the code to the saved folder, so that a checkpoint written by any tool can be loaded anywhere."""
+        result = save_pretrained(self, save_directory, *args, **kwargs)
+        is_main_process = args[0] if args else kwargs.get("is_main_process", True)
+        if is_main_process and (has_edits(self) or _is_adaptive_lm(self)) and _active():
+            from secateurs.checkpoint.remote_code import add_code
+
+            if (Path(save_directory) / "config.json").is_file():
+                add_code(Path(save_directory), self)
         return result
 
-    post_init_with_edits.wrapped_by_secateurs = True  # type: ignore[attr-defined]
-    base.post_init, base.save_pretrained = post_init_with_edits, save_with_code
+    return save_with_code
+
+
+_WRAPPERS = {"post_init": _with_edits, "save_pretrained": _with_code}
+_MADE: dict[Any, Any] = {}
+"""Every wrapper that was made -> the function that it wraps."""
+
+
+def _wrap(module: Any) -> None:
+    """Wrap two methods of ``PreTrainedModel``, unless they are wrapped already."""
+    base = module.PreTrainedModel
+    for name, wrapper in _WRAPPERS.items():
+        original = getattr(base, name)
+        if original not in _MADE:
+            wrapped = wrapper(original)
+            _MADE[wrapped] = original
+            setattr(base, name, wrapped)
+
+
+def _unwrap(module: Any) -> None:
+    """Undo ``_wrap``, except where another library has wrapped our wrapper."""
+    base = module.PreTrainedModel
+    for name in _WRAPPERS:
+        if (wrapped := getattr(base, name)) in _MADE:
+            setattr(base, name, _MADE.pop(wrapped))
+
+
+def _is_adaptive_lm(model: Any) -> bool:
+    return str(type(getattr(model, "config", None)).__module__).startswith("secateurs.adaptive_lm.")
+
+
+_TYPE = "secateurs-adaptive-lm"
+_MODULE = "secateurs_adaptive_lm"
 
 
 def _add_config_name(module: Any) -> None:
@@ -136,8 +163,15 @@ def _add_config_name(module: Any) -> None:
     """
     from secateurs import adaptive_lm
 
-    sys.modules.setdefault(f"transformers.models.{_TYPE.replace('-', '_')}", adaptive_lm)
+    sys.modules.setdefault(f"transformers.models.{_MODULE}", adaptive_lm)
     module.CONFIG_MAPPING_NAMES[_TYPE] = "AdaptiveLMConfig"
+
+
+def _remove_config_name(module: Any) -> None:
+    """Undo ``_add_config_name``."""
+    sys.modules.pop(f"transformers.models.{_MODULE}", None)
+    module.CONFIG_MAPPING_NAMES.pop(_TYPE, None)
+    module.CONFIG_MAPPING._modules.pop(_MODULE, None)
 
 
 def _add_model_names(module: Any) -> None:
@@ -157,34 +191,38 @@ def _register_models(module: Any) -> None:
     module.AutoModelForCausalLM.register(AdaptiveLMConfig, AdaptiveLMForCausalLM, exist_ok=True)
 
 
-_TYPE = "secateurs-adaptive-lm"
+def _remove_model_names(module: Any) -> None:
+    """Undo ``_add_model_names`` and ``_register_models``."""
+    for names, auto in (
+        (module.MODEL_MAPPING_NAMES, module.AutoModel),
+        (module.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, module.AutoModelForCausalLM),
+    ):
+        names.pop(_TYPE, None)
+        auto._model_mapping._modules.pop(_MODULE, None)
+        registered = auto._model_mapping._extra_content
+        for config in [config for config in registered if getattr(config, "model_type", None) == _TYPE]:
+            del registered[config]
 
-_ACTIONS: dict[str, tuple[str, Callable[[Any], None], Callable[[Any], None]]] = {
-    "transformers.modeling_utils": ("PreTrainedModel", _wrap, _wrap),
-    "transformers.models.auto.configuration_auto": ("AutoConfig", _add_config_name, _add_config_name),
-    "transformers.models.auto.modeling_auto": ("AutoModelForCausalLM", _add_model_names, _register_models),
+
+class _Hook(NamedTuple):
+    """What is done to one module of transformers."""
+
+    needed: str
+    """An attribute that the module has once it is imported completely."""
+    after_import: Callable[[Any], None]
+    """Called right after the import of the module."""
+    when_imported_before: Callable[[Any], None]
+    """Called if the module was imported before the hooks were installed."""
+    undo: Callable[[Any], None]
+
+
+_HOOKS = {
+    "transformers.modeling_utils": _Hook("PreTrainedModel", _wrap, _wrap, _unwrap),
+    "transformers.models.auto.configuration_auto": _Hook(
+        "AutoConfig", _add_config_name, _add_config_name, _remove_config_name
+    ),
+    "transformers.models.auto.modeling_auto": _Hook(
+        "AutoModelForCausalLM", _add_model_names, _register_models, _remove_model_names
+    ),
 }
-"""Name of a module -> (an attribute that it has once it is imported completely, what to do right after its import, what to do
-if it was imported before the hooks were installed)."""
-
-
-class _ImportHook(MetaPathFinder):
-    """Runs the action of a module in ``_ACTIONS`` right after its import."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in _ACTIONS:
-            return None
-        for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(fullname, path, target)
-            if spec is not None and spec.loader is not None:
-                run = spec.loader.exec_module
-
-                def exec_module(module: types.ModuleType, run: Callable[..., None] = run) -> None:
-                    run(module)
-                    _ACTIONS[fullname][1](module)
-
-                spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-                return spec
-        return None
+"""Name of a module -> what is done to it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from secateurs.checkpoint.hooks import installed
 from secateurs.errors import CheckpointError, UnsupportedModelError
 from secateurs.modeling.modeling_pruned import base_of
 
@@ -32,6 +33,7 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+@installed()
 def load(
     source: str,
     auto_class: str,

@@ -22,9 +22,10 @@ import torch
 from safetensors import SafetensorError
 
 from secateurs.artifacts import apply_umask
-from secateurs.checkpoint.hooks import install
+from secateurs.checkpoint.hooks import installed, suspended
 from secateurs.checkpoint.load_model import lacks_head, quiet, without_pooler
 from secateurs.checkpoint.remote_code import add_code, is_edited, needs_code
+from secateurs.checkpoint.transformers_version import check_version
 from secateurs.errors import CheckpointError
 from secateurs.modeling.hf_classes import hf_class, hf_class_named
 from secateurs.modeling.modeling_pruned import BLOCK, base_of
@@ -64,7 +65,9 @@ def save(
 
     Raises:
         CheckpointError: ``folder`` holds something other than a checkpoint, or cannot be written.
+        SecateursError: the installed version of transformers does not fit.
     """
+    check_version()
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and (_is_checkpoint(folder) or not any(folder.iterdir()))):
         raise CheckpointError(f"cannot save to {folder}: it exists and is no model folder; name another one")
@@ -107,6 +110,7 @@ def describe(folder: Path, details: Mapping[str, Any], card: str) -> None:
         raise CheckpointError(f"cannot write {folder}: {_first_line(error)}") from None
 
 
+@installed()
 def load(folder: str | os.PathLike[str], *, auto_class: str | None = None, **options: Any) -> PreTrainedModel:
     """Load a folder that ``save`` wrote. No code from the folder is run, and nothing is unpickled.
 
@@ -123,10 +127,10 @@ def load(folder: str | os.PathLike[str], *, auto_class: str | None = None, **opt
 
     Raises:
         CheckpointError: the folder is missing, damaged, or a tensor does not fit the model its config describes.
+        SecateursError: the installed version of transformers does not fit.
     """
     import transformers
 
-    install()
     folder = Path(folder)
     values = _read_config(folder)
     architecture = next(iter(values.get("architectures") or ()), "")
@@ -174,7 +178,8 @@ def _write(model: PreTrainedModel, folder: Path, max_shard_size: str) -> None:
     plain = plain_config_of(model) if is_edited(model.config) else None
     if plain is not None:
         model = _rebuilt(model, plain)
-    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    with suspended():  # the code is added once, here, whether the hooks are installed or not
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
     if needs_code(model.config):
         add_code(folder, model)
 

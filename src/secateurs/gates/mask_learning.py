@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from secateurs.gates.fold import Opening
 from secateurs.gates.gates import Gated
 from secateurs.gates.layer_matching import LayerMatching
-from secateurs.gates.student_loss import StudentLoss, TeacherOutputs
+from secateurs.gates.student_loss import LossInputs, StudentLoss, TeacherOutputs
 from secateurs.numerics.lagrangian import Lagrangian, warmup_target
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.target import Budget
@@ -137,7 +137,7 @@ class GatedStudent(nn.Module):
         opening = self.gated.opening()
         given = how.inputs(self.gated.model, inputs)
         outputs = self.gated.opened(opening, **given, output_hidden_states=self.matching is not None)
-        loss = how.loss(outputs, teacher, inputs, self.matching, self._kept(opening), step)
+        loss = how.loss(outputs, LossInputs(inputs, teacher, self.matching, self._kept(opening), step))
         return loss + self.lagrangian(self.expected(), target)
 
     def expected(self) -> Float[Tensor, ""]:

@@ -20,7 +20,7 @@ from secateurs.numerics.precision import autocast_if_fast
 from secateurs.tasks.base import Batch, Task, model_inputs
 from secateurs.training.objective import Objective
 
-__all__ = ["DistillationLoss", "LabelLoss", "StudentLoss", "StudentObjective", "TeacherOutputs"]
+__all__ = ["DistillationLoss", "LabelLoss", "LossInputs", "StudentLoss", "StudentObjective", "TeacherOutputs"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,25 @@ class TeacherOutputs:
     hidden: Sequence[Tensor]
 
 
+@dataclass(frozen=True)
+class LossInputs:
+    """What a student loss takes besides the outputs of the student.
+
+    Args:
+        inputs: the batch.
+        teacher: outputs of the teacher; ``None`` without a teacher.
+        matching: the map that layers are compared through; ``None`` = layers are not compared.
+        kept: whether each student layer is kept.
+        step: optimiser step.
+    """
+
+    inputs: Batch
+    teacher: TeacherOutputs | None
+    matching: LayerMatching | None
+    kept: Sequence[bool]
+    step: int
+
+
 class StudentLoss(Protocol):
     """A loss of a student's outputs."""
 
@@ -47,24 +66,12 @@ class StudentLoss(Protocol):
         """The outputs of the teacher for a batch; ``None`` without a teacher."""
         ...
 
-    def loss(
-        self,
-        outputs: Any,
-        teacher: TeacherOutputs | None,
-        inputs: Batch,
-        matching: LayerMatching | None,
-        kept: Sequence[bool],
-        step: int,
-    ) -> Float[Tensor, ""]:
+    def loss(self, outputs: Any, given: LossInputs) -> Float[Tensor, ""]:
         """The loss of one batch.
 
         Args:
             outputs: outputs of the student.
-            teacher: outputs of the teacher.
-            inputs: the batch.
-            matching: the map that layers are compared through; ``None`` = layers are not compared.
-            kept: whether each student layer is kept.
-            step: optimiser step.
+            given: everything else.
         """
         ...
 
@@ -97,23 +104,16 @@ class DistillationLoss:
             outputs = self.teacher(**model_inputs(inputs), output_hidden_states=True)
         return TeacherOutputs(self.task.compared_outputs(outputs, inputs), outputs.hidden_states)
 
-    def loss(
-        self,
-        outputs: Any,
-        teacher: TeacherOutputs | None,
-        inputs: Batch,
-        matching: LayerMatching | None,
-        kept: Sequence[bool],
-        step: int,
-    ) -> Float[Tensor, ""]:
+    def loss(self, outputs: Any, given: LossInputs) -> Float[Tensor, ""]:
         """See ``StudentLoss.loss``."""
+        teacher, warm = given.teacher, self.temperature
         assert teacher is not None
-        warm = self.temperature
-        ours = self.task.compared_outputs(outputs, inputs)
+        ours = self.task.compared_outputs(outputs, given.inputs)
         loss = self.output_weight * warm**2 * self.task.divergence(ours / warm, teacher.compared / warm).mean()
-        if matching is not None:
-            tokens = inputs["attention_mask"].bool()
-            loss = loss + self.layer_weight * matching(outputs.hidden_states, teacher.hidden, tokens, kept, step)
+        if given.matching is not None:
+            tokens = given.inputs["attention_mask"].bool()
+            matched = given.matching(outputs.hidden_states, teacher.hidden, tokens, given.kept, given.step)
+            loss = loss + self.layer_weight * matched
         return loss
 
 
@@ -134,17 +134,9 @@ class LabelLoss:
     def teacher_outputs(self, inputs: Batch) -> None:
         """None: there is no teacher."""
 
-    def loss(
-        self,
-        outputs: Any,
-        teacher: TeacherOutputs | None,
-        inputs: Batch,
-        matching: LayerMatching | None,
-        kept: Sequence[bool],
-        step: int,
-    ) -> Float[Tensor, ""]:
+    def loss(self, outputs: Any, given: LossInputs) -> Float[Tensor, ""]:
         """See ``StudentLoss.loss``."""
-        return self.task.loss(outputs, inputs)
+        return self.task.loss(outputs, given.inputs)
 
 
 class _Student(nn.Module):
@@ -159,7 +151,7 @@ class _Student(nn.Module):
     ) -> Float[Tensor, ""]:
         self.model.eval()  # without dropout, as the teacher
         outputs = self.model(**how.inputs(self.model, inputs), output_hidden_states=self.matching is not None)
-        return how.loss(outputs, teacher, inputs, self.matching, kept, step)
+        return how.loss(outputs, LossInputs(inputs, teacher, self.matching, kept, step))
 
 
 class StudentObjective(Objective):

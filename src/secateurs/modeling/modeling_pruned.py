@@ -11,7 +11,8 @@ The block holds ``edits``, with paths relative to the base model:
     ``emptied``     paths of output projections without inputs: they output their bias for any input. This file finds them
                     and the input projections without outputs by their shapes
     ``factored``    linear module -> its rank: it is replaced by two small linear modules, ``first`` and ``second``
-    ``selected``    linear module -> number of inputs it uses; their indices are in its buffer ``selected``
+    ``inputs``      linear module -> number of inputs it uses: it is put into a ``Selected`` under the name ``linear``, whose
+                    buffer ``selected`` holds their indices
     ``skipped``     module that returns its input -> ``"tensor"``, or ``"tuple"`` where callers expect ``(tensor, None)``
     ``optional``    ``shapes`` of modules of the base model that exist under some heads only (a pooler)
     ``heads``       only where the hidden size was cut: class name of a head -> the shapes of its parameters outside the
@@ -31,15 +32,15 @@ from .pruned_modules import (
     SkippedTensor,
     SkippedTuple,
     become,
-    empty_linears,
     is_factored,
     is_selected,
+    replace_linears,
     reset_emptied,
     sync_sizes,
 )
 
 BLOCK = "secateurs"
-WITH_PATHS = ("factored", "shapes", "attributes", "emptied", "selected", "skipped")
+WITH_PATHS = ("factored", "shapes", "attributes", "emptied", "inputs", "skipped")
 
 
 SKIPPED = {"tensor": SkippedTensor, "tuple": SkippedTuple}
@@ -63,11 +64,12 @@ def factor(root: nn.Module, path: str, rank: int) -> Any:
     return pair
 
 
-def select(module: Any, indices: torch.Tensor) -> None:
+def select(root: nn.Module, path: str, indices: torch.Tensor) -> None:
     """Let a linear module with cut columns use the inputs with these indices. A second call changes nothing."""
-    if not is_selected(module):
-        module.register_buffer("selected", indices.to(module.weight.device))
-        become(module, Selected)
+    parent, _, name = path.rpartition(".")
+    linear = root.get_submodule(path)
+    if not is_selected(linear):
+        setattr(root.get_submodule(parent), name, Selected(linear, indices).train(linear.training))
 
 
 def resize(module: nn.Module, name: str, shape) -> None:
@@ -110,6 +112,11 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
         ValueError: a path does not exist in this version of transformers, or a shape does not fit.
     """
     root = base_of(model)
+    if "selected" in edits:
+        raise ValueError(
+            f"{BLOCK}: an earlier version wrote this folder, in which matrices with selected inputs have other names; "
+            "load it with the code in the folder, where Secateurs is not installed, or prune again"
+        )
     factored = edits.get("factored", {})
     check_edits(root, {"transformers": edits.get("transformers"), "factored": factored, "shapes": {}})
     for path, rank in factored.items():
@@ -123,9 +130,9 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
     for path, value in edits["attributes"].items():
         parent, _, name = path.rpartition(".")
         setattr(root.get_submodule(parent), name, value)
-    empty_linears(root)
-    for path, count in edits.get("selected", {}).items():
-        select(root.get_submodule(path), torch.arange(count))
+    replace_linears(root)
+    for path, count in edits.get("inputs", {}).items():
+        select(root, path, torch.arange(count))
     for path, returns in edits["skipped"].items():
         become(root.get_submodule(path), SKIPPED[returns])
     apply_head_edits(model, edits)

@@ -2,9 +2,10 @@
 
 The file imports only torch and is saved beside the weights of every pruned model, together with ``modeling_pruned.py``.
 
-A module changes its behaviour in one of two ways. Linear modules without inputs or without outputs, and pairs of factors,
-are modules of their own (``Emptied``, ``Factored``). All others keep their place and their fields and get a subclass of their
-class (``become``). Both kinds can be pickled.
+A module changes its behaviour in one of two ways. A linear module is replaced by another module (``Emptied``, ``Factored``,
+``Selected``). All others keep their place and their fields and get a subclass of their class (``become``). Both kinds can be
+pickled. Every ``nn.Linear`` and ``Conv1D`` of a pruned model has its usual meaning, because tools such as LoRA and int8
+replace it by something derived from its sizes and its weight.
 """
 
 from __future__ import annotations
@@ -49,13 +50,6 @@ class SkippedTuple(SkippedTensor):
         return output, hidden_states.new_zeros(rows, 0, tokens, tokens)
 
 
-class Selected(Behaviour):
-    """A linear module that uses only the inputs whose indices are in its buffer ``selected``."""
-
-    def forward(self: Any, hidden_states):
-        return super().forward(hidden_states.index_select(-1, self.selected))  # pyright: ignore[reportAttributeAccessIssue]
-
-
 def become(module: nn.Module, behaviour: type) -> None:
     """Change the forward of one module: its class becomes a subclass of the old one. Its parameters are not touched."""
     if not is_a(behaviour, module):
@@ -81,7 +75,7 @@ def new_module(cls: type, *behaviours: type) -> Any:
     """A module with these behaviours and without any state yet, for ``pickle`` and ``copy``."""
     for behaviour in behaviours:
         cls = subclass(behaviour, cls)
-    return cls.__new__(cls)
+    return cls.__new__(cls)  # pyright: ignore[reportCallIssue]
 
 
 def is_a(behaviour: type, module: Any) -> bool:
@@ -95,6 +89,9 @@ class Emptied(nn.Module):
     It is no ``nn.Linear`` and no ``Conv1D``. Tools that replace linear modules (LoRA, int8) would fail at a weight without
     entries and therefore must not find it. Its weight stays in the state dict under its name.
     """
+
+    weight: Any
+    bias: Any
 
     def __init__(self, linear: Any):
         super().__init__()
@@ -110,9 +107,36 @@ class Emptied(nn.Module):
         return self.bias.to(hidden_states.dtype).expand(*hidden_states.shape[:-1], self.bias.shape[0])
 
 
+class OneInput(nn.Module):
+    """A linear module with one input. It is no ``nn.Linear``: torchao 0.18 fails to quantise those to int8."""
+
+    bias: Any
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = linear.weight
+        self.register_parameter("bias", linear.bias)
+
+    def forward(self, hidden_states):
+        return nn.functional.linear(hidden_states, self.weight, self.bias)
+
+
 def is_conv1d(module: Any) -> bool:
     """Whether a module is a ``Conv1D`` of transformers, a linear module whose weight is transposed."""
     return hasattr(module, "nf") and hasattr(module, "nx") and not is_a(Factored, module) and not is_a(Emptied, module)
+
+
+def is_linear(module: Any) -> bool:
+    """Whether a module is a matrix, with or without a bias: an ``nn.Linear``, a ``Conv1D``, or one of another class."""
+    if is_a(Emptied, module):
+        return False
+    return isinstance(module, nn.Linear) or is_conv1d(module) or is_matrix(module)
+
+
+def is_matrix(module: Any) -> bool:
+    """Whether a module has a weight and the size fields of ``nn.Linear``, like the projections of adaptive embeddings."""
+    return "weight" in module._parameters and {"in_features", "out_features"} <= vars(module).keys()
 
 
 def is_emptied(module: Any) -> bool:
@@ -120,12 +144,15 @@ def is_emptied(module: Any) -> bool:
     return is_a(Emptied, module) and module.weight.shape[0 if module.transposed else 1] == 0
 
 
-def empty_linears(root: nn.Module) -> None:
-    """Replace every linear module below ``root`` whose weight has no entries by an ``Emptied`` with the same parameters."""
+def replace_linears(root: nn.Module) -> None:
+    """Replace every linear module below ``root`` whose weight has no entries, or one column, keeping its parameters."""
     for parent in list(root.modules()):
-        for name, child in list(parent.named_children()):
-            if (isinstance(child, nn.Linear) or is_conv1d(child)) and child.weight.numel() == 0:
+        for name, module in list(parent.named_children()):
+            child: Any = module
+            if is_linear(child) and child.weight.numel() == 0:
                 setattr(parent, name, Emptied(child).train(child.training))
+            elif isinstance(child, nn.Linear) and child.in_features == 1:
+                setattr(parent, name, OneInput(child).train(child.training))
 
 
 def reset_emptied(root: nn.Module) -> None:
@@ -154,7 +181,7 @@ def sync_sizes(module: Any) -> None:
     emptied = is_a(Emptied, module)
     if is_conv1d(module) or (emptied and module.transposed):
         module.nx, module.nf = module.weight.shape
-    elif isinstance(module, nn.Linear) or emptied:
+    elif emptied or is_linear(module):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = module.weight.shape
@@ -191,13 +218,15 @@ class Factored(nn.Module):
 
     @property
     def weight(self):
-        """The product, in the layout of the replaced weight. transformers reads its dtype; initialising it has no effect.
+        """The product, in the layout of the replaced weight, for code that looks at its dtype or initialises it (no effect).
 
-        If the factors are quantised, their product cannot be computed here. A tensor of its shape is returned instead.
+        Tools for int8 replace the weights of the factors by tensors or methods of their own, which need not multiply. Nobody
+        computes with the product then, but GPT-2 still initialises it while it loads: the result is a tensor of its shape.
         """
-        try:
-            product = self.second.weight @ self.first.weight
-        except (NotImplementedError, TypeError):
+        factors = self.second.weight, self.first.weight
+        if all(type(factor) in (torch.Tensor, nn.Parameter) for factor in factors):
+            product = factors[0] @ factors[1]
+        else:
             product = torch.empty(self.out_features, self.in_features)
         return product.T if self.transposed else product
 
@@ -218,6 +247,26 @@ class Factored(nn.Module):
     @property
     def rank(self) -> int:
         return self.first.out_features
+
+
+class Selected(nn.Module):
+    """A linear module that uses only some of its inputs: their indices are in the buffer ``selected``."""
+
+    def __init__(self, linear: Any, indices: torch.Tensor):
+        super().__init__()
+        self.linear = linear
+        self.register_buffer("selected", indices.to(linear.weight.device))
+
+    def forward(self, hidden_states):
+        return self.linear(hidden_states.index_select(-1, self.selected))  # pyright: ignore[reportArgumentType]
+
+    @property
+    def weight(self):
+        return self.linear.weight
+
+    @property
+    def bias(self):
+        return self.linear.bias
 
 
 is_factored = functools.partial(is_a, Factored)

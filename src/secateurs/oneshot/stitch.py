@@ -63,7 +63,7 @@ class Stitch:
     def oriented(self, path: str, weight: Tensor) -> Tensor:
         """``weight`` turned from Linear's orientation to that of the module at ``path``, or back, in its dtype."""
         module: Any = self.model.get_submodule(path)
-        return (weight if isinstance(module, nn.Linear) else weight.T).to(module.weight).contiguous()
+        return (weight.T if hasattr(module, "nf") else weight).to(module.weight).contiguous()
 
     def replace(self, parameters: Mapping[str, Tensor]) -> None:
         """Replace the values of parameters that belong to no group, until ``reset_all``."""
@@ -141,10 +141,10 @@ class Stitch:
             setattr(self.model.get_submodule(module), field, per_unit * kept)
         for parameter in {cut.parameter for cut in group.cuts}:
             module: Any = self.model.get_submodule(parameter.rpartition(".")[0])
-            if isinstance(module, nn.Linear):
-                module.out_features, module.in_features = module.weight.shape
-            elif hasattr(module, "nf"):
+            if hasattr(module, "nf"):
                 module.nf = module.weight.shape[1]
+            elif hasattr(module, "in_features"):
+                module.out_features, module.in_features = module.weight.shape
 
 
 def _indices(group: Group, parameter: str, dim: int, units: Tensor) -> Int[Tensor, " indices"]:

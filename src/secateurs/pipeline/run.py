@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from secateurs.artifacts import read_json, write, write_json
+from secateurs.checkpoint.hooks import installed
 from secateurs.distributed import first, is_first, join, together
 from secateurs.latency.environment import machine
 from secateurs.latency.interleave import NOISE_LIMIT
@@ -40,6 +41,7 @@ __all__ = ["run"]
 logger = logging.getLogger(__name__)
 
 
+@installed()
 def run(
     recipe: Recipe,
     folder: str | Path,

@@ -80,7 +80,7 @@ def relative_to_base(model: nn.Module, edits: dict[str, Any]) -> dict[str, Any]:
         "emptied": [strip(path) for path in edits["emptied"]],
         "skipped": {strip(path): returns for path, returns in edits["skipped"].items()},
         "factored": {strip(path): rank for path, rank in edits["factored"].items()},
-        "selected": {strip(path): count for path, count in edits["selected"].items()},
+        "inputs": {strip(path): count for path, count in edits["inputs"].items()},
     }
 
 
@@ -101,8 +101,8 @@ def write_block(model: Any, structure: Structure, mask: Mask, edits: dict[str, A
     }
     if edits["factored"]:
         merged["factored"] = edits["factored"]
-    if edits["selected"]:
-        merged["selected"] = edits["selected"]
+    if edits["inputs"]:
+        merged["inputs"] = edits["inputs"]
     if "heads" in edits:  # entries of other heads are dropped: they have the earlier size
         merged |= {"heads": edits["heads"], "optional": edits["optional"]}
     elif "heads" in earlier:

@@ -85,7 +85,7 @@ def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = Tru
         RecipeError: the mask does not fit the structure, or keeps no dimension of the stream.
     """
     _check(structure, mask)
-    edits: dict[str, Any] = {"shapes": {}, "attributes": {}, "emptied": [], "selected": {}, "skipped": {}}
+    edits: dict[str, Any] = {"shapes": {}, "attributes": {}, "emptied": [], "inputs": {}, "skipped": {}}
     apply_low_rank_options(model, structure, mask, values=values)
     before = set(pairs(model))
     with torch.no_grad():
@@ -97,8 +97,8 @@ def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = Tru
                 edits["shapes"][parameter] = list(_slice(model, group, parameter, dim, kept).shape)
             edits["attributes"] |= {path: per_unit * len(kept) for path, per_unit in group.attributes.items()}
             if group.kind is Kind.INPUT and len(kept):
-                select(model.get_submodule(group.output_projection), kept)
-                edits["selected"][group.output_projection] = len(kept)
+                select(model, group.output_projection, kept)
+                edits["inputs"][group.output_projection] = len(kept)
             if len(kept) == 0:
                 edits["emptied"].append(group.output_projection)
                 if group.kind in (Kind.RANK, Kind.INPUT):

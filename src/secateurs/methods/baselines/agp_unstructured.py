@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from secateurs.context import PruneContext
 from secateurs.methods.baselines._gradual import GradualFitted, GradualSettings, PruningModule
-from secateurs.methods.baselines._task_or_distillation_loss import TaskOrDistillationLoss
+from secateurs.methods.baselines._task_or_distillation_loss import LossObjective, TaskOrDistillationLoss
 from secateurs.methods.flop.components import embedding_widths
 from secateurs.modeling.pruned_modules import is_factored
 from secateurs.structure.allocation import Allocation
@@ -79,6 +80,37 @@ class FittedUnstructured(GradualFitted["SparseModel"]):
         """The learned weights, with the zeros written into them."""
         self.trained_learner(folder).folded()
         return Mask.full(self.context.structure)
+
+    def finetune(self, teacher: nn.Module, mask: Mask, folder: str) -> LossObjective:
+        """The same loss; weights that are 0 stay 0."""
+        return KeepingZeros("recovery", self.loss, weights(self.context.structure))
+
+
+class KeepingZeros(LossObjective):
+    """The loss alone, for a model some of whose weights are 0 and stay 0.
+
+    Args:
+        name: name of the training in messages.
+        how: the loss.
+        paths: paths of the modules whose zeros are kept.
+    """
+
+    def __init__(self, name: str, how: TaskOrDistillationLoss, paths: list[str]) -> None:
+        super().__init__(name, how)
+        self.paths = paths
+        self.zeros: list[tuple[nn.Parameter, Bool[Tensor, "rows columns"]]] = []
+
+    def trained_module(self, model: nn.Module) -> nn.Module:
+        """The model. Its zeros are recorded here, before a killed training is resumed."""
+        weights = [model.get_parameter(f"{path}.weight") for path in self.paths]
+        self.zeros = [(weight, weight.detach() == 0) for weight in weights]
+        return model
+
+    @torch.no_grad()
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Set the recorded entries to 0 again."""
+        for weight, zero in self.zeros:
+            weight.masked_fill_(zero, 0.0)
 
 
 class SparseModel(PruningModule):

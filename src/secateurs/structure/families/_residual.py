@@ -14,7 +14,7 @@ from torch import nn
 
 from secateurs.errors import UnsupportedModelError
 from secateurs.modeling.hf_classes import is_hf_class, is_norm
-from secateurs.modeling.pruned_modules import Emptied, is_a
+from secateurs.modeling.pruned_modules import Emptied, is_a, is_linear
 from secateurs.structure.structure import Cut, Stream
 
 __all__ = ["Role", "Roles", "residual_stream"]
@@ -123,7 +123,7 @@ def _axes(module: nn.Module, role: Role, own: Mapping[str, tuple[int, ...]]) -> 
             yield name, 0, role is Role.RENEWS
         return
     transposed = hasattr(module, "nf")  # Conv1D: in x out
-    linear = isinstance(module, nn.Linear) or transposed or is_a(Emptied, module)
+    linear = is_linear(module) or transposed or is_a(Emptied, module)
     if linear and role in _READ:
         yield "weight", 0 if transposed else 1, False
     if role in _WRITE and (linear or isinstance(module, nn.Embedding)):

@@ -6,6 +6,7 @@ from typing import Any
 
 from secateurs.errors import UnsupportedModelError
 from secateurs.structure.families import PlainConfig, Role, Roles, family, plain, stream
+from secateurs.structure.families._one_width import with_one_width
 from secateurs.structure.structure import Cut, Group, Kind, Structure
 
 __all__ = ["plain_config", "roles", "structure"]
@@ -113,16 +114,6 @@ def roles(base: Any, model: Any) -> Roles:
 
 @plain("bert", "roberta", "xlm-roberta", "camembert", "electra")
 def plain_config(model: Any) -> PlainConfig | None:
-    """The config of a model with every head and with one feed-forward width in all layers.
-
-    BERT's config has no field for the head size, so every head must be present. An emptied layer still applies its norms,
-    so no layer can be left out.
-    """
-    widths = {layer.output.dense.in_features for layer in model.encoder.layer}
-    if (
-        len(widths) != 1
-        or 0 in widths
-        or any(layer.attention.output.dense.in_features < model.config.hidden_size for layer in model.encoder.layer)
-    ):
-        return None
-    return PlainConfig({"intermediate_size": widths.pop()}, "encoder.layer", tuple(range(len(model.encoder.layer))))
+    """See ``with_one_width``."""
+    sizes = [(one.attention.output.dense.in_features, one.output.dense.in_features) for one in model.encoder.layer]
+    return with_one_width("intermediate_size", "encoder.layer", sizes, model.config.hidden_size)

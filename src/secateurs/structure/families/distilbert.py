@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from secateurs.structure.families import PlainConfig, Role, Roles, family, plain, stream
+from secateurs.structure.families._one_width import with_one_width
 from secateurs.structure.structure import Cut, Group, Kind, Structure
 
 __all__ = ["plain_config", "roles", "structure"]
@@ -85,16 +86,6 @@ def roles(base: Any, model: Any) -> Roles:
 
 @plain("distilbert")
 def plain_config(model: Any) -> PlainConfig | None:
-    """The config of a model with every head and with one feed-forward width in all layers.
-
-    The config has no field for the head size, so every head must be present. An emptied layer still applies its norms, so
-    no layer can be left out.
-    """
-    widths = {layer.ffn.lin2.in_features for layer in model.transformer.layer}
-    if (
-        len(widths) != 1
-        or 0 in widths
-        or any(layer.attention.out_lin.in_features < model.config.dim for layer in model.transformer.layer)
-    ):
-        return None
-    return PlainConfig({"hidden_dim": widths.pop()}, "transformer.layer", tuple(range(len(model.transformer.layer))))
+    """See ``with_one_width``."""
+    sizes = [(one.attention.out_lin.in_features, one.ffn.lin2.in_features) for one in model.transformer.layer]
+    return with_one_width("hidden_dim", "transformer.layer", sizes, model.config.dim)

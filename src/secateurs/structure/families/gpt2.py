@@ -6,6 +6,7 @@ from typing import Any
 
 from secateurs.errors import UnsupportedModelError
 from secateurs.structure.families import PlainConfig, Role, Roles, family, plain, stream
+from secateurs.structure.families._one_width import with_one_width
 from secateurs.structure.structure import Cut, Group, Kind, Structure
 
 __all__ = ["plain_config", "roles", "structure"]
@@ -87,12 +88,6 @@ def roles(base: Any, model: Any) -> Roles:
 
 @plain("gpt2")
 def plain_config(model: Any) -> PlainConfig | None:
-    """The config of a model with every head and with one feed-forward width in all layers.
-
-    The config has no field for the head size, so every head must be present. An emptied layer still adds its biases, so
-    no layer can be left out.
-    """
-    widths = {layer.mlp.c_proj.nx for layer in model.h}
-    if len(widths) != 1 or 0 in widths or any(layer.attn.c_proj.nx < model.config.n_embd for layer in model.h):
-        return None
-    return PlainConfig({"n_inner": widths.pop()}, "h", tuple(range(len(model.h))))
+    """See ``with_one_width``."""
+    sizes = [(layer.attn.c_proj.nx, layer.mlp.c_proj.nx) for layer in model.h]
+    return with_one_width("n_inner", "h", sizes, model.config.n_embd)
