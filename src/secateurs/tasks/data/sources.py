@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateurs.checkpoint.load_model import first_line, is_path
+from secateurs.artifacts import is_path
+from secateurs.checkpoint.load_model import first_line
 from secateurs.errors import DataError
 from secateurs.tasks.data import conll
 from secateurs.tasks.data.dialects import Table, read_table
