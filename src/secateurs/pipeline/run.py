@@ -26,7 +26,7 @@ from secateurs.pipeline.one_target import TargetContext, evaluation_data, measur
 from secateurs.pipeline.provenance import commit, versions
 from secateurs.pipeline.rank_zero import RankZeroFitted
 from secateurs.pipeline.recipe import Recipe
-from secateurs.pipeline.run_folder import check_folder, claim_folder
+from secateurs.pipeline.run_folder import check_folder, claim_folder, record_processes
 from secateurs.pipeline.stage_timer import StageTimer
 from secateurs.progress import Track, silent
 from secateurs.report.report import Report
@@ -88,6 +88,8 @@ def run(
     context = replace(loaded.context(stages, track), teacher=teacher)
     report = _describe(loaded, table, dense, command)
     if todo:
+        if loaded.finetuning or loaded.method.trains:
+            first(lambda: record_processes(folder))
         fitted = loaded.method.fit(context) if loaded.method.trains else RankZeroFitted(loaded.method, context)
         timer.end("prepare")
         shared = TargetContext(loaded, table, dense, context, fitted, teacher, folder, report)
