@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from secateurs.artifacts import is_path
-from secateurs.checkpoint.pickled_weights import check_weights
+from secateurs.checkpoint.refusals import check_weights, first_line, reason
 from secateurs.errors import CheckpointError, UnsupportedModelError
 from secateurs.modeling.modeling_pruned import base_of
 
@@ -22,34 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "body",
-    "first_line",
-    "is_path",
     "lacks_head",
     "load",
     "padding_token",
     "quiet",
-    "reason",
     "without_pooler",
 ]
 
 logger = logging.getLogger(__name__)
-
-
-def first_line(error: BaseException) -> str:
-    """First line of an error message that is not blank; the class of the error if the message is empty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def reason(source: str, error: BaseException) -> str:
-    """Why a model cannot be read: the error and, if there is no such folder, that it was looked for on the hub.
-
-    Args:
-        source: folder or hub id.
-        error: what was raised.
-    """
-    if Path(source).expanduser().exists():
-        return first_line(error)
-    return f"there is no such folder here, and the hub does not have it or cannot be reached ({first_line(error)})"
 
 
 def load(

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from secateurs.artifacts import apply_umask, older_name, restore_older
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.load_model import lacks_head, quiet, without_pooler
-from secateurs.checkpoint.pickled_weights import check_weights
+from secateurs.checkpoint.refusals import check_weights
 from secateurs.checkpoint.remote_code import add_code, is_edited, needs_code
 from secateurs.errors import CheckpointError
 from secateurs.modeling.hf_classes import hf_class, hf_class_named

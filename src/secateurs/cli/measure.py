@@ -123,7 +123,7 @@ def _compare(
         RecipeError: a model was given twice.
         UnsupportedModelError: the models cannot run on the same token ids.
     """
-    from secateurs.checkpoint.load_model import first_line
+    from secateurs.checkpoint.refusals import first_line
     from secateurs.cli.saved_model import load_saved_model
     from secateurs.latency.compare import compare
 

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from secateurs.artifacts import is_path
 from secateurs.checkpoint import save_load
-from secateurs.checkpoint.load_model import load, reason
+from secateurs.checkpoint.load_model import load
+from secateurs.checkpoint.refusals import reason
 from secateurs.errors import CheckpointError
 
 __all__ = ["HEADS", "load_saved_model"]
