@@ -51,7 +51,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_table_exists(recipe: Recipe, folder: Path | None) -> None:
-    """Refuse a latency table that is not there, unless the folder of the run has one already.
+    """Refuse a latency table that is not there, unless the folder of the run has a copy.
 
     Args:
         recipe: the recipe.

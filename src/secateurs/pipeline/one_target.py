@@ -25,11 +25,12 @@ from secateurs.checkpoint.stored_dtype import cast_weights, round_weights
 from secateurs.context import PruneContext
 from secateurs.distributed import first
 from secateurs.latency.compare import Measurement, compare
-from secateurs.latency.environment import Environment, machine
+from secateurs.latency.environment import machine
 from secateurs.latency.table import LatencyTable
 from secateurs.methods.base import Fitted
 from secateurs.numerics.precision import native_bfloat16
 from secateurs.pipeline import contract
+from secateurs.pipeline.given_table import measured_here
 from secateurs.pipeline.load import Loaded
 from secateurs.pipeline.stage_timer import StageTimer
 from secateurs.report.card import card
@@ -47,7 +48,7 @@ from secateurs.tasks.base import Score
 from secateurs.training.evaluate import divergence, record_outputs
 from secateurs.training.trainer import Training, train
 
-__all__ = ["TargetContext", "evaluation_data", "measured_here", "prune_to_target", "record_path"]
+__all__ = ["TargetContext", "evaluation_data", "prune_to_target", "record_path"]
 
 
 MEASURE_SECONDS = 60.0
@@ -280,13 +281,6 @@ def _save(shared: TargetContext, model: Any, mask: Mask, result: ModelResult, dt
 
 def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def measured_here(table: LatencyTable, environment: Environment) -> bool:
-    """Whether the table was measured on this machine in this environment, so that timings here can judge it."""
-    here = machine()
-    same = all(table.machine.get(part) == here[part] for part in ("processor", "gpu"))
-    return same and table.environment == environment
 
 
 def evaluation_data(loaded: Loaded, dense: Any) -> Any:

@@ -120,6 +120,11 @@ class Recipe(BaseModel):
         description="File with a latency table that `secateurs measure --table` wrote, possibly on another machine; if it "
         "is not given, the table is measured here.",
     )
+    elsewhere: bool = Field(
+        False,
+        description="Accept a latency table of another machine or environment: models are pruned for it, and their "
+        "speed-ups there are predicted, not measured.",
+    )
 
     calibration_samples: int = Field(
         1024,

@@ -21,8 +21,9 @@ from secateurs.latency.environment import machine
 from secateurs.latency.interleave import NOISE_LIMIT
 from secateurs.latency.profile import measure_table
 from secateurs.latency.table import LatencyTable
+from secateurs.pipeline.given_table import given_table, measured_here, place_of
 from secateurs.pipeline.load import Loaded, load
-from secateurs.pipeline.one_target import TargetContext, evaluation_data, measured_here, prune_to_target, record_path
+from secateurs.pipeline.one_target import TargetContext, evaluation_data, prune_to_target, record_path
 from secateurs.pipeline.provenance import commit, versions
 from secateurs.pipeline.rank_zero import RankZeroFitted
 from secateurs.pipeline.recipe import Recipe
@@ -68,13 +69,14 @@ def run(
     join(recipe.device)
     track = track if is_first() else silent
     first(lambda: check_folder(folder, recipe, resume=resume))
+    given = first(lambda: given_table(recipe, folder))
     timer = StageTimer()
     loaded = together(lambda: load(recipe))
     first(lambda: claim_folder(folder, recipe))
     if is_first():
         announce(loaded.data.summary())
     timer.end("load")
-    table = first(lambda: _latency(loaded, folder, track))
+    table = first(lambda: _latency(loaded, given, folder, track))
     timer.end("latency")
     for target in recipe.targets:
         if isinstance(target, Speedup):
@@ -107,14 +109,11 @@ def _finish(report: Report, recipe: Recipe, folder: Path) -> Report:
     return report
 
 
-def _latency(loaded: Loaded, folder: Path, track: Track) -> LatencyTable:
-    """The latency table of this folder, the one that the recipe names, or a new one."""
+def _latency(loaded: Loaded, given: LatencyTable | None, folder: Path, track: Track) -> LatencyTable:
+    """The latency table that was there before the run, or a new one; it is written to the folder."""
     path = folder / "latency.json"
-    if path.is_file():
-        table = LatencyTable.load(path)
-    elif loaded.recipe.latency_table:
-        table = LatencyTable.load(Path(loaded.recipe.latency_table))
-    else:
+    table = given
+    if table is None:
         rebuilt = loaded.model is not loaded.dense
         table = measure_table(
             loaded.model,
@@ -163,8 +162,8 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
         notes.append(f"Timings on this machine scattered by {100 * table.noise:.0f} %{steadier}.")
     if not measured_here(table, loaded.environment):
         notes.append(
-            f"The latency table is of {table.environment} on {table.machine.get('processor')}: the speed-ups measured "
-            "here say nothing about that, and were not held to the targets."
+            f"The latency table is of {place_of(table)}: the speed-ups measured here say nothing about that, and were not "
+            "held to the targets."
         )
     if loaded.finetuning:
         notes.append("Recovery trained on the texts the divergence is taken on; the metric's texts it has not seen.")

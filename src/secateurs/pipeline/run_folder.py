@@ -14,13 +14,16 @@ from secateurs.errors import RecipeError
 from secateurs.pipeline.check_recipe import finetuning, method_settings
 from secateurs.pipeline.recipe import Recipe
 
-__all__ = ["check_folder", "claim_folder", "record_processes", "resolved"]
+__all__ = ["check_folder", "claim_folder", "own_table", "record_processes", "resolved"]
 
 BEFORE_THE_WORK = {"recipe.yaml", "latency.json"}
 """What a run leaves behind that was refused before its work began (an unreachable target)."""
 
 PROCESSES = Path("stages", "processes.json")
 """Number of processes of a run that trains: it decides which rows make a step."""
+
+PERMISSIONS = ("elsewhere",)
+"""Fields of a recipe that may differ when a run is resumed: they change no result."""
 
 PATHS = ("model", "data", "latency_table")
 """Fields of a recipe that may hold a path."""
@@ -45,7 +48,8 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     if "recipe.yaml" not in held:
         raise RecipeError(f"{folder} holds no run (no recipe.yaml); name the folder of the run to resume")
     earlier, now = resolved(Recipe.load(folder / "recipe.yaml")), resolved(recipe)
-    changed = [name for name in Recipe.model_fields if getattr(earlier, name) != getattr(now, name)]
+    fixed = [name for name in Recipe.model_fields if name not in PERMISSIONS]
+    changed = [name for name in fixed if getattr(earlier, name) != getattr(now, name)]
     if changed:
         raise RecipeError(
             f"{folder} holds a run of another recipe ({', '.join(changed)} differ); resume with the same one"
@@ -70,13 +74,21 @@ def claim_folder(folder: Path, recipe: Recipe) -> None:
         for path in [*folder.iterdir()]:
             if _half_written(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if _never_began(_held(folder)) and resolved(Recipe.load(saved)) != resolved(recipe):
+        if _never_began(_held(folder)) and not _same_recipe(folder, recipe):
             table = folder / "latency.json"  # perhaps of another model or environment
             if not recipe.latency_table or Path(recipe.latency_table).resolve() != table.resolve():
                 table.unlink(missing_ok=True)
             saved.unlink()
     if not saved.is_file():
         write(saved, lambda partial: partial.write_text(resolved(recipe).to_yaml(defaults=True)))
+
+
+def own_table(folder: Path, recipe: Recipe) -> Path | None:
+    """The latency table in the folder of this run; ``None`` if it has none, or that of a run that never began."""
+    table = folder / "latency.json"
+    if not table.is_file() or (_never_began(_held(folder)) and not _same_recipe(folder, recipe)):
+        return None
+    return table
 
 
 def record_processes(folder: Path) -> None:
@@ -119,6 +131,10 @@ def _absolute(source: str | None) -> str | None:
 def _never_began(held: set[str]) -> bool:
     """A recipe is there, and nothing but what comes before the work."""
     return "recipe.yaml" in held and held <= BEFORE_THE_WORK
+
+
+def _same_recipe(folder: Path, recipe: Recipe) -> bool:
+    return resolved(Recipe.load(folder / "recipe.yaml")) == resolved(recipe)
 
 
 def _held(folder: Path) -> set[str]:
