@@ -31,6 +31,7 @@ from methods import portable
 import secateurs
 from secateurs.latency.environment import machine
 from secateurs.pipeline.provenance import commit, versions
+from secateurs.pipeline.recipe import Recipe
 from secateurs.tasks import task
 from secateurs.training.objective import Objective
 
@@ -126,7 +127,7 @@ def prune(given: argparse.Namespace, options: list[str], method: str, seed: int)
     shared = given.out / ("latency.json" if method in RANKS else "latency-whole.json")
     if (folder / "recipe.yaml").is_file():
         command += ["--resume"]
-        if "latency_table:" in (folder / "recipe.yaml").read_text():
+        if Recipe.load(folder / "recipe.yaml").latency_table:
             command += ["--latency-table", str(shared)]
     elif shared.is_file():
         command += ["--latency-table", str(shared)]

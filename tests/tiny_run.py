@@ -135,6 +135,7 @@ def recipe(folder: Path, model_type: str = "bert", task: str = "text-classificat
             "sequence_length": 16,
             "threads": 1,
             "latency_table": str(folder / "latency.json"),
+            "elsewhere": True,
             "calibration_samples": 32,
             "hyperparameters": {"search_samples": 16, "probes": 3, "rounds": 1, "steps": 3},
             **changes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 from secateurs.distributed import is_first
 from secateurs.errors import CheckpointError
 
-__all__ = ["apply_umask", "read_json", "write", "write_json"]
+__all__ = ["OLDER", "apply_umask", "is_path", "older_name", "read_json", "restore_older", "write", "write_json"]
+
+OLDER = ".older"
+"""Ending of the hidden name of a folder while a new one takes its place."""
 
 
 def write(path: Path, save: Callable[[Path], Any]) -> None:
@@ -89,3 +93,37 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); delete it and use --resume") from None
+
+
+def is_path(source: str) -> bool:
+    """Whether a source of a model or of data names a local path and not a hub id.
+
+    Args:
+        source: what the user gave.
+    """
+    return Path(source).expanduser().exists() or source[:1] in ("/", ".", "~", "\\") or source.count("/") > 1
+
+
+def older_name(folder: Path) -> Path:
+    """Where a folder waits while a new one takes its place.
+
+    Args:
+        folder: the folder that is replaced.
+    """
+    return folder.with_name(f".{folder.name}.{os.getpid()}{OLDER}")
+
+
+def restore_older(folder: Path) -> None:
+    """Finish a replacement that was killed halfway: if ``folder`` is missing, the newest older one takes its name again.
+
+    Older ones that are left over beside a complete ``folder`` are deleted.
+
+    Args:
+        folder: a folder that may have been replaced.
+    """
+    waiting = [path for path in folder.parent.glob(f".{folder.name}.*{OLDER}") if path.is_dir()]
+    waiting.sort(key=lambda path: path.stat().st_ctime)
+    if waiting and not folder.exists():
+        waiting.pop().rename(folder)
+    for path in waiting:
+        shutil.rmtree(path, ignore_errors=True)

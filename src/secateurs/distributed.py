@@ -3,19 +3,20 @@
 Every process loads the model and the data and goes through the same pipeline. Work that must give the same result in
 every process, or that must be done only once (measure, evaluate, write), is done by the first process, while the others
 wait for its result.
+
+Torch is imported when processes communicate: messages on the terminal, which ask ``is_first``, appear without it.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
+from threading import Event, Thread
 from typing import Any, TypeVar
-
-import torch
-from torch import distributed
 
 from secateurs.errors import FailedElsewhere, RecipeError, SecateursError
 
@@ -23,9 +24,11 @@ __all__ = ["count", "first", "is_first", "join", "together"]
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(days=7)
-"""How long the other processes wait for the first. It is long because a search may take hours; when one process dies, the
-launcher ends all of them."""
+TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for another one, or for a sign of life of it, before it ends."""
+
+SIGN_SECONDS = 60.0
+"""While the first process works, which may take hours, it sends the others a sign of life after every so many seconds."""
 
 _inside_first: ContextVar[bool] = ContextVar("inside_first", default=False)
 """True while this process runs work given to ``first``: the other processes wait, so nested calls must not communicate."""
@@ -52,7 +55,12 @@ def join(device: str) -> None:
     Raises:
         RecipeError: ``device`` has an index, so that all processes would share one GPU.
     """
-    if count() == 1 or distributed.is_initialized():
+    if count() == 1:
+        return
+    import torch
+    from torch import distributed
+
+    if distributed.is_initialized():
         return
     kind = torch.device(device)
     if kind.index is not None:
@@ -66,6 +74,8 @@ def join(device: str) -> None:
 
 def _leave() -> None:
     """Leave the process group, if this process is still in it."""
+    from torch import distributed
+
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -84,20 +94,73 @@ def first(work: Callable[[], T]) -> T:
     """
     if count() == 1 or _inside_first.get():
         return work()
-    message: list[Any] = [None, False]  # the result, and whether the work failed
-    failure = None
-    if is_first():
-        token = _inside_first.set(True)
-        try:
-            message[0] = work()
-        except SecateursError as error:
-            failure, message[1] = error, True
-        finally:
-            _inside_first.reset(token)
+    if not is_first():
+        return _wait()
+    token = _inside_first.set(True)
+    result, failure = None, None
+    try:
+        with _signs_of_life():
+            result = work()
+    except SecateursError as error:
+        failure = error
+    finally:
+        _inside_first.reset(token)
+    _broadcast([True, failure is not None, result])
+    if failure:
+        raise failure
+    return result  # pyright: ignore[reportReturnType]: without a failure it is the result of the work
+
+
+def _broadcast(message: list[Any]) -> None:
+    """Send a message of the first process to the others, in place.
+
+    Args:
+        message: whether it is the last one, whether the work failed, and the result of the work.
+    """
+    import torch
+    from torch import distributed
+
     distributed.broadcast_object_list(message, src=0, device=torch.device("cpu"))
+
+
+def _wait() -> Any:
+    """The result of the first process.
+
+    Raises:
+        FailedElsewhere: its work failed.
+        SecateursError: it has ended, or sends no signs of life.
+    """
+    message: list[Any] = [False, False, None]
+    while not message[0]:
+        try:
+            _broadcast(message)
+        except RuntimeError as error:  # torch's errors of connections and timeouts
+            raise SecateursError(
+                f"the first process of this run has ended, or was silent for {TIMEOUT.total_seconds() / 60:g} minutes "
+                f"({str(error).strip().splitlines()[0]}); start the run again with --resume"
+            ) from error
     if message[1]:
-        raise failure or FailedElsewhere()
-    return message[0]
+        raise FailedElsewhere()
+    return message[2]
+
+
+@contextmanager
+def _signs_of_life() -> Iterator[None]:
+    """Tell the other processes from time to time, in a thread, that this one is still at work."""
+    ended = Event()
+
+    def tell() -> None:
+        with suppress(RuntimeError):  # another process has ended: the message with the result will meet the same error
+            while not ended.wait(SIGN_SECONDS):
+                _broadcast([False, False, None])
+
+    thread = Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def together(work: Callable[[], T]) -> T:
@@ -119,6 +182,8 @@ def together(work: Callable[[], T]) -> T:
         result = work()
     except SecateursError as error:
         failure = error
+    from torch import distributed
+
     failed: list[Any] = [None] * count()
     distributed.all_gather_object(failed, failure is not None)
     if any(failed):

@@ -230,5 +230,5 @@ def test_training_is_on_labels_if_there_are_any(place: Path, tmp_path: Path, met
     assert teacher() is None
     assert teacher(hyperparameters={"teach": "outputs"}) is not None
     assert teacher(task="embedding") is not None
-    with pytest.raises(RecipeError, match="needs labels, and the training split has none; use --set teach=outputs"):
+    with pytest.raises(RecipeError, match="embedding has no loss of its own; use --set teach=outputs"):
         teacher(task="embedding", hyperparameters={"teach": "labels"})

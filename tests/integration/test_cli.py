@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_run
-from secateurs import cli
+from secateurs import __version__, cli
 from secateurs.methods.base import ForwardPasses
 from secateurs.methods.cofi import CoFi
 from secateurs.structure.structure import Structure
@@ -91,7 +91,7 @@ BAD: dict[str, tuple[str, str]] = {
     "model of an unsupported type": ("--config {recipe} {unsupported}", "albert"),
     "weights are NaN": ("--config {recipe} {nan}", "nan|NaN"),
     "weights truncated": ("--config {recipe} {truncated}", "truncated"),
-    "weights pickled": ("--config {recipe} {pickle}", "safetensors"),
+    "weights pickled": ("--config {recipe} {pickle}", "pytorch_model.bin alone.*not read.*python -c .*save_pretrained"),
     "config missing": ("--config {recipe} {no_config}", "no_config"),
     "tokenizer missing": ("--config {recipe} {no_tokenizer}", "tokenizer"),
     "data missing": ("--config {recipe} --data {nowhere}", "nowhere"),
@@ -104,7 +104,7 @@ BAD: dict[str, tuple[str, str]] = {
         "--config {recipe} --data {untrainable} --recover-epochs 1",
         "recovery.*untrainable",
     ),
-    "no such task": ("--config {recipe} --task summarise", "summarise.*text_classification"),
+    "no such task": ("--config {recipe} --task summarise", "summarise.*text-classification"),
     "no such method": ("--config {recipe} --method magic", "magic.*ziplm"),
     "no such preset": ("--config {recipe} --preset best", "best"),
     "no such hyperparameter": ("--config {recipe} --set dampening=1", "dampening.*damping"),
@@ -131,6 +131,10 @@ BAD: dict[str, tuple[str, str]] = {
     "recipe inside a file": ("--config {table}/recipe.yaml", "not readable"),
     "table broken": ("--config {recipe} --latency-table {table}", "not a latency table"),
     "nothing given": ("", "model is missing"),
+    "nothing to resume": ("--resume", "no run to resume"),
+    "negative seed": ("--config {recipe} --seed -1", "seed: .*greater than or equal to 0"),
+    "seed that is too large": ("--config {recipe} --seed 4294967296", "seed: .*less than or equal to 4294967295"),
+    "infinite speed-up": ("--config {recipe} --speedup inf", "finite number"),
     "sparsity of 0": ("--config {learned} --sparsity 0", "sparsity of 0 .*between 0 and 1"),
     "sparsity of 1": ("--config {learned} --sparsity 1", "sparsity of 1 .*between 0 and 1"),
     "sparsity for a method that needs a speed-up": ("--config {learned} --method ziplm", "ziplm prunes to a time"),
@@ -176,6 +180,18 @@ def test_wrong_input_gets_one_line(
     assert not list((tmp_path / "out").glob("speedup-*")) if (tmp_path / "out").exists() else True
 
 
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"secateurs {__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["measure", "inspect"])
+@pytest.mark.parametrize("name", ["./nope", "nope"])
+def test_a_model_that_is_nowhere_is_said_to_be_missing(run: Run, command: str, name: str) -> None:
+    status, _, err = run(command, name)
+    assert status == 2
+    assert re.search(r"model folder ./nope does not exist|nope: there is no such folder here, ", err), err
+
+
 def test_a_loss_of_nan_gets_one_line(run: Run, place: Path, tmp_path: Path) -> None:
     options = ("--set", "rate=1e30", "--set", "steps=98")
     status, _, err = run("prune", "--config", place / "learned.yaml", *options, "--out", tmp_path / "out")
@@ -193,6 +209,15 @@ def test_prune_report_inspect_measure(run: Run, place: Path, tmp_path: Path) -> 
     status, text, _ = run("report", out)
     assert status == 0
     assert "speedup-1.60x" in text
+    status, text, _ = run("report", out, "--json")
+    assert status == 0
+    [loaded] = json.loads(text)
+    assert [Path(result["path"]).name for result in loaded["models"]] == ["speedup-1.60x"]
+    status, text, _ = run("inspect", out / "speedup-1.60x", "--json")
+    assert status == 0
+    found = json.loads(text)
+    assert found["measured"]
+    assert {group["group"] for group in found["groups"]} >= {"layer.0.heads", "layer.1.intermediate"}
     status, text, _ = run("inspect", out / "speedup-1.60x")
     assert status == 0
     assert "layer.0.heads" in text
@@ -203,9 +228,17 @@ def test_prune_report_inspect_measure(run: Run, place: Path, tmp_path: Path) -> 
     )  # fmt: skip
     assert status == 0
     assert "1.000x" in text
+    status, text, _ = run(
+        "measure", place / "model", "--batch-size", 2, "--sequence-length", 8, "--threads", 1, "--clock", "cpu",
+        "--seconds", 1, "--json",
+    )  # fmt: skip
+    assert status == 0
+    assert list(json.loads(text)["timings"]) == [str(place / "model")]
     status, text, _ = run("prune", "--config", place / "recipe.yaml", "--speedup", "1.6", "--out", out, "--resume")
     assert status == 0
     assert "1.60x" in text
+    status, text, err = run("prune", "--resume", "--out", out, "--quiet")
+    assert (status, text, err) == (0, "", "")
 
 
 def test_a_dry_run_writes_nothing(run: Run, place: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import secateurs
 import tiny_run
-from secateurs.cli.inspect import tables
+from secateurs.cli.inspect import describe, tables
 from secateurs.errors import RecipeError, TargetUnreachable
 from secateurs.latency.curve import LatencyCurve
 from secateurs.latency.environment import Environment
@@ -105,7 +105,7 @@ def test_the_sparsity_is_relative_to_the_dense_model(finished: tuple[Path, Recip
 
 def test_inspect_shows_ranks(finished: tuple[Path, Recipe, Report]) -> None:
     out, _, report = finished
-    first, *_ = tables(str(out / report.models[0].path))
+    first, *_ = tables(describe(str(out / report.models[0].path)))
     rows = {row[0]: row[1:] for row in zip(*(list(column.cells) for column in first.columns), strict=True)}
     for name, kept in report.models[0].kept.items():
         assert rows[name][:2] == (str(kept.kept), str(kept.size)), name
@@ -248,7 +248,7 @@ def test_a_speedup_that_no_rank_can_meet(finished: tuple[Path, Recipe, Report], 
 
 
 def test_an_embedding_has_no_labels(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="embedding has no loss of its own; use teach=outputs"):
+    with pytest.raises(RecipeError, match="embedding has no loss of its own; use --set teach=outputs"):
         secateurs.run(flop(place, task="embedding", hyperparameters={"teach": "labels"}), tmp_path / "out")
 
 

@@ -197,3 +197,36 @@ def test_processes_do_not_share_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None
     assert not distributed.is_first()
     with pytest.raises(RecipeError, match="2 processes cannot share cuda:1; name the device as cuda"):
         distributed.join("cuda:1")
+
+
+LONG_WORK = """
+import time
+from datetime import timedelta
+
+from secateurs import distributed
+from secateurs.errors import SecateursError
+
+distributed.TIMEOUT, distributed.SIGN_SECONDS = timedelta(seconds=4), 0.5
+distributed.join("cpu")
+assert distributed.first(lambda: time.sleep(7) or 7) == 7  # longer than the timeout
+distributed.SIGN_SECONDS = 1000.0
+try:
+    distributed.first(lambda: time.sleep(7))
+except SecateursError as error:
+    print(error)
+except RuntimeError:  # the first process finds that the other has stopped waiting
+    assert distributed.is_first()
+"""
+
+
+def test_the_first_process_may_work_long_but_not_in_silence(tmp_path: Path) -> None:
+    if not torch.distributed.is_available():
+        pytest.skip("this torch is built without torch.distributed")
+    (tmp_path / "work.py").write_text(LONG_WORK)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([*launcher, tmp_path / "work.py"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("the first process of this run has ended, or was silent for 0.0666667 minutes")
+    assert line.endswith("start the run again with --resume")

@@ -33,9 +33,9 @@ def test_flop_refuses(field: str, value: Any, message: str) -> None:
 
 def test_settings_of_one_method_are_not_those_of_another() -> None:
     """Neuron pruning has no factors, which ``init`` and ``rank`` are about."""
-    with pytest.raises(RecipeError, match="the method neuron_pruning has no hyper-parameter 'rank'"):
+    with pytest.raises(RecipeError, match="the method neuron-pruning has no hyper-parameter 'rank'"):
         method("neuron_pruning", rank=4)
-    with pytest.raises(RecipeError, match="the method neuron_pruning has no hyper-parameter 'init'"):
+    with pytest.raises(RecipeError, match="the method neuron-pruning has no hyper-parameter 'init'"):
         method("neuron_pruning", init="svd")
 
 

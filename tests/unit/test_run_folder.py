@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 
 from secateurs.errors import RecipeError
+from secateurs.methods import settings
 from secateurs.pipeline.recipe import Recipe
-from secateurs.pipeline.run_folder import check_folder, claim_folder
+from secateurs.pipeline.run_folder import check_folder, claim_folder, record_processes, resolved
 
 RECIPE = Recipe.of({"model": "m", "task": "embedding", "data": "d", "speedup": (2.0,)})
 OTHER = RECIPE.model_copy(update={"speedup": (3.0,)})
@@ -22,7 +25,7 @@ def test_a_run_that_never_began_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "latency.json").is_file()  # the table is still valid for the same recipe
     check_folder(tmp_path, OTHER, resume=False)
     claim_folder(tmp_path, OTHER)
-    assert Recipe.load(tmp_path / "recipe.yaml") == OTHER
+    assert Recipe.load(tmp_path / "recipe.yaml") == resolved(OTHER)
     assert not (tmp_path / "latency.json").exists()
 
 
@@ -53,3 +56,65 @@ def test_a_hyperparameter_of_an_option_replaces_that_of_the_file(tmp_path: Path)
     file = tmp_path / "recipe.yaml"
     file.write_text(RECIPE.model_copy(update={"hyperparameters": {"steps": 1, "rounds": 2}}).to_yaml())
     assert Recipe.load(file, hyperparameters={"steps": 5}).hyperparameters == {"steps": 5, "rounds": 2}
+
+
+def test_relative_paths_of_a_run_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("model", "data", "start", "elsewhere"):
+        (tmp_path / "here" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    values = {"model": "model", "task": "embedding", "data": "./data:en", "method": "cofi", "speedup": 2}
+    recipe = Recipe.of({**values, "hyperparameters": {"start": "start"}})
+    claim_folder(tmp_path / "run", recipe)
+    check_folder(tmp_path / "run", recipe, resume=True)
+    monkeypatch.chdir(tmp_path / "here" / "elsewhere")
+    found = Recipe.load(tmp_path / "run" / "recipe.yaml")
+    assert resolved(found) == found
+    paths = (found.model, found.data, found.hyperparameters["start"])
+    assert paths == tuple(str(tmp_path / "here" / name) for name in ("model", "data:en", "start"))
+
+
+def test_a_run_folder_says_every_value_that_was_used(tmp_path: Path) -> None:
+    claim_folder(tmp_path, RECIPE)
+    saved = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    assert saved.keys() == Recipe.model_fields.keys()
+    assert saved["hyperparameters"] == asdict(settings("ziplm"))
+    assert (saved["recover_epochs"], saved["learning_rate"]) == (0.0, 5e-5)
+    (tmp_path / "recipe.yaml").write_text(RECIPE.to_yaml())  # as earlier versions wrote it
+    (tmp_path / "stages").mkdir()
+    check_folder(tmp_path, RECIPE, resume=True)
+
+
+def test_the_recipe_of_a_run_folder_serves_other_methods_and_presets(tmp_path: Path) -> None:
+    """Its hyperparameters are not those of another method, and would hide those of another preset."""
+    claim_folder(tmp_path, RECIPE)
+    file = tmp_path / "recipe.yaml"
+    assert resolved(Recipe.load(file, preset="paper")).hyperparameters == asdict(settings("ziplm", "paper"))
+    assert Recipe.load(file, method="cofi", hyperparameters={"epochs": 9.0}).hyperparameters == {"epochs": 9.0}
+    assert Recipe.load(file, method="ziplm", hyperparameters={"steps": 9}).hyperparameters["damping"] == 1e-2
+
+
+def test_a_training_is_resumed_by_as_many_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim_folder(tmp_path, RECIPE)
+    record_processes(tmp_path)
+    check_folder(tmp_path, RECIPE, resume=True)
+    for name, value in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RecipeError, match="a run of 1 processes, and this one has 2"):
+        check_folder(tmp_path, RECIPE, resume=True)
+
+
+def test_a_model_whose_replacement_was_killed_comes_back(tmp_path: Path) -> None:
+    claim_folder(tmp_path, RECIPE)
+    for name in (".speedup-2.00x.7.older", ".speedup-3.00x.7.older", "speedup-3.00x", "stages"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".speedup-2.00x.7.older" / "config.json").write_text("{}")
+    (tmp_path / "speedup-3.00x" / "config.json").write_text("new")
+    claim_folder(tmp_path, RECIPE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "recipe.yaml",
+        "speedup-2.00x",
+        "speedup-3.00x",
+        "stages",
+    ]
+    assert (tmp_path / "speedup-2.00x" / "config.json").read_text() == "{}"
+    assert (tmp_path / "speedup-3.00x" / "config.json").read_text() == "new"

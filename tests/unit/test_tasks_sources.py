@@ -73,6 +73,7 @@ def test_an_unreachable_hub_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
         raise ConnectionError("no network\nlong story")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(DataError, match=r"some/set: .*hub \(no network\)$"):
         read_splits("some/set")
 
@@ -157,3 +158,29 @@ def test_texts_must_be_texts() -> None:
         texts_of(Dataset.from_dict({"t": ["a", None]}), "t", "here")
     with pytest.raises(DataError, match="holds int, not text"):
         texts_of(Dataset.from_dict({"t": [1]}), "t", "here")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_local_files_need_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """A home that is read-only, with the cache of datasets in it."""
+    import datasets
+
+    from secateurs.tasks.data import cache
+
+    rows = datasets.Dataset.from_dict({"text": ["a b", "c"]})
+    path = tmp_path / f"train.{suffix}"
+    rows.to_parquet(path) if suffix == "parquet" else rows.to_json(path)
+    home = tmp_path / "home"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(home / "datasets"))
+    monkeypatch.setattr(cache, "can_write", lambda folder: home not in folder.parents)
+    assert read_splits(str(path))["train"]["text"] == ["a b", "c"]
+    assert not home.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from secateurs.tasks.data import sources
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    monkeypatch.setattr(sources, "can_write", lambda folder: False)
+    with pytest.raises(DataError, match=f"{tmp_path}/datasets, cannot be written; set HF_HOME"):
+        read_splits("secateurs-test/nowhere")

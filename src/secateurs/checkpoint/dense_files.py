@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from secateurs.checkpoint.load_model import is_path
+from secateurs.artifacts import is_path
 
 __all__ = [
     "SENTENCE_FILES",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,26 +12,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from secateurs.artifacts import is_path
 from secateurs.checkpoint.hooks import installed
+from secateurs.checkpoint.refusals import check_weights, first_line, reason
 from secateurs.errors import CheckpointError, UnsupportedModelError
 from secateurs.modeling.modeling_pruned import base_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["body", "first_line", "is_path", "lacks_head", "load", "padding_token", "quiet", "without_pooler"]
+__all__ = [
+    "body",
+    "lacks_head",
+    "load",
+    "padding_token",
+    "quiet",
+    "without_pooler",
+]
 
 logger = logging.getLogger(__name__)
-
-
-def is_path(source: str) -> bool:
-    """Whether a source names a local path and not a hub id."""
-    return Path(source).expanduser().exists() or source[:1] in ("/", ".", "~", "\\") or source.count("/") > 1
-
-
-def first_line(error: BaseException) -> str:
-    """First line of an error message that is not blank; the class of the error if the message is empty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @installed()
@@ -68,6 +68,8 @@ def load(
         UnsupportedModelError: weights are missing, NaN or infinite, or belong to a model of another task.
     """
     location = _location(source, subfolder)
+    if is_path(source):
+        check_weights(Path(location) / subfolder, auto_class)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision, "subfolder": subfolder}
     model = _load_model(location, auto_class, dtype, may_be_missing, options, as_saved)
     _check_finite(model, source)
@@ -100,7 +102,7 @@ def body(model: Any, source: str) -> dict[str, torch.Tensor]:
                 _location(source, ""), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
             )
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, ImportError) as error:
-        raise CheckpointError(f"cannot load the model {source} to start from: {first_line(error)}") from error
+        raise CheckpointError(f"cannot load the model {source} to start from: {reason(source, error)}") from error
     _check_finite(other, source)
     ours = base_of(model).state_dict()
     found = {
@@ -172,7 +174,7 @@ def _from_pretrained(
                 source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
             )
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"cannot load the model {source}: {first_line(error)}") from error
+        raise CheckpointError(f"cannot load the model {source}: {reason(source, error)}") from error
     except (ValueError, KeyError, ImportError) as error:
         raise UnsupportedModelError(f"{source} is not a model for {auto_class}: {first_line(error)}") from error
 
@@ -225,7 +227,8 @@ def quiet() -> Iterator[None]:
 
     shown, level = reports.is_progress_bar_enabled(), reports.get_verbosity()
     reports.disable_progress_bar()
-    reports.set_verbosity_error()
+    if "TRANSFORMERS_VERBOSITY" not in os.environ:
+        reports.set_verbosity_error()
     try:
         yield
     finally:

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from secateurs.artifacts import apply_umask
+from secateurs.artifacts import apply_umask, older_name, restore_older
 from secateurs.checkpoint.hooks import installed, suspended
 from secateurs.checkpoint.load_model import lacks_head, quiet, without_pooler
+from secateurs.checkpoint.refusals import check_weights
 from secateurs.checkpoint.remote_code import add_code, is_edited, needs_code
 from secateurs.checkpoint.transformers_version import check_version
 from secateurs.errors import CheckpointError
@@ -69,6 +70,7 @@ def save(
     """
     check_version()
     folder = Path(folder)
+    restore_older(folder)
     if folder.exists() and not (folder.is_dir() and (_is_checkpoint(folder) or not any(folder.iterdir()))):
         raise CheckpointError(f"cannot save to {folder}: it exists and is no model folder; name another one")
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
@@ -133,6 +135,7 @@ def load(folder: str | os.PathLike[str], *, auto_class: str | None = None, **opt
 
     folder = Path(folder)
     values = _read_config(folder)
+    check_weights(folder, next(iter(values.get("architectures") or ()), "AutoModel"))
     architecture = next(iter(values.get("architectures") or ()), "")
     name = auto_class or architecture or "AutoModel"
     cls = hf_class_named(name)
@@ -216,7 +219,7 @@ def _rebuilt(model: Any, plain: PlainConfig) -> PreTrainedModel:
 
 def replace_folder(folder: Path, partial: Path) -> None:
     """Rename ``partial`` to ``folder``; an older checkpoint is deleted only after that."""
-    older = folder.with_name(f".{folder.name}.{os.getpid()}.older")
+    older = older_name(folder)
     if folder.exists():
         folder.rename(older)
     try:

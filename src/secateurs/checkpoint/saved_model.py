@@ -8,8 +8,10 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from secateurs.artifacts import is_path
 from secateurs.checkpoint import save_load
-from secateurs.checkpoint.load_model import first_line, load
+from secateurs.checkpoint.load_model import load
+from secateurs.checkpoint.refusals import reason
 from secateurs.errors import CheckpointError
 
 __all__ = ["HEADS", "load_saved_model"]
@@ -36,12 +38,14 @@ def load_saved_model(model: str, *, trust_remote_code: bool) -> PreTrainedModel:
     """
     if not Path(model).is_dir() and Path(model).exists():
         raise CheckpointError(f"{model} is a file; name the folder of a model")
+    if is_path(model) and not Path(model).expanduser().exists():
+        raise CheckpointError(f"the model folder {model} does not exist; give a folder or a hub id like owner/name")
     if (Path(model) / "config.json").is_file() and not trust_remote_code:
         return save_load.load(model, dtype=torch.float32).eval()
     try:
         config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {model}: {first_line(error)}") from None
+        raise CheckpointError(f"cannot read the model {model}: {reason(model, error)}") from None
     architecture = next(iter(config.architectures or ()), "AutoModel")
     auto = next((name for suffix, name in HEADS.items() if architecture.endswith(suffix)), "AutoModel")
     return load(

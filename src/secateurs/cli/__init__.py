@@ -7,7 +7,7 @@ only.
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -20,9 +20,27 @@ app = typer.Typer(
     name="secateurs",
     help="Structured pruning of transformers to a measured speed-up.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from secateurs import __version__
+
+        typer.echo(f"secateurs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Structured pruning of transformers to a measured speed-up."""
+
+
 for _command in (prune.prune, inspect.inspect, measure.measure, report.report, demo.demo):
     app.command()(_command)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
@@ -36,24 +37,28 @@ console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH, quiet=not i
 error_console = Console(stderr=True)
 
 
-def configure_logging(verbose: bool) -> None:
+def configure_logging(verbose: bool = False, *, quiet: bool = False) -> None:
     """Print log lines above the progress bars, and silence the output of other libraries.
 
     Args:
         verbose: print one line per stage; otherwise print warnings only. Processes of rank > 0 print errors only.
+        quiet: print errors only, and neither results nor progress bars.
     """
     handler = RichHandler(console=error_console, show_path=False, show_time=verbose, markup=False)
     root = logging.getLogger("secateurs")
     root.handlers = [handler]
-    root.setLevel(logging.ERROR if not is_first() else logging.INFO if verbose else logging.WARNING)
-    for library in ("transformers", "datasets", "httpx", "huggingface_hub"):
+    console.quiet = quiet or not is_first()
+    root.setLevel(logging.ERROR if console.quiet else logging.INFO if verbose else logging.WARNING)
+    chosen = bool(os.environ.get("TRANSFORMERS_VERBOSITY"))  # the user's choice, which transformers reads by itself
+    for library in (*(() if chosen else ("transformers",)), "datasets", "httpx", "huggingface_hub"):
         logging.getLogger(library).setLevel(logging.ERROR)
     from datasets.utils.logging import disable_progress_bar
     from transformers.utils import logging as transformers_logging
 
     disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    if not chosen:
+        transformers_logging.set_verbosity_error()
 
 
 @contextmanager
@@ -79,7 +84,7 @@ def progress_bars() -> Iterator[Track]:
         finally:  # a stage may stop before its last item: mark the bar as complete
             progress.update(bar, total=next(task.completed for task in progress.tasks if task.id == bar))
 
-    with progress if is_first() else nullcontext():
+    with nullcontext() if console.quiet else progress:
         yield track
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from secateurs.cli.options import Verbose
+from secateurs.cli.options import Quiet, Verbose
 from secateurs.errors import CheckpointError
 from secateurs.pipeline.recipe import Recipe
 
@@ -35,6 +35,7 @@ def demo(
         str | None, typer.Option(help="Clock of the timings: cpu (CPU time of the process) or wall. Default: cpu.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue the demo in --out.")] = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Prune a sentence encoder to 1.5x and 2x on the documentation of Python's standard library."""
@@ -43,7 +44,7 @@ def demo(
     from secateurs.pipeline.run import run
     from secateurs.report.terminal import table
 
-    configure_logging(verbose)
+    configure_logging(verbose, quiet=quiet)
     with progress_bars() as track:
         model = find_model(out)
         corpus = out / "corpus"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateurs.cli.options import TrustRemoteCode
+from secateurs.cli.options import AsJson, TrustRemoteCode
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,23 +17,28 @@ if TYPE_CHECKING:
 
     from secateurs.structure.structure import Structure
 
-__all__ = ["inspect", "tables"]
+__all__ = ["describe", "inspect", "tables"]
 
 
 def inspect(
     model: Annotated[str, typer.Argument(help="Folder in Hugging Face format, or hub id.")],
     trust_remote_code: TrustRemoteCode = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what can be pruned in a model, and what has been pruned already."""
     from secateurs.cli.console import configure_logging, console
 
-    configure_logging(verbose=False)
-    for table in tables(model, trust_remote_code=trust_remote_code):
+    configure_logging()
+    found = describe(model, trust_remote_code=trust_remote_code)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for table in tables(found):
         console.print(table)
 
 
-def tables(name: str, *, trust_remote_code: bool = False) -> Iterator[Table]:
-    """Table of the groups of a model; and for a pruned model, table of what was measured when it was pruned.
+def describe(name: str, *, trust_remote_code: bool = False) -> dict[str, Any]:
+    """What can be pruned in a model and, for a pruned model, what was measured when it was pruned; as JSON values.
 
     Args:
         name: folder in Hugging Face format, or hub id.
@@ -48,9 +54,19 @@ def tables(name: str, *, trust_remote_code: bool = False) -> Iterator[Table]:
     model = load_saved_model(name, trust_remote_code=trust_remote_code)
     block = block_of(model) or {}
     original = block.get("groups", {})
-    yield _group_table(model, _structure(model, hidden="hidden" in original), original, name)
-    if block.get("measured"):
-        yield _measured_table(block["measured"])
+    values = _groups(model, _structure(model, hidden="hidden" in original), original)
+    return {"model": name, **values, "measured": block.get("measured")}
+
+
+def tables(found: Mapping[str, Any]) -> Iterator[Table]:
+    """Table of the groups; and for a pruned model, table of what was measured when it was pruned.
+
+    Args:
+        found: what ``describe`` returned.
+    """
+    yield _group_table(found)
+    if found["measured"]:
+        yield _measured_table(found["measured"])
 
 
 def _structure(model: PreTrainedModel, *, hidden: bool) -> Structure:
@@ -65,37 +81,50 @@ def _structure(model: PreTrainedModel, *, hidden: bool) -> Structure:
     return replace(structure, groups=(*structure.groups, *rank_groups(model)))
 
 
-def _group_table(
-    model: PreTrainedModel, structure: Structure, original: Mapping[str, dict[str, Any]], name: str
-) -> Table:
-    """One row per group: its units now and before pruning, and how many parameters they have.
+def _groups(model: PreTrainedModel, structure: Structure, original: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Numbers of parameters, and for every group its units now and before pruning.
 
     Args:
         model: dense or pruned model.
         structure: groups of the model as it is now.
         original: group -> its entry in the ``secateurs`` block of the config; empty for a dense model.
-        name: name of the model in the title.
     """
-    from rich.table import Table
-
     from secateurs.structure.cost import ParameterCost
 
     cost = ParameterCost.of(model, structure)
     total = int(cost(structure.sizes))
-    prunable = int(cost.prunable(structure.sizes))
-    table = Table(
-        "group", "units", "of", "parameters per unit", "share",
-        title=f"{name}: {total:,} parameters, {prunable:,} of them prunable",
-        title_justify="left",
-    )  # fmt: skip
+    groups = []
     for group in sorted({**original, **structure.sizes}, key=_numeric_order):
         size = structure.sizes.get(group, 0)
         before = original.get(group, {}).get("size", size)
         unit = total - int(cost({**structure.sizes, group: size - 1})) if size else 0
-        share = f"{100 * unit * size / total:.1f} %" if size else "removed"
-        if not size and original[group]["kept"]:  # the kept rank was above break-even: the factors were multiplied
-            size, share = original[group]["kept"], "one matrix"
-        table.add_row(group, str(size), str(before), f"{unit:,}" if unit else "", share)
+        merged = bool(not size and original[group]["kept"])  # the kept rank was above break-even: multiplied back
+        groups.append(
+            {
+                "group": group,
+                "units": original[group]["kept"] if merged else size,
+                "of": before,
+                "parameters_per_unit": unit,
+                "share": unit * size / total,
+                "one_matrix": merged,
+            }
+        )
+    return {"parameters": total, "prunable": int(cost.prunable(structure.sizes)), "groups": groups}
+
+
+def _group_table(found: Mapping[str, Any]) -> Table:
+    """One row per group: its units now and before pruning, and how many parameters they have."""
+    from rich.table import Table
+
+    table = Table(
+        "group", "units", "of", "parameters per unit", "share",
+        title=f"{found['model']}: {found['parameters']:,} parameters, {found['prunable']:,} of them prunable",
+        title_justify="left",
+    )  # fmt: skip
+    for group in found["groups"]:
+        unit = group["parameters_per_unit"]
+        share = f"{100 * group['share']:.1f} %" if unit else "one matrix" if group["one_matrix"] else "removed"
+        table.add_row(group["group"], str(group["units"]), str(group["of"]), f"{unit:,}" if unit else "", share)
     return table
 
 

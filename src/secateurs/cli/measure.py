@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secateurs.cli.options import TrustRemoteCode, Verbose
+from secateurs.cli.options import AsJson, Quiet, TrustRemoteCode, Verbose
 from secateurs.errors import CheckpointError, RecipeError, UnsupportedModelError
+from secateurs.pipeline.recipe import LARGEST_SEED
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from secateurs.latency.compare import Measurement
     from secateurs.latency.environment import Environment
+    from secateurs.latency.table import LatencyTable
     from secateurs.progress import Track
 
 __all__ = ["measure"]
@@ -27,11 +31,11 @@ def measure(
     table: Annotated[
         Path | None, typer.Option(help="Measure the latency table of the only model, and write it to this file.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Sequences per forward pass.")] = 32,
-    sequence_length: Annotated[int, typer.Option(help="Tokens per sequence.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences per forward pass.")] = 32,
+    sequence_length: Annotated[int, typer.Option(min=1, help="Tokens per sequence.")] = 128,
     device: Annotated[str, typer.Option(help="Device: cpu, cuda or cuda:N.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Data type: float32, bfloat16 or float16.")] = "float32",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 uses as many as torch does.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 uses as many as torch does.")] = 0,
     clock: Annotated[
         str,
         typer.Option(
@@ -41,7 +45,9 @@ def measure(
     ] = "wall",
     seconds: Annotated[
         float,
-        typer.Option(help="Duration of the timings in seconds. A table takes up to twice as long if timings scatter."),
+        typer.Option(
+            min=0, help="Duration of the timings in seconds. A table takes up to twice as long if timings scatter."
+        ),
     ] = 30.0,
     probe: Annotated[
         bool,
@@ -50,23 +56,30 @@ def measure(
             "(GPU: 64)."
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the random tokens.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the random tokens.")] = 0,
     trust_remote_code: TrustRemoteCode = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Compare the latency of models, timed in turns; or measure the latency table of one model."""
     from secateurs.cli.console import configure_logging, console, progress_bars
 
-    configure_logging(verbose)
+    configure_logging(verbose, quiet=quiet)
     environment = _environment(batch_size, sequence_length, device, dtype, threads, clock)
     with progress_bars() as track:
         if table is None:
-            printed = _compare(models, environment, seconds, seed, trust_remote_code, track)
+            timed = _compare(models, environment, seconds, seed, trust_remote_code, track)
+            printed, values = _comparison_table(timed), timed.to_dict()
         elif len(models) == 1:
-            printed = _write_table(models[0], environment, table, seconds, probe, seed, trust_remote_code, track)
+            measured = _write_table(models[0], environment, table, seconds, probe, seed, trust_remote_code, track)
+            printed, values = _curves_table(measured, table), measured.to_dict()
         else:
             raise RecipeError(f"--table is written for one model, {len(models)} were given")
-    console.print(printed)
+    if as_json:
+        typer.echo(json.dumps(values, indent=1))
+    else:
+        console.print(printed)
 
 
 def _environment(
@@ -103,19 +116,14 @@ def _compare(
     seed: int,
     trust_remote_code: bool,
     track: Track,
-) -> Table:
+) -> Measurement:
     """Time models in turns.
-
-    Returns:
-        One row per model: latency, throughput, and speed-up over the first model.
 
     Raises:
         RecipeError: a model was given twice.
         UnsupportedModelError: the models cannot run on the same token ids.
     """
-    from rich.table import Table
-
-    from secateurs.checkpoint.load_model import first_line
+    from secateurs.checkpoint.refusals import first_line
     from secateurs.checkpoint.saved_model import load_saved_model
     from secateurs.latency.compare import compare
 
@@ -125,13 +133,21 @@ def _compare(
     if len(loaded) < len(models):
         raise RecipeError("the same model was given twice")
     try:
-        measured = compare(loaded, environment, baseline=models[0], seconds=seconds, seed=seed, track=track)
+        return compare(loaded, environment, baseline=models[0], seconds=seconds, seed=seed, track=track)
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise UnsupportedModelError(
             f"{' and '.join(models)} cannot be timed together on the same token ids ({first_line(error)}); "
             "encoders and decoders over one vocabulary can"
         ) from None
-    table = Table("model", "latency", "quartiles", "per second", "speed-up", "95 % interval", title=str(environment))
+
+
+def _comparison_table(measured: Measurement) -> Table:
+    """One row per model: latency, throughput, and speed-up over the first model."""
+    from rich.table import Table
+
+    table = Table(
+        "model", "latency", "quartiles", "per second", "speed-up", "95 % interval", title=str(measured.environment)
+    )
     for name, timing in measured.timings.items():
         speed = measured.speedups[name]
         table.add_row(
@@ -154,17 +170,12 @@ def _write_table(
     seed: int,
     trust_remote_code: bool,
     track: Track,
-) -> Table:
+) -> LatencyTable:
     """Measure the latency table of one model and write it to a file.
-
-    Returns:
-        One row per latency curve, and the time that no pruning removes.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    from rich.table import Table
-
     from secateurs.checkpoint.saved_model import load_saved_model
     from secateurs.latency.profile import measure_table
     from secateurs.structure.families import discover
@@ -178,7 +189,14 @@ def _write_table(
         measured.save(path)
     except OSError as error:
         raise CheckpointError(f"cannot write the latency table {path}: {error.strerror}") from None
-    title = f"{environment}: dense {measured.dense_ms:.2f} ms, noise {measured.noise:.1%}"
+    return measured
+
+
+def _curves_table(measured: LatencyTable, path: Path) -> Table:
+    """One row per latency curve, and the time that no pruning removes."""
+    from rich.table import Table
+
+    title = f"{measured.environment}: dense {measured.dense_ms:.2f} ms, noise {measured.noise:.1%}"
     table = Table("curve", "kept units: ms", title=title)
     for name, curve in measured.curves.items():
         table.add_row(

@@ -8,10 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from secateurs.cli.options import Verbose
+from secateurs.cli.options import Quiet, Verbose
 from secateurs.cli.recipe_options import recipe_values, with_recipe_options
+from secateurs.distributed import count
 from secateurs.errors import RecipeError
+from secateurs.pipeline.check_recipe import check_recipe, check_table_exists
 from secateurs.pipeline.recipe import Recipe
+from secateurs.pipeline.run_folder import check_folder
 
 __all__ = ["prune"]
 
@@ -28,6 +31,7 @@ def prune(
     ] = False,
     resume: Annotated[bool, typer.Option(help="Continue the run in --out.")] = False,
     verbose: Verbose = False,
+    quiet: Quiet = False,
     **options: object,
 ) -> None:
     """Prune a model to one or more targets: measured speed-ups or sparsities."""
@@ -40,15 +44,21 @@ def prune(
         progress_bars,
     )
 
-    configure_logging(verbose)
+    if out is None and (resume or not dry_run):
+        raise RecipeError("--out is missing: name a folder for the models and the report")
     recipe = _recipe(recipe_values(options), config, out if resume else None)
+    if count() == 1:  # several processes check together, after torch is imported, so that one of them prints the error
+        check_recipe(recipe)
+        if out is not None:
+            check_folder(out, recipe, resume=resume)
+        check_table_exists(recipe, out)
+    configure_logging(verbose, quiet=quiet)
     if dry_run:
         from secateurs.pipeline.dry_run import dry_run_table
 
         console.print(dry_run_table(recipe, out, resume=resume))
         return
-    if out is None:
-        raise RecipeError("--out is missing: name a folder for the models and the report")
+    assert out is not None
     from secateurs.pipeline.run import run
     from secateurs.report.terminal import table
 
@@ -70,4 +80,8 @@ def _recipe(given: Mapping[str, Any], config: Path | None, resumed: Path | None)
         return Recipe.load(config, **given)
     if resumed is not None and (resumed / "recipe.yaml").is_file():
         return Recipe.load(resumed / "recipe.yaml", **given)
+    if resumed is not None and not {"model", "task", "data"} <= given.keys():
+        raise RecipeError(
+            f"there is no run to resume in {resumed} (no recipe.yaml); leave out --resume, or name its folder"
+        )
     return Recipe.of(dict(given))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from secateurs.cli.options import AsJson
 from secateurs.errors import RecipeError
 
 __all__ = ["report"]
@@ -21,6 +23,7 @@ def report(
             "folder of the run."
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the results of finished runs, and draw them on one page."""
     from secateurs.artifacts import write
@@ -29,12 +32,18 @@ def report(
     from secateurs.report.report import Report
     from secateurs.report.terminal import table
 
-    configure_logging(verbose=False)
+    configure_logging()
     reports = [Report.load(folder) for folder in folders]
-    for loaded in reports:
-        console.print(table(loaded))
+    if as_json:
+        typer.echo(json.dumps([loaded.to_dict() for loaded in reports], indent=1))
+    else:
+        for loaded in reports:
+            console.print(table(loaded))
     page = out or (folders[0] / "report.html" if len(folders) == 1 and folders[0].is_dir() else None)
     if page is None:
+        if as_json:
+            return
         raise RecipeError("several runs were given: name the page with --out FILE.html")
     write(page, lambda partial: partial.write_text(render(reports)))
-    print_report_path(page)
+    if not as_json:
+        print_report_path(page)

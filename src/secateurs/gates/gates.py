@@ -22,15 +22,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from secateurs.gates.choices import REACH
 from secateurs.gates.fold import Opening, fold
 from secateurs.numerics.hard_concrete import HardConcrete
 from secateurs.structure.structure import Structure
 from secateurs.surgery.masked_norm import mask_norm, unmask_norm
 
 __all__ = ["Gated", "Gates"]
-
-REACH = 4.605170185988092
-"""``ln 100``: bound on the absolute value of ``log_alpha``, so that every gate keeps a gradient."""
 
 SPREAD = 0.01
 """Standard deviation of ``log_alpha`` at the start, so that no two units are equal."""

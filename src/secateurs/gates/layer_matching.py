@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from secateurs.gates.choices import Matching
 from secateurs.numerics.token_rows import states_at, token_positions
 
-__all__ = ["LayerMatching", "Matching", "match", "teacher_layers"]
+__all__ = ["LayerMatching", "match", "teacher_layers"]
 
 Hidden = Sequence[Float[Tensor, "batch sequence _"]]
-
-Matching = Literal["any", "ordered", "random"]
-"""``any``: each teacher layer is matched with the nearest kept layer (the authors' version 3). ``ordered``: lower teacher
-layers are matched with lower student layers (version 4, by layer and not by rank). ``random``: ordered, with one teacher
-layer of each quarter drawn anew at each step (version 6)."""
 
 
 def teacher_layers(count: int) -> tuple[int, ...]:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from secateurs.context import PruneContext
 from secateurs.distributed import first
 from secateurs.errors import CheckpointError
-from secateurs.gates.gates import REACH, Gated, Gates
+from secateurs.gates.choices import REACH
+from secateurs.gates.gates import Gated, Gates
 from secateurs.gates.learned_masks import BEST, LearnedMasks
 from secateurs.gates.mask_learning import GatedStudent, GatePace, MaskLearning
 from secateurs.gates.open_counts import open_counts

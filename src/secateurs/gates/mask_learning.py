@@ -12,12 +12,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from secateurs.gates.choices import Ascent
 from secateurs.gates.fold import Opening
 from secateurs.gates.gates import Gated
 from secateurs.gates.layer_matching import LayerMatching
@@ -29,16 +30,12 @@ from secateurs.tasks.base import Batch
 from secateurs.training.objective import CONSTANT_RATE, Objective
 from secateurs.training.optimizer import PLAIN_SGD
 
-__all__ = ["Ascent", "GatePace", "GatedStudent", "MaskLearning", "Removal"]
+__all__ = ["GatePace", "GatedStudent", "MaskLearning", "Removal"]
 
 logger = logging.getLogger(__name__)
 
 LOG_EVERY = 100
 """Steps between two log lines."""
-
-Ascent = Literal["gradient", "adam"]
-"""How multipliers ascend. ``gradient``: by their rate times the gap ``s - t``, so that they stop where the target is met.
-``adam`` (the authors): by about one rate per step however small the gap is, so that they overshoot."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ class GatedStudent(nn.Module):
         self, inputs: Batch, teacher: TeacherOutputs | None, how: StudentLoss, target: float, step: int
     ) -> Float[Tensor, ""]:
         """Loss and penalty of one batch, for one sample of the gates."""
-        self.gated.model.eval()  # without dropout, as the teacher; sampled gates are noise enough
+        self.gated.model.train(how.dropout)
         self.gated.step = step
         opening = self.gated.opening()
         given = how.inputs(self.gated.model, inputs)

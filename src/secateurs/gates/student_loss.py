@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Float
@@ -58,6 +58,9 @@ class LossInputs:
 class StudentLoss(Protocol):
     """A loss of a student's outputs."""
 
+    dropout: ClassVar[bool]
+    """The student is trained with dropout."""
+
     def inputs(self, model: nn.Module, batch: Batch) -> Batch:
         """The inputs of the student."""
         ...
@@ -87,6 +90,9 @@ class DistillationLoss:
         output_weight: weight of the divergence.
         layer_weight: weight of the layer matching; 0 = none.
     """
+
+    dropout: ClassVar[bool] = False
+    """As the teacher, whose outputs are matched."""
 
     teacher: nn.Module
     task: Task
@@ -125,6 +131,9 @@ class LabelLoss:
         task: the task whose loss is taken.
     """
 
+    dropout: ClassVar[bool] = True
+    """As in any training by labels, the one of the baselines included."""
+
     task: Task
 
     def inputs(self, model: nn.Module, batch: Batch) -> Batch:
@@ -149,7 +158,7 @@ class _Student(nn.Module):
     def forward(
         self, inputs: Batch, teacher: TeacherOutputs | None, how: StudentLoss, kept: Sequence[bool], step: int
     ) -> Float[Tensor, ""]:
-        self.model.eval()  # without dropout, as the teacher
+        self.model.train(how.dropout)
         outputs = self.model(**how.inputs(self.model, inputs), output_hidden_states=self.matching is not None)
         return how.loss(outputs, LossInputs(inputs, teacher, self.matching, kept, step))
 

@@ -10,14 +10,16 @@ import importlib
 import pkgutil
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from secateurs.errors import RecipeError
-from secateurs.methods.base import Method
 
-__all__ = ["method", "names"]
+if TYPE_CHECKING:
+    from secateurs.methods.base import Method
+
+__all__ = ["method", "names", "settings"]
 
 NOT_METHODS = {"base", "baselines"}
 """Files and folders beside this file that are no methods."""
@@ -39,12 +41,43 @@ def method(name: str, preset: str = "default", **hyperparameters: Any) -> Method
     Raises:
         RecipeError: there is no such method, preset or hyper-parameter, or a value is not allowed.
     """
-    modules = _modules()
-    if name not in modules:
-        raise RecipeError(f"there is no method {name!r}; the methods are {', '.join(sorted(modules))}")
-    module = importlib.import_module(modules[name])
-    cls = module.METHOD
-    presets: dict[str, dict[str, Any]] = {"default": {}, **getattr(module, "PRESETS", {})}
+    module = importlib.import_module(_module_of(name))
+    return _validated(module.METHOD, getattr(module, "PRESETS", {}), name, preset, hyperparameters)
+
+
+def settings(name: str, preset: str = "default", **hyperparameters: Any) -> Any:
+    """The hyper-parameters of a method, checked, without its steps. Torch is not imported, if the method is one of ours.
+
+    Args:
+        name: see ``method``.
+        preset: see ``method``.
+        hyperparameters: see ``method``.
+
+    Returns:
+        The base class of the method with its fields, ``trains``, ``by_parameters``, ``by_time`` and ``finetuning_length``;
+        the method itself if it has no file of settings.
+
+    Raises:
+        RecipeError: see ``method``.
+    """
+    module = _module_of(name)
+    folder = Path(__file__).parent / name
+    if (folder / "settings.py").is_file():
+        own = importlib.import_module(f"{module}.settings")
+        return _validated(own.SETTINGS, own.PRESETS, name, preset, hyperparameters)
+    if module.startswith(f"{__name__}.baselines."):
+        baselines = importlib.import_module(f"{__name__}.baselines._settings")
+        if name in baselines.SETTINGS:
+            presets = baselines.PRESETS.get(name, {})
+            return _validated(baselines.SETTINGS[name], presets, name, preset, hyperparameters)
+    return method(name, preset, **hyperparameters)
+
+
+def _validated(
+    cls: Any, presets: dict[str, dict[str, Any]], name: str, preset: str, hyperparameters: dict[str, Any]
+) -> Any:
+    """An instance of the class of a method, or of its settings."""
+    presets, name = {"default": {}, **presets}, _dashed(name)
     if preset not in presets:
         raise RecipeError(f"the method {name} has no preset {preset!r}; it has {', '.join(presets)}")
     known = [field.name for field in fields(cls)]
@@ -55,6 +88,23 @@ def method(name: str, preset: str = "default", **hyperparameters: Any) -> Method
         return TypeAdapter(cls).validate_python({**presets[preset], **hyperparameters})
     except ValidationError as error:
         raise RecipeError(f"{name}: {_explained(error)}") from None
+
+
+def _module_of(name: str) -> str:
+    """The module that defines a method.
+
+    Raises:
+        RecipeError: there is no such method.
+    """
+    modules = _modules()
+    if name not in modules:
+        raise RecipeError(f"there is no method {_dashed(name)!r}; the methods are {', '.join(map(_dashed, names()))}")
+    return modules[name]
+
+
+def _dashed(name: str) -> str:
+    """The name as users write it."""
+    return name.replace("_", "-")
 
 
 def _explained(error: ValidationError) -> str:

@@ -12,12 +12,12 @@ A method that trains to find its masks does so in a step of its own: ``train_gat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from torch import nn
 
 from secateurs.context import PruneContext
+from secateurs.methods._settings import Finetuning, ForwardPasses, OneShot
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Structure
@@ -26,40 +26,6 @@ from secateurs.training.distillation import SquareHead
 from secateurs.training.objective import Objective
 
 __all__ = ["Finetuning", "Fitted", "ForwardPasses", "Method", "OneShot", "OneShotFitted"]
-
-
-@dataclass(frozen=True)
-class Finetuning:
-    """How long a model is trained after it was shrunk.
-
-    Args:
-        epochs: passes over the training split; 0 = no training, unless ``steps`` is set.
-        steps: optimiser steps in place of epochs.
-        learning_rate: peak learning rate, linear to 0.
-    """
-
-    epochs: float = 0.0
-    steps: int = 0
-    learning_rate: float = 5e-5
-
-    def __bool__(self) -> bool:
-        return self.epochs > 0 or self.steps > 0
-
-    def __str__(self) -> str:
-        return f"{self.steps} steps" if self.steps else f"{self.epochs:g} epochs"
-
-
-@dataclass(frozen=True)
-class ForwardPasses:
-    """The work of a method, in forward passes of one sequence through the dense model.
-
-    Args:
-        fit: once, for all targets.
-        per_target: for each target.
-    """
-
-    fit: float = 0.0
-    per_target: float = 0.0
 
 
 class Method(Protocol):
@@ -156,22 +122,6 @@ class Fitted(ABC):
         A gate has a probability to be open, a unit is kept or removed: the mask removes another fraction.
         """
         return None
-
-
-class OneShot:
-    """The settings that methods without training share."""
-
-    trains: ClassVar[bool] = False
-    by_parameters: ClassVar[bool] = False
-    by_time: ClassVar[bool] = True
-    finetuning_length: ClassVar[Finetuning] = Finetuning()
-
-    def prepare_model(self, model: nn.Module) -> nn.Module:
-        """The model itself."""
-        return model
-
-    def check(self, context: PruneContext) -> None:
-        """Accept any model with a structure."""
 
 
 class OneShotFitted(Fitted):

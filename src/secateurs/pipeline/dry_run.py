@@ -1,37 +1,46 @@
-"""``--dry-run``: the stages of a run, with estimates of their time and of the memory.
+"""``--dry-run``: the stages of a run, with ranges of their time and an estimate of the memory.
 
-Model and data are read and checked, and one batch is timed. Nothing is written.
+Model and data are read and checked, a few batches are timed, and the largest speed-up is measured. Nothing is written.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from pathlib import Path
 
-import torch
 from rich.table import Table
 from rich.text import Text
 
-from secateurs.latency.table import LatencyTable
-from secateurs.oneshot.token_weights import TOKENS
+from secateurs.errors import TargetUnreachable
+from secateurs.pipeline.estimates import largest_speedup, memory_bytes, rows_of, timed_pass
+from secateurs.pipeline.given_table import given_table, place_of
 from secateurs.pipeline.load import Loaded, load
 from secateurs.pipeline.recipe import Recipe
 from secateurs.pipeline.run_folder import check_folder
-from secateurs.structure.cost import ParameterCost
 from secateurs.structure.target import Speedup
-from secateurs.tasks.base import model_inputs
 
 __all__ = ["dry_run_table"]
 
-SEARCHED_TEXTS = 384
-"""Texts of each half of a search, by default."""
+TABLE_SECONDS = (20.0, 60.0)
+"""Seconds of a latency table: where timings are steady, and where they scatter."""
 
-TABLE_SECONDS = 25.0
-"""Seconds of a latency table, or of one measurement of the contract, where timings are steady."""
+ATTEMPTS = (1, 4)
+"""Measurements of the contract of one target, usually."""
 
-ACTIVATIONS = 30
-"""Approximate number of tensors of the hidden size that a layer keeps for its backward pass."""
+SEARCHES = (1, 3)
+"""How often a method without training searches for one target: after a measurement that misses, it searches again."""
+
+MEASUREMENT_SECONDS = (10.0, 60.0)
+"""Seconds of one measurement of the contract."""
+
+MARGIN = (0.6, 2.0)
+"""Real seconds of a stage, as a multiple of its counted forward passes times a measured pass: widths differ in how fast they
+run, and so does the machine from minute to minute."""
+
+REACH = 1.1
+"""A target is refused if it exceeds the measured largest speed-up, at the upper end of its interval, by this factor."""
+
+Range = tuple[float, float]
 
 
 def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = False) -> Table:
@@ -43,80 +52,97 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
         resume: continue the run in ``folder``.
 
     Raises:
-        SecateursError: anything that would stop the run at its start.
+        SecateursError: anything that would stop the run at its start, and targets out of reach.
     """
     if folder is not None:
         check_folder(folder, recipe, resume=resume)
+    table = given_table(recipe, folder)
     loaded = load(recipe)
-    if recipe.latency_table:
-        given = LatencyTable.load(Path(recipe.latency_table))
-        given.check_groups(group.name for group in loaded.structure.timed)
-        for target in recipe.targets:
-            if isinstance(target, Speedup):
-                target.budget(given)
-    second, output_bytes = _one_batch(loaded)
+    speedups = [target for target in recipe.targets if isinstance(target, Speedup)]
+    if table is not None:
+        table.check_groups(group.name for group in loaded.structure.timed)
+        for target in speedups:
+            target.budget(table)
+        largest = f"The largest speed-up is {table.largest_speedup:.2f}x, by the latency table."
+    else:
+        largest = _reach(loaded, speedups) if speedups else ""
+    measured = timed_pass(loaded)
+
+    def passes(count: float) -> Range:
+        return MARGIN[0] * count * measured.fastest, MARGIN[1] * count * measured.slowest
+
     samples = sum(len(batch["input_ids"]) for batch in loaded.data.calibration)
     rows_of_training = len(loaded.data.train) if isinstance(loaded.data.train, Sized) else 0
     batch = loaded.context(Path()).rows_a_step
-    passes = loaded.method.forward_passes(loaded.structure, samples, rows_of_training, batch)
-    targets = len(recipe.targets)
-    rows = [
-        ("latency", f"table for {loaded.environment}", 0.0 if recipe.latency_table else TABLE_SECONDS),
-        (
-            "prepare",
-            f"{loaded.method.name}: {samples} texts, {len(loaded.structure)} groups",
-            second * passes.fit,
-        ),
+    work = loaded.method.forward_passes(loaded.structure, samples, rows_of_training, batch)
+    attempts = ATTEMPTS if speedups else (1, 1)
+    timing = tuple(number * seconds for number, seconds in zip(attempts, MEASUREMENT_SECONDS, strict=True))
+    evaluated = rows_of(loaded.data.evaluation)
+    reported = len(loaded.held_out) * recipe.batch_size
+    rows: list[tuple[str, str, Range]] = [
+        ("latency", f"table for {loaded.environment}", TABLE_SECONDS)
+        if table is None
+        else ("latency", f"given table: {place_of(table)}", (0.0, 0.0)),
+        ("evaluate dense", f"{evaluated} sequences", passes(evaluated)),
+        ("prepare", f"{loaded.method.name}: {samples} texts, {len(loaded.structure)} groups", passes(work.fit)),
     ]
     for target in recipe.targets:
-        rows.append((f"prune to {target}", f"folder {target.folder}", second * passes.per_target + TABLE_SECONDS))
+        low, high = passes(work.per_target)
+        if isinstance(target, Speedup) and not loaded.method.trains:
+            low, high = SEARCHES[0] * low, SEARCHES[1] * high
+        rows.append((f"prune to {target}", f"folder {target.folder}", (low + timing[0], high + timing[1])))
     if how := loaded.finetuning:
         read = how.steps * batch or how.epochs * rows_of_training
         # forward and backward of the student (3), forward of the teacher (1)
-        rows.append(("recover", f"{how}, each target", targets * read * 4 * second))
-    total = sum(seconds for *_, seconds in rows)
-    table = Table(
+        rows.append(("recover", f"{how}, each target", passes(len(recipe.targets) * read * 4)))
+    rows.append(
+        (
+            "evaluate",
+            f"{evaluated} sequences, divergence on {reported}, each target",
+            passes(len(recipe.targets) * (evaluated + 2 * reported)),
+        )
+    )
+    total = (sum(low for *_, (low, _) in rows), sum(high for *_, (_, high) in rows))
+    printed = Table(
         "stage", "what", "about", title=Text(f"{recipe.model}: {loaded.data.summary()}"), title_justify="left"
     )
     for name, what, seconds in rows:
-        table.add_row(name, what, _duration(seconds))
-    table.add_section()
-    table.add_row("in all", "", _duration(total))
-    table.caption = f"memory: about {_memory_bytes(loaded, samples, output_bytes) / 1e9:.1f} GB. Nothing was written."
-    return table
+        printed.add_row(name, what, _duration(seconds))
+    printed.add_section()
+    printed.add_row("in all", "", _duration(total))
+    memory = f"Memory: about {memory_bytes(loaded, samples, measured.output_bytes) / 1e9:.1f} GB."
+    printed.caption = " ".join(part for part in (largest, memory, "Nothing was written.") if part)
+    return printed
 
 
-def _one_batch(loaded: Loaded) -> tuple[float, float]:
-    """Seconds per sequence of one forward pass, and bytes per sequence of the outputs that models are compared by."""
-    batch = {name: value.to(loaded.recipe.device) for name, value in loaded.data.calibration[0].items()}
-    features = model_inputs(batch)
-    with torch.inference_mode():
-        compared = loaded.task.compared_outputs(loaded.dense(**features), batch)
-        started = time.perf_counter()
-        loaded.dense(**features)
-        if loaded.recipe.device != "cpu":
-            torch.cuda.synchronize()
-    count = len(batch["input_ids"])
-    return (time.perf_counter() - started) / count, compared.numel() * compared.element_size() / count
+def _reach(loaded: Loaded, targets: Sequence[Speedup]) -> str:
+    """Say which speed-up is the largest, by a short timing.
+
+    Raises:
+        TargetUnreachable: a target is out of its reach.
+    """
+    most = largest_speedup(loaded)
+    for target in targets:
+        if target.value > REACH * most.high:
+            raise TargetUnreachable(
+                f"Speedup {target.value:g} is out of reach on {loaded.environment}: without all that can be removed it is "
+                f"{most.median:.1f} times as fast ({most.low:.1f} to {most.high:.1f}, timed for a few seconds). Lower the "
+                "target, or measure on another batch or sequence length.",
+                most.median,
+            )
+    return (
+        f"The largest speed-up is about {most.median:.1f}x ({most.low:.1f} to {most.high:.1f}, timed for a few seconds); the "
+        "latency table will tell."
+    )
 
 
-def _memory_bytes(loaded: Loaded, samples: int, output_bytes: float) -> float:
-    """Dense model, teacher and candidate; Gram matrices and factors (fp64); hidden states of the search and of the refit;
-    and the dense outputs that candidates and results are compared with."""
-    cost = ParameterCost.of(loaded.model, loaded.structure)
-    weights = 4.0 * float(cost(loaded.structure.sizes))
-    grams = sum(8.0 * (group.size * group.width) ** 2 for group in loaded.structure)
-    tokens = sum(batch["input_ids"].numel() for batch in loaded.data.calibration)
-    hidden = loaded.dense.config.hidden_size * 4.0
-    searched = min(samples, 2 * SEARCHED_TEXTS)
-    compared = len(loaded.held_out) * loaded.recipe.batch_size + searched
-    outputs = compared * output_bytes
-    layers = len(loaded.structure.layers)
-    replayed = min(4e9, tokens * searched / samples * hidden * layers)
-    fitted = min(3e9, 6 * tokens * hidden)  # two sub-blocks of one layer, in both models
-    weighed = ACTIVATIONS * TOKENS * hidden * layers if getattr(loaded.method, "weighs_tokens", False) else 0.0
-    return 3 * weights + 2 * grams + outputs + replayed + fitted + weighed + 0.5e9
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+def _duration(seconds: Range) -> str:
+    """A range of seconds, in the unit of its upper end: ``2-5 min``."""
+    low, high = seconds
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if high >= 1.5 * size:
+            decimals = 1 if high < 10 * size and unit == "h" else 0
+            ends = f"{low / size:.{decimals}f}", f"{high / size:.{decimals}f}"
+            return f"{'-'.join(dict.fromkeys(ends))} {unit}"
+    ends = f"{low:.0f}", f"{high:.0f}"
+    return f"{'-'.join(dict.fromkeys(ends))} s"

@@ -19,6 +19,7 @@ from secateurs.latency.timer import timer_for
 from secateurs.latency.workload import check
 from secateurs.methods import method as find_method
 from secateurs.methods.base import Finetuning, Method
+from secateurs.pipeline.check_recipe import check_recipe, finetuning
 from secateurs.pipeline.recipe import Recipe
 from secateurs.progress import Track, silent
 from secateurs.structure.structure import Structure
@@ -96,21 +97,11 @@ def load(recipe: Recipe) -> Loaded:
     Raises:
         SecateursError: one line that says what is missing or does not fit.
     """
+    check_recipe(recipe)
     task = find_task(recipe.task.replace("-", "_"))
     method = find_method(recipe.method.replace("-", "_"), recipe.preset, **recipe.hyperparameters)
-    if recipe.sparsity and not method.by_parameters:
-        raise RecipeError(f"{recipe.method} prunes to a time: give it a speed-up, not a sparsity")
-    if recipe.speedup and not method.by_time:
-        raise RecipeError(
-            f"{recipe.method} makes zeros, and no model faster: give it a sparsity, not a speed-up; "
-            "agp removes whole components by the same schedule"
-        )
-    finetuning = _finetuning(recipe, method)
+    training = finetuning(recipe, method)
     if recipe.trackers:
-        if not (finetuning or method.trains):
-            raise RecipeError(
-                "trackers follow a training, and this run has none; add --recover-epochs, or leave them out"
-            )
         check_trackers(recipe.trackers)
     environment = recipe.environment
     check(environment)
@@ -134,7 +125,7 @@ def load(recipe: Recipe) -> Loaded:
         seed=recipe.seed,
         evaluation_samples=recipe.evaluation_samples,
     )
-    if (finetuning or method.trains) and data.train is None:
+    if (training or method.trains) and data.train is None:
         what = f"the method {recipe.method}" if method.trains else "recovery"
         raise RecipeError(
             f"{what} needs a training split, and {recipe.data} has none (rows: {data.description}); "
@@ -145,18 +136,10 @@ def load(recipe: Recipe) -> Loaded:
     dtype = stored_dtype(recipe.model, subfolder=task.subfolder)
     pad = stored_pad_token_id(recipe.model, subfolder=task.subfolder, trust_remote_code=recipe.trust_remote_code)
     loaded = Loaded(
-        recipe, task, method, dense, model, tokenizer, data, held_out, structure, environment, finetuning, dtype, pad
+        recipe, task, method, dense, model, tokenizer, data, held_out, structure, environment, training, dtype, pad
     )
     method.check(loaded.context(Path()))
     return loaded
-
-
-def _finetuning(recipe: Recipe, method: Method) -> Finetuning:
-    """The training after shrinking: what the recipe leaves open is the method's."""
-    own = method.finetuning_length
-    if recipe.recover_epochs is not None:
-        own = replace(own, epochs=recipe.recover_epochs, steps=0)
-    return own if recipe.learning_rate is None else replace(own, learning_rate=recipe.learning_rate)
 
 
 def _split(batches: list[Batch], fraction: float) -> tuple[list[Batch], list[Batch]]:

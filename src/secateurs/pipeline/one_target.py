@@ -19,8 +19,9 @@ from secateurs.distributed import first
 from secateurs.numerics.precision import native_bfloat16
 from secateurs.pipeline.contract import Attempt, Contract
 from secateurs.pipeline.finished_model import FinishedModel
+from secateurs.pipeline.given_table import measured_here
 from secateurs.pipeline.stage_timer import StageTimer
-from secateurs.pipeline.target_context import TargetContext, measured_here
+from secateurs.pipeline.target_context import TargetContext
 from secateurs.pipeline.time_folder import time_shapes
 from secateurs.structure.mask import Mask
 from secateurs.structure.target import Budget, Sparsity, Target

@@ -10,7 +10,8 @@ command line starts quickly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,12 +20,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Clock, Environment
+from secateurs.methods import settings
 from secateurs.pipeline.column_names import ColumnNames
+from secateurs.pipeline.recipe_problems import explain
 
 if TYPE_CHECKING:
     from secateurs.structure.target import Target
 
-__all__ = ["Recipe"]
+__all__ = ["LARGEST_SEED", "Recipe"]
+
+LARGEST_SEED = 2**32 - 1
+"""NumPy, whose generator a training seeds too, takes no larger seed."""
 
 
 class Recipe(BaseModel):
@@ -34,7 +40,7 @@ class Recipe(BaseModel):
     (2.0, 3.0)
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = Field(
         description="Dense model: a folder in Hugging Face format, or a hub id.", json_schema_extra={"argument": True}
@@ -121,6 +127,11 @@ class Recipe(BaseModel):
         description="File with a latency table that `secateurs measure --table` wrote, possibly on another machine; if it "
         "is not given, the table is measured here.",
     )
+    elsewhere: bool = Field(
+        False,
+        description="Accept a latency table of another machine or environment: models are pruned for it, and their "
+        "speed-ups there are predicted, not measured.",
+    )
 
     calibration_samples: int = Field(
         1024,
@@ -149,7 +160,7 @@ class Recipe(BaseModel):
         description="Experiment tracker of transformers that logs the training: tensorboard, wandb, mlflow, ...",
         json_schema_extra={"option": "--tracker"},
     )
-    seed: int = Field(0, description="Seed of all random choices.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of all random choices, from 0 to 2**32 - 1.")
     trust_remote_code: bool = Field(
         False, description="Run Python code from the folder or hub repository of the model."
     )
@@ -211,7 +222,7 @@ class Recipe(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            wrong = "; ".join(_explain(problem, cls) for problem in error.errors())
+            wrong = "; ".join(explain(problem, cls) for problem in error.errors())
             raise RecipeError(f"the recipe is not valid: {wrong}") from None
 
     @classmethod
@@ -221,7 +232,8 @@ class Recipe(BaseModel):
         Args:
             path: YAML file with a mapping of recipe fields.
             changes: fields that replace those of the file. In ``columns`` and ``hyperparameters`` single entries are
-                replaced, and the other entries of the file are kept.
+                replaced, and the other entries of the file are kept. A file with all hyperparameters of its method (that of
+                a run folder) loses them if the method or the preset is replaced.
 
         Raises:
             RecipeError: the file is missing, it is not a YAML mapping, or a field is wrong.
@@ -234,14 +246,21 @@ class Recipe(BaseModel):
             raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise RecipeError(f"{path} holds {type(values).__name__}, not a mapping of recipe fields")
+        if any(name in changes and changes[name] != values.get(name) for name in ("method", "preset")):
+            values = _without_defaults(values)
         for name in ("columns", "hyperparameters"):
             if isinstance(values.get(name), dict) and isinstance(changes.get(name), dict):
                 changes[name] = {**values[name], **changes[name]}
         return cls.of({**values, **changes})
 
-    def to_yaml(self) -> str:
-        """YAML text that ``load`` reads, with the fields that differ from their defaults."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+    def to_yaml(self, *, defaults: bool = False) -> str:
+        """YAML text that ``load`` reads.
+
+        Args:
+            defaults: write all fields; otherwise those that differ from their defaults.
+        """
+        values = self.model_dump(mode="json") if defaults else self.to_dict()
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Fields that differ from their defaults, as JSON values."""
@@ -270,22 +289,18 @@ class Recipe(BaseModel):
         )
 
 
+def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a recipe, without the hyperparameters if all of the method are there: those of another would be hidden."""
+    known = settings(str(values.get("method", "ziplm")).replace("-", "_"))
+    given = values.get("hyperparameters")
+    if not isinstance(given, dict) or not {field.name for field in fields(known)} <= given.keys():
+        return values
+    return {name: value for name, value in values.items() if name != "hyperparameters"}
+
+
 def _ascending(values: Iterable[float], target: Callable[[float], Target]) -> tuple[float, ...]:
     """Distinct values in ascending order; every value must have a folder name of its own."""
     distinct = sorted(set(values))
     if len({target(value).folder for value in distinct}) < len(distinct):
         raise ValueError("two targets share a folder name; let them differ by at least 0.01")
     return tuple(distinct)
-
-
-def _explain(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
-    """One problem that pydantic found, in words: the field, what is wrong with it, and what is allowed."""
-    field = ".".join(str(part) for part in problem["loc"]) or "recipe"
-    if problem["type"] == "missing":
-        return f"{field} is missing"
-    if problem["type"] == "extra_forbidden":
-        return f"there is no field {field} (fields: {', '.join(model.model_fields)})"
-    message = problem["msg"].removeprefix("Value error, ")
-    if field == "recipe":  # the problem is a combination of fields, which the message names
-        return message
-    return f"{field}: {message} (given: {problem['input']!r})"

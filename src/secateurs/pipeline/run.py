@@ -22,14 +22,15 @@ from secateurs.latency.environment import machine
 from secateurs.latency.interleave import NOISE_LIMIT
 from secateurs.latency.profile import measure_table
 from secateurs.latency.table import LatencyTable
+from secateurs.pipeline.given_table import given_table, measured_here, place_of
 from secateurs.pipeline.load import Loaded, load
 from secateurs.pipeline.one_target import prune_to_target
 from secateurs.pipeline.provenance import commit, versions
 from secateurs.pipeline.rank_zero import RankZeroFitted
 from secateurs.pipeline.recipe import Recipe
-from secateurs.pipeline.run_folder import check_folder, claim_folder
+from secateurs.pipeline.run_folder import check_folder, claim_folder, record_processes
 from secateurs.pipeline.stage_timer import StageTimer
-from secateurs.pipeline.target_context import TargetContext, evaluation_data, measured_here, record_path
+from secateurs.pipeline.target_context import TargetContext, evaluation_data, record_path
 from secateurs.progress import Track, silent
 from secateurs.report.report import Report
 from secateurs.report.values import ModelResult
@@ -71,13 +72,14 @@ def run(
     join(recipe.device)
     track = track if is_first() else silent
     first(lambda: check_folder(folder, recipe, resume=resume))
+    given = first(lambda: given_table(recipe, folder))
     timer = StageTimer()
     loaded = together(lambda: load(recipe))
     first(lambda: claim_folder(folder, recipe))
     if is_first():
         announce(loaded.data.summary())
     timer.end("load")
-    table = first(lambda: _latency(loaded, folder, track))
+    table = first(lambda: _latency(loaded, given, folder, track))
     timer.end("latency")
     for target in recipe.targets:
         if isinstance(target, Speedup):
@@ -91,6 +93,8 @@ def run(
     context = replace(loaded.context(stages, track), teacher=teacher)
     report = _describe(loaded, table, dense, command)
     if todo:
+        if loaded.finetuning or loaded.method.trains:
+            first(lambda: record_processes(folder))
         fitted = loaded.method.fit(context) if loaded.method.trains else RankZeroFitted(loaded.method, context)
         timer.end("prepare")
         shared = TargetContext(loaded, table, dense, context, fitted, teacher, folder, report)
@@ -108,14 +112,11 @@ def _finish(report: Report, recipe: Recipe, folder: Path) -> Report:
     return report
 
 
-def _latency(loaded: Loaded, folder: Path, track: Track) -> LatencyTable:
-    """The latency table of this folder, the one that the recipe names, or a new one."""
+def _latency(loaded: Loaded, given: LatencyTable | None, folder: Path, track: Track) -> LatencyTable:
+    """The latency table that was there before the run, or a new one; it is written to the folder."""
     path = folder / "latency.json"
-    if path.is_file():
-        table = LatencyTable.load(path)
-    elif loaded.recipe.latency_table:
-        table = LatencyTable.load(Path(loaded.recipe.latency_table))
-    else:
+    table = given
+    if table is None:
         rebuilt = loaded.model is not loaded.dense
         table = measure_table(
             loaded.model,
@@ -164,8 +165,8 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
         notes.append(f"Timings on this machine scattered by {100 * table.noise:.0f} %{steadier}.")
     if not measured_here(table, loaded.environment):
         notes.append(
-            f"The latency table is of {table.environment} on {table.machine.get('processor')}: the speed-ups measured "
-            "here say nothing about that, and were not held to the targets."
+            f"The latency table is of {place_of(table)}: the speed-ups measured here say nothing about that, and were not "
+            "held to the targets."
         )
     if loaded.finetuning:
         notes.append("Recovery trained on the texts the divergence is taken on; the metric's texts it has not seen.")

@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateurs.context import PruneContext
-from secateurs.latency.environment import Environment, machine
 from secateurs.latency.table import LatencyTable
 from secateurs.methods.base import Fitted
 from secateurs.pipeline.load import Loaded
@@ -20,7 +19,7 @@ from secateurs.structure.target import Budget, Sparsity, Target
 from secateurs.tasks.base import Score
 from secateurs.training.evaluate import record_outputs
 
-__all__ = ["TargetContext", "evaluation_data", "measured_here", "record_path"]
+__all__ = ["TargetContext", "evaluation_data", "record_path"]
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,6 @@ class TargetContext:
     def budget(self, target: Target) -> Budget:
         """What the method must keep within for a target."""
         return target.budget(self.parameters) if isinstance(target, Sparsity) else target.budget(self.table)
-
-
-def measured_here(table: LatencyTable, environment: Environment) -> bool:
-    """Whether the table was measured on this machine in this environment, so that timings here can judge it."""
-    here = machine()
-    same = all(table.machine.get(part) == here[part] for part in ("processor", "gpu"))
-    return same and table.environment == environment
 
 
 def evaluation_data(loaded: Loaded, dense: Any) -> Any:

@@ -105,17 +105,25 @@ def sparsity_columns(models: Sequence[ModelResult]) -> dict[str, str]:
 
 
 def quality(value: float) -> str:
-    """A metric or a divergence, with about four digits."""
+    """A metric or a divergence, with about four digits; a small one with two significant digits: ``0.0011``."""
     if not math.isfinite(value):
         return str(value)
-    decimals = 1 if abs(value) >= 1000 else 2 if abs(value) >= 10 else 3
-    return f"{value:.{decimals}f}".replace("-", MINUS)
+    return f"{value:.{_decimals(value)}f}".replace("-", MINUS)
+
+
+def _decimals(value: float) -> int:
+    """Decimals with which a metric or a divergence is written; at most ten."""
+    size = abs(value)
+    if size >= 10:
+        return 1 if size >= 1000 else 2
+    return 3 if size < 1e-9 or size >= 0.01 else 1 - math.floor(math.log10(size))
 
 
 def difference(metric: Metric) -> str:
     """The metric of the pruned model minus that of the dense model, with its sign."""
     step = metric.value - metric.dense
-    text = quality(abs(step)) if abs(metric.dense) < 10 else f"{abs(step):.2f}"
+    decimals = _decimals(metric.dense) if abs(metric.dense) < 10 else 2
+    text = f"{abs(step):.{decimals}f}"
     return f"{MINUS if step < 0 else '+'}{text}" if float(text) else f"±{text}"
 
 

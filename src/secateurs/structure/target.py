@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from secateurs.errors import RecipeError, TargetUnreachable
-from secateurs.structure.cost import Cost, ParameterCost, TimeCost
+
+if TYPE_CHECKING:  # imports torch, which the check of a recipe does without
+    from secateurs.structure.cost import Cost, ParameterCost, TimeCost
 
 __all__ = ["Budget", "Sparsity", "Speedup", "Target"]
 

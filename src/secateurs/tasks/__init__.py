@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from typing import TYPE_CHECKING
 
 from secateurs.errors import RecipeError
-from secateurs.tasks.base import Task
 
-__all__ = ["names", "task"]
+if TYPE_CHECKING:
+    from secateurs.tasks.base import Task
+
+__all__ = ["check_name", "names", "task"]
 
 NOT_TASKS = {"base", "data", "metrics", "task_data"}
 """Files and folders of this folder that do not define a task."""
@@ -21,6 +24,20 @@ NOT_TASKS = {"base", "data", "metrics", "task_data"}
 def names() -> list[str]:
     """Names of all tasks, sorted. The call imports no task."""
     return sorted({module.name for module in pkgutil.iter_modules(__path__)} - NOT_TASKS)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is no task's; torch is not imported.
+
+    Args:
+        name: name of the file or folder that defines the task.
+
+    Raises:
+        RecipeError: there is no task of that name.
+    """
+    if name not in names():
+        known = ", ".join(names()).replace("_", "-")
+        raise RecipeError(f"there is no task {name.replace('_', '-')!r}; the tasks are {known}")
 
 
 def task(name: str) -> Task:
@@ -35,8 +52,9 @@ def task(name: str) -> Task:
     >>> task("causal_lm").name
     'causal_lm'
     """
-    if name not in names():
-        raise RecipeError(f"there is no task {name!r}; the tasks are {', '.join(names())}")
+    from secateurs.tasks.base import Task  # imports torch; a wrong name is refused without it
+
+    check_name(name)
     module = importlib.import_module(f"{__name__}.{name}")
     found = [
         value

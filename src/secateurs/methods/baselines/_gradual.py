@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -16,86 +14,18 @@ from secateurs.context import PruneContext
 from secateurs.distributed import first
 from secateurs.errors import CheckpointError
 from secateurs.gates.learner import freeze_embeddings
-from secateurs.methods.base import Finetuning, Fitted, ForwardPasses
+from secateurs.methods.base import Fitted
 from secateurs.methods.baselines._even_counts import even_counts
-from secateurs.methods.baselines._task_or_distillation_loss import (
-    LossObjective,
-    TaskOrDistillationLoss,
-    TrainOn,
-    check_labels,
-)
+from secateurs.methods.baselines._settings import GradualSettings
+from secateurs.methods.baselines._task_or_distillation_loss import LossObjective, TaskOrDistillationLoss
 from secateurs.numerics.precision import native_bfloat16
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Structure
 from secateurs.structure.target import Budget
 from secateurs.training.objective import Objective
 from secateurs.training.trainer import Training, train
 
-__all__ = ["GradualFitted", "GradualSettings", "PruningModule"]
-
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-
-
-@dataclass(frozen=True)
-class GradualSettings:
-    """Hyper-parameters of pruning by the cubic schedule, little by little, while the weights are trained.
-
-    Args:
-        matrices: matrices that are pruned: ``all``, ``attention``, ``feed-forward``, or patterns of paths.
-        teach: what the weights are trained on. ``labels``: the loss of the task. ``outputs``: the outputs of the dense model.
-            ``auto``: the first if there are labels.
-        epochs: passes over the training split.
-        steps: optimiser steps in place of ``epochs``; 0 = epochs count.
-        begin: fraction of the steps after which pruning begins.
-        end: fraction of the steps after which the sparsity is that of the target.
-        start: sparsity with which pruning begins.
-        rate: peak of the learning rate of the weights, linear to 0.
-        freeze_embeddings: do not train embeddings.
-        finetuning: passes over the training split after shrinking.
-        finetuning_steps: optimiser steps in place of ``finetuning``; 0 = passes count.
-        finetuning_rate: peak of the learning rate after shrinking.
-    """
-
-    name: ClassVar[str]
-    trains: ClassVar[bool] = True
-    by_parameters: ClassVar[bool] = True
-    by_time: ClassVar[bool] = True
-
-    matrices: str = "all"
-    teach: TrainOn = "auto"
-    epochs: Positive = 10.0
-    steps: Count = 0
-    begin: float = 0.0
-    end: float = 0.3
-    start: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    rate: Positive = 1e-4
-    freeze_embeddings: bool = True
-    finetuning: Annotated[float, Field(ge=0)] = 0.0
-    finetuning_steps: Count = 0
-    finetuning_rate: Positive = 1e-4
-
-    @model_validator(mode="after")
-    def _begins_before_it_ends(self) -> GradualSettings:
-        if not 0 <= self.begin < self.end <= 1:
-            raise ValueError(
-                f"begin and end are fractions of the steps, 0 <= begin < end <= 1, not {self.begin:g} and {self.end:g}"
-            )
-        return self
-
-    @property
-    def finetuning_length(self) -> Finetuning:
-        """The training after shrinking."""
-        return Finetuning(self.finetuning, self.finetuning_steps, self.finetuning_rate)
-
-    def check(self, context: PruneContext) -> None:
-        """See ``Method.check``: training by labels needs labels."""
-        check_labels(self.teach, context)
-
-    def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
-        """See ``Method.forward_passes``: a step is three passes, and one of the teacher where there are no labels."""
-        return ForwardPasses(0.0, 4.0 * (self.steps * batch if self.steps else self.epochs * rows))
+__all__ = ["GradualFitted", "PruningModule"]
 
 
 class PruningModule(nn.Module, ABC):

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from secateurs.context import PruneContext
-from secateurs.errors import RecipeError
+from secateurs.methods._labels import check_labels, has_labels
+from secateurs.methods._settings import TrainOn
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.tasks.base import Batch, model_inputs
 from secateurs.training.objective import Objective
 
-__all__ = ["LossObjective", "TaskOrDistillationLoss", "TrainOn", "check_labels", "has_labels"]
-
-TrainOn = Literal["auto", "labels", "outputs"]
-
-
-def has_labels(context: PruneContext) -> bool:
-    """Whether the loss of the task can be taken on rows of the training split."""
-    if not context.task.has_loss:
-        return False
-    assert context.train is not None and context.collate is not None
-    return context.task.has_loss_without_labels or "labels" in context.collate([context.train[0]])
-
-
-def check_labels(what: TrainOn, context: PruneContext) -> None:
-    """Refuse the loss of the task where it cannot be taken.
-
-    Raises:
-        RecipeError: ``labels`` is asked for, and the training split has none.
-    """
-    if what == "labels" and not has_labels(context):
-        raise RecipeError(
-            f"the loss of {context.task.name.replace('_', '-')} needs labels, and the training split has none; "
-            "use --set teach=outputs"
-        )
+__all__ = ["LossObjective", "TaskOrDistillationLoss"]
 
 
 class TaskOrDistillationLoss:

@@ -7,15 +7,13 @@ Every matrix ends with the same fraction of its components. The difference to FL
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
-
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from secateurs.context import PruneContext
-from secateurs.methods.baselines._gradual import GradualFitted, GradualSettings
+from secateurs.methods.baselines._gradual import GradualFitted
 from secateurs.methods.baselines._scaled_components import ScaledComponents, ScalePruning
+from secateurs.methods.baselines._settings import AGPSettings
 from secateurs.methods.flop.components import component_groups, with_pairs
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.mask import Mask
@@ -26,16 +24,8 @@ __all__ = ["AGP", "METHOD"]
 
 
 @dataclass(frozen=True)
-class AGP(GradualSettings):
-    """Gradual magnitude pruning of ranks.
-
-    Args:
-        scale_rate: constant learning rate of the numbers that multiply components.
-    """
-
-    name: ClassVar[str] = "agp"
-
-    scale_rate: Annotated[float, Field(gt=0)] = 1e-3
+class AGP(AGPSettings):
+    """Gradual magnitude pruning of ranks; its fields are those of ``AGPSettings``."""
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """A copy whose matrices are pairs of factors."""

@@ -8,7 +8,7 @@ result shows what quality a sparsity costs if speed does not matter.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from secateurs.context import PruneContext
-from secateurs.methods.baselines._gradual import GradualFitted, GradualSettings, PruningModule
+from secateurs.methods.baselines._gradual import GradualFitted, PruningModule
+from secateurs.methods.baselines._settings import AGPUnstructuredSettings, GradualSettings
 from secateurs.methods.baselines._task_or_distillation_loss import LossObjective, TaskOrDistillationLoss
 from secateurs.methods.flop.components import embedding_widths
 from secateurs.modeling.pruned_modules import is_factored
@@ -39,11 +40,8 @@ PRUNINGS = 100
 
 
 @dataclass(frozen=True)
-class AGPUnstructured(GradualSettings):
+class AGPUnstructured(AGPUnstructuredSettings):
     """Gradual magnitude pruning of single weights: zeros in tensors of full size."""
-
-    name: ClassVar[str] = "agp_unstructured"
-    by_time: ClassVar[bool] = False
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """The model itself."""

@@ -11,23 +11,18 @@ a smaller model of the same kind, trained from scratch.
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from secateurs.context import PruneContext
 from secateurs.gates.learner import freeze_embeddings
-from secateurs.methods.base import Finetuning, Fitted, ForwardPasses
+from secateurs.methods.base import Fitted, ForwardPasses
 from secateurs.methods.baselines._even_counts import even_counts
-from secateurs.methods.baselines._task_or_distillation_loss import (
-    LossObjective,
-    TaskOrDistillationLoss,
-    TrainOn,
-    check_labels,
-)
+from secateurs.methods.baselines._settings import FACSettings
+from secateurs.methods.baselines._task_or_distillation_loss import LossObjective, TaskOrDistillationLoss
 from secateurs.methods.flop.components import component_groups, with_pairs
 from secateurs.numerics.low_rank import break_even
 from secateurs.structure.allocation import Allocation
@@ -41,38 +36,8 @@ __all__ = ["FAC", "METHOD"]
 
 
 @dataclass(frozen=True)
-class FAC:
-    """A fixed rank for every matrix, and training.
-
-    Args:
-        matrices: matrices that are factorised: ``all``, ``attention``, ``feed-forward``, or patterns of paths.
-        init: factors at the start. ``svd``: the strongest components of the model. ``scratch``: random; the model gives its
-            shape only.
-        teach: what the factors are trained on. ``labels``: the loss of the task. ``outputs``: the outputs of the dense model.
-            ``auto``: the first if there are labels.
-        epochs: passes over the training split.
-        steps: optimiser steps in place of ``epochs``; 0 = epochs count.
-        rate: peak of the learning rate, linear to 0.
-        freeze_embeddings: do not train embeddings, unless they are random.
-    """
-
-    name: ClassVar[str] = "fac"
-    trains: ClassVar[bool] = True
-    by_parameters: ClassVar[bool] = True
-    by_time: ClassVar[bool] = True
-
-    matrices: str = "all"
-    init: Literal["svd", "scratch"] = "svd"
-    teach: TrainOn = "auto"
-    epochs: Annotated[float, Field(gt=0)] = 10.0
-    steps: Annotated[int, Field(ge=0)] = 0
-    rate: Annotated[float, Field(gt=0)] = 1e-4
-    freeze_embeddings: bool = True
-
-    @property
-    def finetuning_length(self) -> Finetuning:
-        """All of the training: it comes after shrinking."""
-        return Finetuning(self.epochs, self.steps, self.rate)
+class FAC(FACSettings):
+    """A fixed rank for every matrix, and training; its fields are those of ``FACSettings``."""
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """A copy whose matrices are pairs of factors."""
@@ -81,10 +46,6 @@ class FAC:
     def structure(self, model: nn.Module) -> Structure:
         """The components of every pair."""
         return component_groups(model, self.matrices)
-
-    def check(self, context: PruneContext) -> None:
-        """See ``Method.check``: training by labels needs labels."""
-        check_labels(self.teach, context)
 
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``: nothing before the fine-tuning."""
@@ -103,7 +64,7 @@ class FittedFAC(Fitted):
         context: model, texts and task.
     """
 
-    def __init__(self, settings: FAC, context: PruneContext) -> None:
+    def __init__(self, settings: FACSettings, context: PruneContext) -> None:
         self.settings, self.context = settings, context
         self.teacher = context.teacher or copy.deepcopy(context.model).eval()
         self.loss = TaskOrDistillationLoss(settings.teach, context, self.teacher)

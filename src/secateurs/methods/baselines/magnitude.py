@@ -6,16 +6,15 @@ keeps the same fraction.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from secateurs.context import PruneContext
-from secateurs.methods.base import ForwardPasses, OneShot
+from secateurs.methods.base import ForwardPasses
 from secateurs.methods.baselines._ranked import RankedFitted
+from secateurs.methods.baselines._settings import MagnitudeSettings
 from secateurs.structure.families import discover
 from secateurs.structure.structure import Group, Structure
 
@@ -23,10 +22,8 @@ __all__ = ["METHOD", "Magnitude"]
 
 
 @dataclass(frozen=True)
-class Magnitude(OneShot):
+class Magnitude(MagnitudeSettings):
     """Keep the units with the largest weights."""
-
-    name: ClassVar[str] = "magnitude"
 
     def structure(self, model: nn.Module) -> Structure:
         """Heads and feed-forward neurons."""

@@ -8,14 +8,12 @@ columns. The difference to FLOP shows what the factorisation is worth.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from secateurs.context import PruneContext
-from secateurs.methods.flop.settings import PRESETS as FLOP_PRESETS
-from secateurs.methods.flop.settings import GateTrainingSettings
+from secateurs.methods.baselines._settings import PRESETS as BASELINE_PRESETS
+from secateurs.methods.baselines._settings import NeuronPruningSettings
 from secateurs.methods.flop.steps import FittedFLOP
 from secateurs.structure.structure import Structure
 from secateurs.surgery.input_selection import input_groups
@@ -24,10 +22,8 @@ __all__ = ["METHOD", "PRESETS", "NeuronPruning"]
 
 
 @dataclass(frozen=True)
-class NeuronPruning(GateTrainingSettings):
+class NeuronPruning(NeuronPruningSettings):
     """Gates on inputs; its fields are those of ``GateTrainingSettings``."""
-
-    name: ClassVar[str] = "neuron_pruning"
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """The model itself."""
@@ -44,4 +40,4 @@ class NeuronPruning(GateTrainingSettings):
 
 METHOD = NeuronPruning
 
-PRESETS = {"quick": FLOP_PRESETS["quick"]}
+PRESETS = BASELINE_PRESETS["neuron_pruning"]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from secateurs.context import PruneContext
-from secateurs.methods.base import ForwardPasses, OneShot
+from secateurs.methods.base import ForwardPasses
 from secateurs.methods.baselines._ranked import RankedFitted
+from secateurs.methods.baselines._settings import RandomUnitsSettings
 from secateurs.structure.families import discover
 from secateurs.structure.structure import Structure
 
@@ -18,10 +17,8 @@ __all__ = ["METHOD", "RandomUnits"]
 
 
 @dataclass(frozen=True)
-class RandomUnits(OneShot):
+class RandomUnits(RandomUnitsSettings):
     """Keep random units, drawn with the seed of the run."""
-
-    name: ClassVar[str] = "random_units"
 
     def structure(self, model: nn.Module) -> Structure:
         """Heads and feed-forward neurons."""

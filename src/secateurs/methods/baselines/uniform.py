@@ -5,14 +5,13 @@ The difference to ``ziplm`` shows what the search is worth.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from secateurs.context import PruneContext
-from secateurs.methods.base import ForwardPasses, OneShot, OneShotFitted
+from secateurs.methods.base import ForwardPasses, OneShotFitted
 from secateurs.methods.baselines._even_counts import even_counts
+from secateurs.methods.baselines._settings import UniformSettings
 from secateurs.methods.ziplm import ZipLM
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.families import discover
@@ -24,10 +23,8 @@ __all__ = ["METHOD", "Uniform"]
 
 
 @dataclass(frozen=True)
-class Uniform(OneShot):
+class Uniform(UniformSettings):
     """Uniform allocation over ZipLM's level database."""
-
-    name: ClassVar[str] = "uniform"
 
     def structure(self, model: nn.Module) -> Structure:
         """Heads and feed-forward neurons."""

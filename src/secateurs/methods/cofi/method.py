@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from secateurs.context import PruneContext
 from secateurs.errors import RecipeError
-from secateurs.methods.base import Finetuning, ForwardPasses
+from secateurs.methods.base import ForwardPasses
 from secateurs.methods.cofi.schedule import steps_and_rate
 from secateurs.methods.cofi.settings import PRESETS, CoFiSettings
 from secateurs.methods.cofi.steps import FittedCoFi
@@ -28,16 +26,6 @@ class CoFi(CoFiSettings):
     hidden dimension. The target is a sparsity (the paper) or, beyond the paper, a speed-up: the expected milliseconds by the
     latency table then take the place of the expected parameters.
     """
-
-    name: ClassVar[str] = "cofi"
-    trains: ClassVar[bool] = True
-    by_parameters: ClassVar[bool] = True
-    by_time: ClassVar[bool] = True
-
-    @property
-    def finetuning_length(self) -> Finetuning:
-        """The training after shrinking."""
-        return Finetuning(self.finetuning, self.finetuning_steps, self.finetuning_rate)
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """The model itself."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from secateurs.gates.gates import REACH
-from secateurs.gates.layer_matching import Matching
-from secateurs.gates.mask_learning import Ascent
+from secateurs.gates.choices import REACH, Ascent, Matching
+from secateurs.methods._settings import Finetuning
 
-__all__ = ["PRESETS", "CoFiSettings"]
+__all__ = ["PRESETS", "SETTINGS", "CoFiSettings"]
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -57,6 +56,11 @@ class CoFiSettings:
             taken.
     """
 
+    name: ClassVar[str] = "cofi"
+    trains: ClassVar[bool] = True
+    by_parameters: ClassVar[bool] = True
+    by_time: ClassVar[bool] = True
+
     epochs: Positive = 20.0
     ramp: NotNegative = 2.0
     steps: Count = 0
@@ -94,6 +98,14 @@ class CoFiSettings:
         if self.output_weight == self.layer_weight == 0:
             raise ValueError("output_weight and layer_weight are both 0: there is nothing to learn from")
         return self
+
+    @property
+    def finetuning_length(self) -> Finetuning:
+        """The training after shrinking."""
+        return Finetuning(self.finetuning, self.finetuning_steps, self.finetuning_rate)
+
+
+SETTINGS = CoFiSettings
 
 
 _PAPER: dict[str, Any] = {

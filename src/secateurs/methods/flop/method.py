@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 from torch import nn
@@ -25,8 +24,6 @@ class FLOP(FLOPSettings):
     Every matrix of attention and feed-forward blocks becomes a sum of rank-1 components with a gate each,
     ``W = P diag(z) Q``. The target is a sparsity relative to the *dense* model or, beyond the paper, a speed-up.
     """
-
-    name: ClassVar[str] = "flop"
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """A copy with a pair of factors in the place of every matrix, at first those of the matrix alone.

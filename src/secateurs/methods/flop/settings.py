@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from secateurs.context import PruneContext
-from secateurs.errors import RecipeError
-from secateurs.gates.mask_learning import Ascent
-from secateurs.methods.base import Finetuning, ForwardPasses
-from secateurs.structure.structure import Structure
+from secateurs.gates.choices import Ascent
+from secateurs.methods._settings import Finetuning, ForwardPasses
 
-__all__ = ["PRESETS", "FLOPSettings", "GateTrainingSettings"]
+if TYPE_CHECKING:
+    from secateurs.context import PruneContext
+    from secateurs.structure.structure import Structure
+
+__all__ = ["PRESETS", "SETTINGS", "FLOPSettings", "GateTrainingSettings"]
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -99,10 +100,10 @@ class GateTrainingSettings:
         return Finetuning(self.finetuning, self.finetuning_steps, self.finetuning_rate)
 
     def check(self, context: PruneContext) -> None:
-        """See ``Method.check``: training by labels needs a loss."""
-        if self.teach == "labels" and not context.task.has_loss:
-            task = context.task.name.replace("_", "-")
-            raise RecipeError(f"{self.name}: {task} has no loss of its own; use teach=outputs, which needs no labels")
+        """See ``Method.check``: training by labels needs labels, and a loss."""
+        from secateurs.methods._labels import check_labels  # imports torch
+
+        check_labels(self.teach, context)
 
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``; at full rank a step of the student takes half as long again as a dense one."""
@@ -121,6 +122,8 @@ class FLOPSettings(GateTrainingSettings):
         rank: components at the start; 0 = all.
     """
 
+    name: ClassVar[str] = "flop"
+
     init: Literal["aware", "svd", "scratch"] = "aware"
     rank: Count = 0
 
@@ -132,6 +135,8 @@ class FLOPSettings(GateTrainingSettings):
             raise ValueError("random factors are untrained; with init=scratch give prepruning, in epochs")
         return self
 
+
+SETTINGS = FLOPSettings
 
 PRESETS: dict[str, dict[str, Any]] = {
     # enwik8 with an SRU, batches of 64 x 256 characters: Noam's schedule with c = 2 (3 for gates and multipliers),

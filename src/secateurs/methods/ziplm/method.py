@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from secateurs.context import PruneContext
-from secateurs.methods.base import ForwardPasses, OneShot
+from secateurs.methods.base import ForwardPasses
 from secateurs.methods.ziplm.settings import FINALIST_TEXTS, PRESETS, ZipLMSettings
 from secateurs.methods.ziplm.steps import FittedZipLM
 from secateurs.structure.families import discover
@@ -19,10 +17,8 @@ __all__ = ["METHOD", "PRESETS", "ZipLM"]
 
 
 @dataclass(frozen=True)
-class ZipLM(ZipLMSettings, OneShot):
+class ZipLM(ZipLMSettings):
     """Inference-aware one-shot structured pruning; its fields are those of ``ZipLMSettings``."""
-
-    name: ClassVar[str] = "ziplm"
 
     def structure(self, model: nn.Module) -> Structure:
         """Heads and feed-forward neurons, and with ``allow=rank`` the ranks of their matrices. The hidden size stays."""

@@ -5,19 +5,21 @@ The default differs from the paper where we measured better; ``docs/methods/zipl
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-__all__ = ["FINALIST_TEXTS", "PRESETS", "ZipLMSettings"]
+from secateurs.methods._settings import OneShot
+
+__all__ = ["FINALIST_TEXTS", "PRESETS", "SETTINGS", "ZipLMSettings"]
 
 FINALIST_TEXTS = 1024
 """Texts that a finalist is refitted on: with half as many, refits scatter more than finalists differ."""
 
 
 @dataclass(frozen=True)
-class ZipLMSettings:
+class ZipLMSettings(OneShot):
     """Hyper-parameters of one-shot structured pruning to a time budget.
 
     Args:
@@ -47,6 +49,8 @@ class ZipLMSettings:
         probability: probability that a coefficient is drawn again (``loss``; 0.1 in the paper).
     """
 
+    name: ClassVar[str] = "ziplm"
+
     allow: Literal["units", "rank"] = "units"
     inputs: Literal["dense", "sequential"] = "sequential"
     damping: Annotated[float, Field(ge=0)] = 1e-2
@@ -71,6 +75,8 @@ class ZipLMSettings:
         """Whether tokens have weights. The errors of low-rank options are measured without, so none has weights then."""
         return self.weigh == "gradient" and self.allow == "units"
 
+
+SETTINGS = ZipLMSettings
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateurs.checkpoint.load_model import first_line, is_path
+from secateurs.artifacts import is_path
+from secateurs.checkpoint.refusals import first_line
 from secateurs.errors import DataError
 from secateurs.tasks.data import conll
+from secateurs.tasks.data.cache import cache_folder, can_write
 from secateurs.tasks.data.dialects import Table, read_table
 from secateurs.tasks.data.hub_configs import find_config
 from secateurs.tasks.data.json_files import read_object
@@ -85,7 +87,8 @@ def read_file(*paths: Path) -> Dataset:
         with _quiet():
             if kind == "parquet" and (empty := _without_rows(paths)) is not None:
                 return empty
-            return load_dataset(kind, data_files=[str(path) for path in paths], split="train")
+            files = [str(path) for path in paths]
+            return load_dataset(kind, data_files=files, split="train", cache_dir=cache_folder())
     except DataError:
         raise
     except Exception as error:  # the builders raise exceptions of many classes
@@ -170,13 +173,24 @@ def _with_labels(found: LabelFolders) -> dict[str, Dataset]:
 
 
 def _from_hub(source: str) -> dict[str, Dataset]:
-    from datasets import load_dataset
+    from datasets import config, load_dataset
+    from huggingface_hub import constants
 
-    name, _, config = source.partition(":")
+    name, _, subset = source.partition(":")
     try:
         with _quiet():
-            splits = load_dataset(name, config or None)
+            splits = load_dataset(name, subset or None)
     except Exception as error:  # network, hub and builders raise exceptions of many classes
+        if not can_write(Path(config.HF_DATASETS_CACHE)):
+            raise DataError(
+                f"cannot read the data {source}: the cache of datasets, {config.HF_DATASETS_CACHE}, cannot be written; set "
+                "HF_HOME to a folder that can"
+            ) from error
+        if constants.HF_HUB_OFFLINE:
+            raise DataError(
+                f"cannot read the data {source}: it is no local file or folder, the cache does not have it, and "
+                "HF_HUB_OFFLINE is set"
+            ) from error
         raise DataError(
             f"cannot read the data {source}: it is neither a local file or folder nor readable on the hub "
             f"({first_line(error)})"

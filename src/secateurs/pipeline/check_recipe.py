@@ -1,0 +1,86 @@
+"""What is wrong with a recipe by itself: names, hyperparameters, targets and paths, all without importing torch.
+
+The command line calls this first, so that a mistake is answered within a second. ``secateurs.pipeline.load`` checks what
+needs the model or the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateurs.artifacts import is_path
+from secateurs.errors import CheckpointError, DataError, RecipeError
+from secateurs.methods import settings
+from secateurs.pipeline.recipe import Recipe
+from secateurs.tasks import check_name
+
+if TYPE_CHECKING:
+    from secateurs.methods._settings import Finetuning
+
+__all__ = ["check_recipe", "check_table_exists", "finetuning", "method_settings"]
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse a recipe that cannot work with any model and data.
+
+    Raises:
+        SecateursError: one line that says what is wrong.
+    """
+    check_name(recipe.task.replace("-", "_"))
+    method = method_settings(recipe)
+    if recipe.sparsity and not method.by_parameters:
+        raise RecipeError(f"{recipe.method} prunes to a time: give it a speed-up, not a sparsity")
+    if recipe.speedup and not method.by_time:
+        raise RecipeError(
+            f"{recipe.method} makes zeros, and no model faster: give it a sparsity, not a speed-up; "
+            "agp removes whole components by the same schedule"
+        )
+    if recipe.trackers and not (finetuning(recipe, method) or method.trains):
+        raise RecipeError("trackers follow a training, and this run has none; add --recover-epochs, or leave them out")
+    if recipe.clock == "cpu" and recipe.threads > 1:
+        raise RecipeError(f"the cpu clock counts the time of 1 thread, not of {recipe.threads}; use --threads 1")
+    if is_path(recipe.model) and not Path(recipe.model).expanduser().exists():
+        raise CheckpointError(
+            f"the model folder {recipe.model} does not exist; give a folder or a hub id like owner/name"
+        )
+    folder = recipe.data.rpartition(":")[0] or recipe.data  # folder:config
+    if is_path(recipe.data) and not any(Path(path).expanduser().exists() for path in (recipe.data, folder)):
+        raise DataError(f"the data {recipe.data} does not exist; give a folder, a file or a hub id like owner/name")
+
+
+def check_table_exists(recipe: Recipe, folder: Path | None) -> None:
+    """Refuse a latency table that is not there, unless the folder of the run has a copy.
+
+    Args:
+        recipe: the recipe.
+        folder: folder of the run, if it is known.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    if folder is not None and (folder / "latency.json").is_file():
+        return
+    if recipe.latency_table and not Path(recipe.latency_table).exists():
+        raise CheckpointError(
+            f"no latency table at {recipe.latency_table}; write one with `secateurs measure MODEL --table FILE`"
+        )
+
+
+def method_settings(recipe: Recipe) -> Any:
+    """Hyperparameters of the method; see ``secateurs.methods.settings``."""
+    return settings(recipe.method.replace("-", "_"), recipe.preset, **recipe.hyperparameters)
+
+
+def finetuning(recipe: Recipe, method: Any) -> Finetuning:
+    """The training after shrinking: by the recipe, or else by the method.
+
+    Args:
+        recipe: the recipe.
+        method: the method, or its settings.
+    """
+    own: Finetuning = method.finetuning_length
+    if recipe.recover_epochs is not None:
+        own = replace(own, epochs=recipe.recover_epochs, steps=0)
+    return own if recipe.learning_rate is None else replace(own, learning_rate=recipe.learning_rate)

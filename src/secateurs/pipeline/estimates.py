@@ -1,0 +1,122 @@
+"""Estimates of ``--dry-run``: seconds of a forward pass, rows of an evaluation, the largest speed-up, and memory."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateurs.latency.compare import Speed, compare
+from secateurs.oneshot.token_weights import TOKENS
+from secateurs.pipeline.load import Loaded
+from secateurs.structure.cost import ParameterCost
+from secateurs.structure.mask import Mask
+from secateurs.surgery.shrink import shrink
+from secateurs.tasks.base import model_inputs
+
+__all__ = ["Pass", "largest_speedup", "memory_bytes", "rows_of", "timed_pass"]
+
+TIMED_BATCHES = 4
+"""Batches that are timed, from the shortest to the longest texts; each twice."""
+
+SPEEDUP_SECONDS = 5.0
+"""Seconds of the timing that tells the largest speed-up."""
+
+ACTIVATIONS = 30
+"""Approximate number of tensors of the hidden size that a layer keeps for its backward pass."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass of the dense model, measured, per sequence.
+
+    Args:
+        fastest: seconds, by the faster reading of every timed batch.
+        slowest: seconds, by the slower reading.
+        output_bytes: bytes of the outputs that models are compared by.
+    """
+
+    fastest: float
+    slowest: float
+    output_bytes: float
+
+
+def timed_pass(loaded: Loaded) -> Pass:
+    """Time forward passes of the dense model on calibration batches."""
+    batches = sorted(loaded.data.calibration, key=lambda batch: batch["input_ids"].shape[1])
+    chosen = [batches[index * (len(batches) - 1) // max(1, TIMED_BATCHES - 1)] for index in range(TIMED_BATCHES)]
+    rows = output_bytes = 0.0
+    seconds = torch.zeros(2, dtype=torch.float64)
+    with torch.inference_mode():
+        for batch in chosen:
+            placed = {name: value.to(loaded.recipe.device) for name, value in batch.items()}
+            features = model_inputs(placed)
+            compared = loaded.task.compared_outputs(loaded.dense(**features), placed)  # also warms up
+            seconds += torch.tensor(sorted(_seconds(loaded, features) for _ in range(2)))
+            output_bytes += compared.numel() * compared.element_size()
+            rows += len(batch["input_ids"])
+    return Pass(float(seconds[0]) / rows, float(seconds[1]) / rows, output_bytes / rows)
+
+
+def _seconds(loaded: Loaded, features: Mapping[str, Any]) -> float:
+    started = time.perf_counter()
+    loaded.dense(**features)
+    if loaded.recipe.device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def rows_of(data: Any) -> int:
+    """Number of sequences in the evaluation data of a task, which are batches somewhere within it."""
+    if isinstance(data, Mapping) and isinstance(data.get("input_ids"), Tensor):
+        return len(data["input_ids"])
+    if is_dataclass(data):
+        return sum(rows_of(getattr(data, field.name)) for field in fields(data))
+    parts: Iterable[Any] = data.values() if isinstance(data, Mapping) else data if isinstance(data, Sequence) else ()
+    return 0 if isinstance(data, str) else sum(rows_of(part) for part in parts)
+
+
+def largest_speedup(loaded: Loaded) -> Speed:
+    """Time the model without anything that can be removed against the dense model, in the environment of the recipe.
+
+    Like the contract, this measures whole models; the latency table of a run gives a more precise value.
+    """
+    # A low-rank option keeps all its ranks, because its matrix is cut by another group.
+    timed = {group.name for group in loaded.structure.timed}
+    kept = {
+        group.name: torch.full((group.size,), bool(group.instead_of) or group.name not in timed)
+        for group in loaded.structure
+    }
+    emptied = shrink(copy.deepcopy(loaded.model), loaded.structure, Mask(kept), values=False)
+    models = {"dense": loaded.dense, "emptied": emptied}
+    timing = compare(models, loaded.environment, seed=loaded.recipe.seed, seconds=SPEEDUP_SECONDS, rounds=(3, 50))
+    return timing.speedups["emptied"]
+
+
+def memory_bytes(loaded: Loaded, samples: int, output_bytes: float) -> float:
+    """Bytes of the dense model, the teacher and a candidate; Gram matrices and factors (fp64); hidden states of the search
+    and of the refit; and the dense outputs that candidates and results are compared with.
+
+    Args:
+        loaded: everything that the recipe names.
+        samples: number of calibration samples.
+        output_bytes: bytes per sequence of the outputs that models are compared by.
+    """
+    cost = ParameterCost.of(loaded.model, loaded.structure)
+    weights = 4.0 * float(cost(loaded.structure.sizes))
+    grams = sum(8.0 * (group.size * group.width) ** 2 for group in loaded.structure)
+    tokens = sum(batch["input_ids"].numel() for batch in loaded.data.calibration)
+    hidden = loaded.dense.config.hidden_size * 4.0
+    searched = min(samples, 2 * getattr(loaded.method, "search_samples", 0))
+    compared = len(loaded.held_out) * loaded.recipe.batch_size + searched
+    outputs = compared * output_bytes
+    layers = len(loaded.structure.layers)
+    replayed = min(4e9, tokens * searched / samples * hidden * layers)
+    fitted = min(3e9, 6 * tokens * hidden)  # two sub-blocks of one layer, in both models
+    weighed = ACTIVATIONS * TOKENS * hidden * layers if getattr(loaded.method, "weighs_tokens", False) else 0.0
+    return 3 * weights + 2 * grams + outputs + replayed + fitted + weighed + 0.5e9

@@ -1,0 +1,148 @@
+"""``--dry-run``: ranges from counted passes and a measured pass, the largest speed-up, and tables of other environments."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import secateurs
+import tiny_run
+from secateurs.errors import RecipeError, TargetUnreachable
+from secateurs.latency.compare import Speed
+from secateurs.latency.environment import machine
+from secateurs.latency.table import LatencyTable
+from secateurs.pipeline import dry_run
+from secateurs.pipeline.dry_run import dry_run_table
+from secateurs.pipeline.estimates import Pass, largest_speedup, rows_of
+from secateurs.pipeline.load import load
+from secateurs.pipeline.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("dry-run")
+
+
+def printed(recipe: Recipe, folder: Path | None = None) -> str:
+    """The text of the table, on wide paper."""
+    console = Console(width=400, record=True, quiet=True)
+    console.quiet = False
+    with console.capture() as capture:
+        console.print(dry_run_table(recipe, folder))
+    return capture.get()
+
+
+def stages(text: str) -> dict[str, str]:
+    """Stage -> its time."""
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    return {name: seconds for name, _, seconds in cells}
+
+
+@pytest.fixture
+def one_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass of one sequence takes 1000 to 2000 seconds, so that each pass counts."""
+    monkeypatch.setattr(dry_run, "timed_pass", lambda loaded: Pass(1000.0, 2000.0, 4.0))
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "search samples": ({"hyperparameters": {"search_samples": 4, "probes": 3, "rounds": 1, "steps": 3}}, "prepare"),
+    "probes": ({"hyperparameters": {"search_samples": 16, "probes": 5, "rounds": 1, "steps": 3}}, "prepare"),
+    "rounds": ({"hyperparameters": {"search_samples": 16, "probes": 3, "rounds": 9, "steps": 3}}, "prune to 1.50x"),
+    "steps": ({"hyperparameters": {"search_samples": 16, "probes": 3, "rounds": 1, "steps": 99}}, "prune to 1.50x"),
+    "calibration": ({"calibration_samples": 16}, "prepare"),
+    "evaluation": ({"evaluation_samples": 4}, "evaluate dense"),
+    "preset": ({"preset": "paper", "hyperparameters": {}}, "prune to 1.50x"),
+    "fewer targets": ({"speedup": 1.5}, "in all"),
+}
+
+
+@pytest.mark.usefixtures("one_second")
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_setting_counts(place: Path, change: str) -> None:
+    changes, stage = CHANGES[change]
+    before, after = (stages(printed(tiny_run.recipe(place, **more))) for more in ({}, changes))
+    assert before[stage] != after[stage]
+
+
+@pytest.mark.usefixtures("one_second")
+def test_times_are_ranges(place: Path) -> None:
+    found = stages(printed(tiny_run.recipe(place)))
+    assert found["evaluate dense"] == "3-18 h"  # 16 rows of 0.6 x 1000 to 2 x 2000 seconds
+    assert all(re.fullmatch(r"[\d.]+-[\d.]+ (s|min|h)", value) for name, value in found.items() if name != "latency")
+
+
+def test_a_target_out_of_reach_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny_run.recipe(place, latency_table=None)
+    monkeypatch.setattr(dry_run, "largest_speedup", lambda loaded: Speed(3.0, 2.8, 3.2))
+    assert "The largest speed-up is about 3.0x (2.8 to 3.2" in printed(recipe)
+    with pytest.raises(
+        TargetUnreachable, match=r"Speedup 40 is out of reach .* it is 3\.0 times as fast \(2\.8 to 3\.2"
+    ):
+        dry_run_table(recipe.model_copy(update={"speedup": (2.0, 40.0)}))
+
+
+@pytest.mark.parametrize("method", ["ziplm", "flop", "neuron_pruning"])
+def test_the_largest_speedup_is_that_of_the_emptied_model(
+    place: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    from secateurs.pipeline import estimates
+
+    seen = {}
+
+    def spy(models: dict[str, Any], *given: Any, **named: Any) -> Any:
+        seen.update({name: sum(value.numel() for value in model.parameters()) for name, model in models.items()})
+        return type("Timing", (), {"speedups": {"emptied": Speed(2.0, 2.0, 2.0)}})
+
+    monkeypatch.setattr(estimates, "compare", spy)
+    loaded = load(tiny_run.recipe(place, method=method, hyperparameters={}))
+    before = sum(value.numel() for value in loaded.model.parameters())
+    assert largest_speedup(loaded).median == 2.0
+    assert seen["emptied"] < seen["dense"] / 2
+    assert sum(value.numel() for value in loaded.model.parameters()) == before
+
+
+def test_rows_of_an_evaluation_are_counted(place: Path) -> None:
+    assert rows_of(load(tiny_run.recipe(place)).data.evaluation) == 16
+    assert rows_of(None) == 0
+
+
+def given(recipe: Recipe, path: Path, **changes: Any) -> Recipe:
+    """The recipe with a table of this machine and environment, but for some changes, which is not accepted as another's."""
+    table = LatencyTable.load(Path(str(recipe.latency_table)))
+    here = {"environment": recipe.environment, "machine": machine(), **changes}
+    replace(table, **here).save(path)
+    return recipe.model_copy(update={"latency_table": str(path), "elsewhere": False})
+
+
+def test_a_table_of_another_environment_is_asked_for(place: Path, tmp_path: Path) -> None:
+    recipe = tiny_run.recipe(place)
+    other = replace(recipe.environment, batch_size=1, threads=3)
+    foreign = given(recipe, tmp_path / "foreign.json", environment=other)
+    both = (
+        r"foreign.json is of cpu \(float32, batch 1, sequence 16, 3 threads.* and speed-ups are measured on cpu \(float32, "
+        r"batch 8, sequence 16, 1 thread, .*add --elsewhere.*, or give its environment with --batch-size 1 --threads 3$"
+    )
+    with pytest.raises(RecipeError, match=both):
+        secateurs.run(foreign, tmp_path / "out")
+    with pytest.raises(RecipeError, match=both):
+        dry_run_table(foreign)
+    assert not (tmp_path / "out").exists()
+    text = printed(foreign.model_copy(update={"elsewhere": True}))
+    assert "given table: cpu (float32, batch 1, sequence 16, 3 threads" in text
+
+
+def test_a_table_of_another_machine_is_asked_for(place: Path, tmp_path: Path) -> None:
+    foreign = given(tiny_run.recipe(place), tmp_path / "foreign.json", machine={"processor": "Abacus 9"})
+    with pytest.raises(
+        RecipeError, match=r"on Abacus 9, and .*--elsewhere to prune for the table's, .* cannot measure$"
+    ):
+        dry_run_table(foreign)
+
+
+def test_a_table_of_this_machine_is_taken(place: Path, tmp_path: Path) -> None:
+    assert "given table: " in printed(given(tiny_run.recipe(place), tmp_path / "own.json"))
