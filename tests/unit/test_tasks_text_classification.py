@@ -174,7 +174,7 @@ def test_a_model_with_one_output_is_a_regression(tmp_path: Path) -> None:
 
 
 def test_multi_label_models_are_refused(folder: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match="multi_label_classification"):
+    with pytest.raises(UnsupportedModelError, match="--task multi-label-classification"):
         read(folder, model(problem_type="multi_label_classification"))
 
 

@@ -43,7 +43,8 @@ class Recipe(BaseModel):
         None, description="Name of the model in reports; if it is not given, the last part of its path or id."
     )
     task: str = Field(
-        description="Task: text-classification, token-classification, question-answering, embedding or causal-lm."
+        description="Task: text-classification, multi-label-classification, token-classification, question-answering, "
+        "embedding or causal-lm."
     )
     data: str = Field(
         description="Data set: a folder, a file (parquet, csv, tsv, json, jsonl, txt, conll), or a hub id (owner/name or "

@@ -40,6 +40,7 @@ PAIRS = (  # names of columns that hold a pair of texts; the first pair that exi
 TEXTS = (
     *("text", "sentence", "content", "question", "query", "review", "document", "passage", "description"),
     *("utterance", "claim", "abstract", "context", "prompt", "sentence1", "premise", "title", "tokens", "words"),
+    *("comment_text", "comment", "tweet", "message", "body"),
 )
 LABELS = ("label", "labels", "score", "intent", "class", "category", "target", "sentiment", "similarity_score", "gold")
 

@@ -154,7 +154,7 @@ def _refuse_guesses(splits: dict[str, Dataset], columns: Columns, labels: LabelR
             f"{source} has lists of words ({found.text!r}) with a list as long in {tags!r}, and no label column: choose "
             f"--task token-classification; --text-column {found.text} reads the joined words as texts without labels"
         )
-    fitting = [name for name in others if not _holds_lists(rows, name) and labels.fits(rows, name)]
+    fitting = [name for name in others if labels.fits(rows, name)]
     if fitting:
         choices = "; ".join(f"--label-column {name}" for name in fitting[:3])
         raise DataError(

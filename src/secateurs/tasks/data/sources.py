@@ -76,9 +76,10 @@ def read_file(*paths: Path) -> Dataset:
     """
     from datasets import load_dataset
 
-    kind = READERS.get(paths[0].suffix.lower())
+    first = paths[0]
+    kind = READERS.get(first.suffix.lower())
     if kind is None:
-        raise DataError(f"cannot read {paths[0]}: known kinds of file are {', '.join(READERS)}")
+        raise DataError(f"cannot read {first}: known kinds of file are {', '.join(READERS)}")
     try:
         if (own := _read_own(paths, kind)) is not None:
             return own
@@ -91,7 +92,7 @@ def read_file(*paths: Path) -> Dataset:
     except Exception as error:  # the builders raise exceptions of many classes
         if len(paths) > 1 and len({tuple(sorted(read_file(path).column_names)) for path in paths}) > 1:
             raise DataError(_refusal(paths)) from error
-        raise DataError(f"cannot read {paths[0]}: {first_line(error.__cause__ or error)}") from error
+        raise DataError(f"cannot read {first}: {first_line(error.__cause__ or error)}") from error
 
 
 def _refusal(paths: Sequence[Path]) -> str:
