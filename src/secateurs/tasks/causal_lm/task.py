@@ -15,12 +15,13 @@ from torch.nn import functional
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
 from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData, model_inputs
-from secateurs.tasks.causal_lm.windows import Windows, join_rows
+from secateurs.tasks.causal_lm.windows import Windows, join_rows, rows_are
 from secateurs.tasks.data.batches import IGNORED, Collate, forward, sample
 from secateurs.tasks.data.columns import find_texts, skip_empty, texts_of
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
+from secateurs.tasks.data.understood import about_skipped, about_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -78,7 +79,8 @@ class CausalLM(Task):
         if sequence_length < 3:
             raise DataError(f"sequence_length {sequence_length} is too short for next tokens; give at least 3")
         encode = Encode.for_model(model, tokenizer, sequence_length)
-        splits = skip_empty(read_splits(source), columns, source)
+        everything = read_splits(source)
+        splits = skip_empty(everything, columns, source)
         division = divide(source, splits, usable=lambda rows: True, seed=seed, contiguous=True)
         assert division.held_out is not None
         train = Windows(encode, self._texts(division.rows, columns, tokenizer, f"{source} ({division.rows_name})"))
@@ -96,6 +98,14 @@ class CausalLM(Task):
             "windows": len(chosen),
         }
         windows = f"windows of {sequence_length} tokens"
+        column = find_texts(columns, division.rows, source).text
+        unused = [name for name in division.rows.column_names if name != column]
+        about = [
+            *about_splits(division, splits),
+            *about_skipped(everything, splits),
+            ("columns", f"text is {column!r}" + (f"; not used: {', '.join(unused)}" if unused else "")),
+            ("text", f"rows are {rows_are(train.texts)}; their text is divided into {windows}"),
+        ]
         return TaskData(
             calibration=_batches(calibration, batch_size, collate),
             calibration_labels=True,
@@ -106,6 +116,7 @@ class CausalLM(Task):
                 f"{source}: {len(calibration)} {windows} to calibrate ({division.rows_name}), "
                 f"{len(chosen)} to evaluate ({division.held_out_name})"
             ),
+            understood=tuple(about),
         )
 
     @staticmethod

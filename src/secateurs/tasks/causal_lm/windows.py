@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from secateurs.tasks.data.encode import Encode
 
-__all__ = ["Windows", "join_rows"]
+__all__ = ["Windows", "join_rows", "rows_are"]
 
 WINDOWS_PER_CHUNK = 8
 """Approximate number of windows in a chunk, the part of a text that is tokenized separately."""
@@ -37,6 +37,15 @@ def join_rows(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[str]
     documents = any("\n" in row for row in rows)
     end = str(tokenizer.eos_token or "\n") if documents else "\n"
     return [row + end for row in rows]
+
+
+def rows_are(texts: list[str]) -> str:
+    """What ``join_rows`` took the rows for, for the user.
+
+    Args:
+        texts: rows as ``join_rows`` returned them.
+    """
+    return "the lines of one text" if all(text.find("\n") == len(text) - 1 for text in texts) else "documents"
 
 
 class Windows(Dataset[dict[str, Any]]):

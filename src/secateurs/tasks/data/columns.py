@@ -20,6 +20,7 @@ __all__ = [
     "find_column",
     "find_label",
     "find_texts",
+    "parallel_column",
     "skip_empty",
     "texts_of",
 ]
@@ -129,6 +130,26 @@ def check_label(columns: Columns, splits: dict[str, Dataset], source: str) -> No
 def _check(name: str | None, role: str, there: list[str], source: str) -> None:
     if name is not None and name not in there:
         raise DataError(f"{source} has no column {name!r} (given as {role}); its columns are {', '.join(there)}")
+
+
+def parallel_column(rows: Dataset, words: str, others: Sequence[str]) -> str | None:
+    """The first column with a list of as many elements as a row has words, in each of the first rows.
+
+    Args:
+        rows: rows of a split.
+        words: column of lists of words, or of texts that are divided at white space.
+        others: columns to search.
+    """
+    head = rows[:100]
+    counts = [
+        len(value) if isinstance(value, list) else len(value.split()) if isinstance(value, str) else -1
+        for value in head[words]
+    ]
+    for name in others:
+        pairs = zip(head[name], counts, strict=True)
+        if all(isinstance(tags, list) and len(tags) == count for tags, count in pairs):
+            return name
+    return None
 
 
 def skip_empty(splits: dict[str, Dataset], columns: Columns, source: str) -> dict[str, Dataset]:

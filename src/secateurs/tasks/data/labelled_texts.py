@@ -13,10 +13,18 @@ from secateurs.errors import DataError
 from secateurs.tasks.base import Columns, TaskData, Understood
 from secateurs.tasks.data.batches import Collate, TextRows, calibration_batches, ordered_batches, sample
 from secateurs.tasks.data.classes import WITHOUT_LABELS
-from secateurs.tasks.data.columns import NO_LABELS, TextColumns, check_label, find_label, find_texts, texts_of
+from secateurs.tasks.data.columns import (
+    check_label,
+    find_label,
+    find_texts,
+    parallel_column,
+    skip_empty,
+    texts_of,
+)
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
-from secateurs.tasks.data.splits import Division, divide
+from secateurs.tasks.data.splits import divide
+from secateurs.tasks.data.understood import NOT_EVALUATED, about_columns, about_skipped, about_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -90,19 +98,21 @@ def read_labelled_texts(
     """
     encode = Encode.for_model(model, tokenizer, sizes.sequence_length)
     splits = read_splits(source) if splits is None else splits
+    skipped: list[Understood] = []
     if expand is None:
+        read, splits = splits, skip_empty(splits, columns, source)
+        skipped = about_skipped(read, splits)
         check_label(columns, splits, source)
         _refuse_guesses(splits, columns, labels, source)
     usable: Callable[[Dataset], bool] = labels.present if expand is None else lambda rows: labels.present(expand(rows))
     division = divide(source, splits, usable=usable, seed=sizes.seed)
-    parts = {division.rows_name: division.rows}
-    if division.held_out is not None:
-        parts[division.held_out_name] = division.held_out
+    parts = division.parts
     if expand is not None:
         parts = {name: expand(rows) for name, rows in parts.items()}
     kept = {name: labels.labelled(rows) for name, rows in parts.items()}
     about = [
-        *_about_splits(division, splits),
+        *about_splits(division, splits),
+        *skipped,
         taken or _about_columns(columns, division.rows, source),
         *labels.prepare(kept),
         *_about_unlabelled(parts, kept),
@@ -117,7 +127,7 @@ def read_labelled_texts(
     count = sum(len(batch["input_ids"]) for batch in calibration)
     if held_out is None:
         evaluated = "none to evaluate (no labels)"
-        about.append(("evaluation", "none without labels: the divergence from the dense model is reported"))
+        about.append(NOT_EVALUATED)
     else:
         evaluated = f"{len(held_out)} rows to evaluate ({division.held_out_name})"
     return TaskData(
@@ -149,7 +159,7 @@ def _refuse_guesses(splits: dict[str, Dataset], columns: Columns, labels: LabelR
     rows = next(rows for rows in splits.values() if len(rows))
     found = find_texts(columns, rows, source)
     others = [name for name in rows.column_names if name not in (found.text, found.text_pair)]
-    if columns.text is None and _holds_lists(rows, found.text) and (tags := _parallel(rows, found.text, others)):
+    if columns.text is None and _holds_lists(rows, found.text) and (tags := parallel_column(rows, found.text, others)):
         raise DataError(
             f"{source} has lists of words ({found.text!r}) with a list as long in {tags!r}, and no label column: choose "
             f"--task token-classification; --text-column {found.text} reads the joined words as texts without labels"
@@ -167,40 +177,10 @@ def _holds_lists(rows: Dataset, column: str) -> bool:
     return isinstance(rows[0][column], list)
 
 
-def _parallel(rows: Dataset, words: str, others: list[str]) -> str | None:
-    """The first other column that has as many list elements as ``words`` in each of the first rows."""
-    head = rows[:100]
-    for name in others:
-        pairs = zip(head[words], head[name], strict=True)
-        if all(isinstance(tags, list) and len(tags) == len(row) for row, tags in pairs):
-            return name
-    return None
-
-
-def _about_splits(division: Division, splits: dict[str, Dataset]) -> list[Understood]:
-    uses = "calibration and training" if division.trainable else "calibration"
-    lines = [("split", f"{division.rows_name}: {len(division.rows)} rows, for {uses}")]
-    if division.held_out is not None:
-        lines.append(("split", f"{division.held_out_name}: {len(division.held_out)} rows, for evaluation"))
-    used = {division.rows_name, division.held_out_name, *division.held_out_name.split(" of ")[1:]}
-    if unused := [f"{name} ({len(rows)} rows)" for name, rows in splits.items() if name not in used]:
-        lines.append(("not used", f"splits: {', '.join(unused)}"))
-    return lines
-
-
 def _about_columns(columns: Columns, rows: Dataset, source: str) -> Understood:
-    found: TextColumns = find_texts(columns, rows, source)
-    label = find_label(columns, rows)
-    texts = (
-        f"text is {found.text!r}" if found.text_pair is None else f"texts are {found.text!r} and {found.text_pair!r}"
-    )
-    if _holds_lists(rows, found.text):
-        texts += " (lists, joined with blanks)"
-    labels = (
-        f"label is {label!r}" if label else "labels are ignored" if columns.label == NO_LABELS else "there is no label"
-    )
-    unused = [name for name in rows.column_names if name not in (found.text, found.text_pair, label)]
-    return ("columns", f"{texts}, {labels}" + (f"; not used: {', '.join(unused)}" if unused else ""))
+    found = find_texts(columns, rows, source)
+    form = " (lists, joined with blanks)" if _holds_lists(rows, found.text) else ""
+    return about_columns(found, find_label(columns, rows), "label", columns, rows.column_names, form)
 
 
 def _about_unlabelled(parts: Mapping[str, Dataset], kept: Mapping[str, Dataset]) -> list[Understood]:

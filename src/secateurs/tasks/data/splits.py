@@ -45,6 +45,12 @@ class Division:
     rows_name: str
     held_out_name: str
 
+    @property
+    def parts(self) -> dict[str, Dataset]:
+        """The rows that are used, by the description of their origin."""
+        held_out = {self.held_out_name: self.held_out} if self.held_out is not None else {}
+        return {self.rows_name: self.rows, **held_out}
+
 
 def divide(
     source: str, splits: dict[str, Dataset], *, usable: Callable[[Dataset], bool], seed: int, contiguous: bool = False

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from secateurs.checkpoint.dense_files import copy_tokenizer
 from secateurs.errors import DataError
-from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
+from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData, Understood
 from secateurs.tasks.data.batches import (
     Collate,
     Ordered,
@@ -31,6 +31,7 @@ from secateurs.tasks.data.columns import check_label, find_label, find_texts, sk
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import local_path, read_splits
 from secateurs.tasks.data.splits import divide
+from secateurs.tasks.data.understood import about_columns, about_skipped, about_splits
 from secateurs.tasks.embedding.pooling import SentenceFiles, pool
 from secateurs.tasks.embedding.retrieval import Collection, find_collection
 from secateurs.tasks.embedding.similarity import CosineToDense, ScoredPairs, Search
@@ -116,10 +117,10 @@ class Embedding(Task):
         path = local_path(source)
         collection = find_collection(path) if path is not None and path.is_dir() else None
         if collection is not None:
-            texts, evaluation, what = self._search(collection, encode, seed, evaluation_samples)
+            texts, evaluation, what, about = self._search(collection, encode, seed, evaluation_samples)
             trainable = True
         else:
-            texts, evaluation, what, trainable = self._texts(source, columns, encode, seed, evaluation_samples)
+            texts, evaluation, what, trainable, about = self._texts(source, columns, encode, seed, evaluation_samples)
         rows = TextRows(encode, texts)
         calibration = calibration_batches(rows, calibration_samples, batch_size, seed)
         count = sum(len(batch["input_ids"]) for batch in calibration)
@@ -130,10 +131,13 @@ class Embedding(Task):
             train=rows if trainable else None,
             collate=Collate.like(tokenizer),
             description=f"{source}: {count} of {len(texts)} texts to calibrate, {what}",
+            understood=tuple(about),
         )
 
     @staticmethod
-    def _search(collection: Collection, encode: Encode, seed: int, size: int | None) -> tuple[list[str], Search, str]:
+    def _search(
+        collection: Collection, encode: Encode, seed: int, size: int | None
+    ) -> tuple[list[str], Search, str, list[Understood]]:
         chosen = sample(len(collection.queries), size, seed)
         queries = [collection.queries[i] for i in chosen]
         evaluation = Search(
@@ -146,13 +150,24 @@ class Embedding(Task):
         own = not collection.other_queries
         texts = collection.documents + (collection.queries if own else collection.other_queries)
         what = f"{len(queries)} queries over {len(collection.documents)} documents to evaluate"
-        return texts, evaluation, what + (" (calibration sees these queries, not their judgements)" if own else "")
+        found = sum(map(len, collection.relevance))
+        about = [
+            ("corpus", f"{len(collection.documents)} documents, for calibration, training and search"),
+            ("queries", f"{len(collection.queries)} with relevant documents, for evaluation"),
+            ("queries", "none besides these; calibration sees them, not their judgements")
+            if own
+            else ("queries", f"{len(collection.other_queries)} others, for calibration and training"),
+            ("relevance", f"{found} relevant documents; gain: {collection.gain}"),
+        ]
+        what += " (calibration sees these queries, not their judgements)" if own else ""
+        return texts, evaluation, what, about
 
     def _texts(
         self, source: str, columns: Columns, encode: Encode, seed: int, size: int | None
-    ) -> tuple[list[str], ScoredPairs | CosineToDense, str, bool]:
-        splits = skip_empty(read_splits(source), columns, source)
-        check_label(columns, splits, source)
+    ) -> tuple[list[str], ScoredPairs | CosineToDense, str, bool, list[Understood]]:
+        everything = read_splits(source)
+        check_label(columns, everything, source)
+        splits = skip_empty(everything, columns, source)
         division = divide(source, splits, usable=lambda rows: True, seed=seed)
         assert division.held_out is not None
         first, second = _sides(division.rows, columns, f"{source} ({division.rows_name})")
@@ -173,7 +188,13 @@ class Embedding(Task):
         else:
             evaluation = CosineToDense(batches(left))
             what = f"{len(left)} texts to compare with the dense model ({division.held_out_name})"
-        return first + (second or []), evaluation, what, division.trainable
+        scored = isinstance(evaluation, ScoredPairs)
+        about = [
+            *about_splits(division, splits),
+            *about_skipped(everything, splits),
+            *_about_columns(division.rows, columns, source, scored),
+        ]
+        return first + (second or []), evaluation, what, division.trainable, about
 
     def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
         """The embeddings, scaled to length one, one row per text."""
@@ -226,6 +247,19 @@ def _sides(rows: Dataset, columns: Columns, source: str) -> tuple[list[str], lis
     found = find_texts(columns, rows, source)
     second = texts_of(rows, found.text_pair, source) if found.text_pair is not None else None
     return texts_of(rows, found.text, source), second
+
+
+def _about_columns(rows: Dataset, columns: Columns, source: str, scored: bool) -> list[Understood]:
+    """Which column is what, and what the embeddings are scored by."""
+    found = find_texts(columns, rows, source)
+    label = find_label(columns, rows)
+    lines = [about_columns(found, label if scored else None, "score", columns, rows.column_names)]
+    if scored:
+        return lines
+    why = "there are no scored pairs of texts"
+    if label is not None and found.text_pair is not None:
+        why = f"the column {label!r} holds no fractions, which would be scores"
+    return [*lines, ("evaluation", f"{why}: embeddings are compared with those of the dense model")]
 
 
 def _scores(rows: Dataset, columns: Columns) -> list[float] | None:

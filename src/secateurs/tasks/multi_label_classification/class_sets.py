@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import DataError
 from secateurs.tasks.base import Columns, Understood
-from secateurs.tasks.data.about_classes import about_classes
 from secateurs.tasks.data.classes import WITHOUT_LABELS, DataClass, ModelClasses, class_of, declared_names
 from secateurs.tasks.data.columns import find_label
+from secateurs.tasks.data.understood import about_classes
 
 if TYPE_CHECKING:
     from datasets import Dataset

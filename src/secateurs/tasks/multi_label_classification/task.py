@@ -15,7 +15,6 @@ from secateurs.numerics.divergence import kl_divergence
 from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward
 from secateurs.tasks.data.classes import ModelClasses
-from secateurs.tasks.data.columns import skip_empty
 from secateurs.tasks.data.labelled_texts import Sizes, read_labelled_texts
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.metrics.multi_label_f1 import score_classes
@@ -68,7 +67,7 @@ class MultiLabelClassification(Task):
             columns=columns,
             labels=ClassSets(classes, columns, source),
             sizes=Sizes(batch_size, sequence_length, calibration_samples, seed, evaluation_samples),
-            splits=skip_empty(splits, columns, source),
+            splits=splits,
         )
 
     def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:

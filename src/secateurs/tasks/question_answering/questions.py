@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import DataError
-from secateurs.tasks.base import Columns
+from secateurs.tasks.base import Columns, Understood
 from secateurs.tasks.data.bad_rows import place, skip_rows, skip_without
+from secateurs.tasks.data.classes import WITHOUT_LABELS
 from secateurs.tasks.data.columns import find_column, find_label, texts_of
+from secateurs.tasks.data.understood import about_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Answer", "Questions", "answered", "skip_unasked"]
+__all__ = ["Answer", "Questions", "about_questions", "answered", "choose_answers", "skip_unasked"]
 
 QUESTIONS = ("question", "query")
 CONTEXTS = ("context", "passage", "document")
@@ -108,6 +110,54 @@ def _skip_misplaced(rows: Dataset, columns: Columns, source: str) -> Dataset:
         and any(start < 0 or context[start : start + len(text)] != text for text, start in given)
     ]
     return skip_rows(rows, bad, "have an answer that is not at its stated character", source)
+
+
+def choose_answers(splits: dict[str, Dataset], columns: Columns, source: str) -> None:
+    """Refuse data without a column of answers by a usual name where another column holds answers.
+
+    Raises:
+        DataError: with the readings to choose from.
+    """
+    if columns.label is not None or any(find_label(columns, rows, ANSWERS) for rows in splits.values()):
+        return
+    rows = next(rows for rows in splits.values() if len(rows))
+    fitting = [name for name in rows.column_names if _holds_answers(rows[:100][name])]
+    if fitting:
+        choices = "; ".join(f"--label-column {name}" for name in fitting)
+        raise DataError(
+            f"{source} has no column of answers by a usual name, and {', '.join(map(repr, fitting))} holds answers with "
+            f"their positions: choose {choices}; {WITHOUT_LABELS}"
+        )
+
+
+def _holds_answers(values: list[Any]) -> bool:
+    try:
+        return any(_pairs(value, None) for value in values if not isinstance(value, str))
+    except (TypeError, ValueError, AttributeError):
+        return False
+
+
+def about_questions(parts: Mapping[str, Dataset], columns: Columns, source: str) -> list[Understood]:
+    """Which column is what, and how many questions have answers.
+
+    Args:
+        parts: the rows that are used, by the name of their split.
+        columns: names of the columns.
+        source: name of the data set in error messages.
+    """
+    rows = next(iter(parts.values()))
+    texts = {
+        "question": find_column(columns.text, "text", QUESTIONS, rows, source),
+        "context": find_column(columns.text_pair, "text_pair", CONTEXTS, rows, source),
+    }
+    label = find_label(columns, rows, ANSWERS)
+    names = [name for name in rows.column_names if label is None or name not in STARTS]
+    lines = [about_columns(texts, label, "column of answers", columns, names)]
+    for name, part in parts.items():
+        if answers := _answers(part, columns, source):
+            without = sum(not given for given in answers)
+            lines.append(("answers", f"{name}: {len(answers) - without} questions with an answer, {without} without"))
+    return lines
 
 
 def answered(rows: Dataset, columns: Columns, source: str) -> bool:

@@ -21,8 +21,15 @@ from secateurs.tasks.data.columns import check_label
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
+from secateurs.tasks.data.understood import NOT_EVALUATED, about_skipped, about_splits
 from secateurs.tasks.metrics.answer_agreement import exact_match_and_f1
-from secateurs.tasks.question_answering.questions import Questions, answered, skip_unasked
+from secateurs.tasks.question_answering.questions import (
+    Questions,
+    about_questions,
+    answered,
+    choose_answers,
+    skip_unasked,
+)
 from secateurs.tasks.question_answering.spans import MASKED_LOGIT, SpanRows, best_spans
 
 if TYPE_CHECKING:
@@ -112,19 +119,30 @@ class QuestionAnswering(Task):
         answers.
         """
         encode = Encode.for_model(model, tokenizer, sequence_length)
-        splits = skip_unasked(read_splits(source), columns, source)
-        check_label(columns, splits, source)
+        everything = read_splits(source)
+        check_label(columns, everything, source)
+        choose_answers(everything, columns, source)
+        splits = skip_unasked(everything, columns, source)
         division = divide(source, splits, usable=lambda rows: answered(rows, columns, source), seed=seed)
         where = f"{source} ({division.rows_name})"
         rows = SpanRows(encode, Questions.read(division.rows, columns, where), where)
-        evaluation, what = None, "none to evaluate"
+        about = [
+            *about_splits(division, splits),
+            *about_skipped(everything, splits),
+            *about_questions(division.parts, columns, source),
+            *about_skipped({division.rows_name: division.rows}, {division.rows_name: rows.data}),
+        ]
+        evaluation, what = None, "none to evaluate (no answers)"
         if division.held_out is not None:
             where = f"{source} ({division.held_out_name})"
             chosen = division.held_out.select(sample(len(division.held_out), evaluation_samples, seed))
             data = Questions.read(chosen, columns, where)
+            about += about_skipped({division.held_out_name: chosen}, {division.held_out_name: data})
             unanswerable = not all((rows.data.answers or []) + (data.answers or []))
             evaluation = HeldOutQuestions.of(SpanRows(encode, data, where), unanswerable, batch_size)
             what = f"{len(data)} questions to evaluate ({division.held_out_name})"
+        else:
+            about.append(NOT_EVALUATED)
         calibration = calibration_batches(rows, calibration_samples, batch_size, seed)
         count = sum(len(batch["input_ids"]) for batch in calibration)
         return TaskData(
@@ -137,6 +155,7 @@ class QuestionAnswering(Task):
                 f"{source}: {count} windows of {sequence_length} tokens to calibrate, of {len(rows.data)} "
                 f"{division.rows_name} questions, {what}"
             ),
+            understood=tuple(about),
         )
 
     def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.tasks.base import Columns, Understood
-from secateurs.tasks.data.about_classes import about_classes
 from secateurs.tasks.data.classes import WITHOUT_LABELS, DataClass, ModelClasses, class_of, declared_names, listed
 from secateurs.tasks.data.columns import find_label
+from secateurs.tasks.data.understood import about_classes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -146,8 +146,9 @@ class ClassLabels:
         if lists := [value for value in values if isinstance(value, list | dict)]:
             raise DataError(
                 f"column {column!r} of {self.source} holds {str(lists[0])[:40]}; the model has {len(self.classes)} classes, "
-                "of which a text has one; choose another --label-column; --task multi-label-classification or "
-                f"token-classification, if the model is for that; or: {WITHOUT_LABELS}"
+                "of which a text has one; choose: --task token-classification, if these are tags of words; --task "
+                "multi-label-classification, if a text may have several classes; another --label-column; "
+                f"{WITHOUT_LABELS}"
             )
         known = {value: class_of(value, declared) for value in set(values)}
         for value, each in known.items():

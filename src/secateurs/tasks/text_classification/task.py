@@ -13,7 +13,6 @@ from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
 from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward
-from secateurs.tasks.data.columns import skip_empty
 from secateurs.tasks.data.labelled_texts import Sizes, read_labelled_texts
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.metrics.correlation import correlation
@@ -68,7 +67,7 @@ class TextClassification(Task):
                 columns=columns,
                 labels=labels,
                 sizes=sizes,
-                splits=skip_empty(splits, columns, source),
+                splits=splits,
             )
         taken = (
             f"{triplets.query!r} with {triplets.positive!r} is a pair of class 1, with {triplets.negative!r} of class 0"
