@@ -20,6 +20,7 @@ __all__ = [
     "find_column",
     "find_label",
     "find_texts",
+    "first_of_pair",
     "parallel_column",
     "skip_empty",
     "texts_of",
@@ -84,6 +85,18 @@ def find_texts(columns: Columns, rows: Dataset, source: str) -> TextColumns:
     if len(there) == 1:
         return TextColumns(there[0], None)
     raise DataError(f"no text column is recognised in {source}; name one of its columns: {', '.join(there)}")
+
+
+def first_of_pair(columns: Columns, rows: Dataset, source: str) -> str | None:
+    """The column of the first text of a pair, such as the query of a reranker; ``None`` if rows hold single texts.
+
+    Args:
+        columns: names given by the user.
+        rows: data set.
+        source: name of the data set in error messages.
+    """
+    found = find_texts(columns, rows, source)
+    return found.text if found.text_pair is not None else None
 
 
 def find_column(given: str | None, role: str, usual: Sequence[str], rows: Dataset, source: str) -> str:

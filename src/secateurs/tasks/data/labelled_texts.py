@@ -17,6 +17,7 @@ from secateurs.tasks.data.columns import (
     check_label,
     find_label,
     find_texts,
+    first_of_pair,
     parallel_column,
     skip_empty,
     texts_of,
@@ -77,6 +78,7 @@ def read_labelled_texts(
     labels: LabelReader,
     sizes: Sizes,
     expand: Callable[[Dataset], Dataset] | None = None,
+    together: str | None = None,
     splits: dict[str, Dataset] | None = None,
     taken: Understood | None = None,
 ) -> TaskData:
@@ -90,6 +92,8 @@ def read_labelled_texts(
         labels: labels of the task.
         sizes: numbers of rows and tokens, and the seed.
         expand: function that turns the rows of a split into rows with ``columns``, if they have other columns.
+        together: column, before ``expand``, whose equal values must not be on both sides of a divided split; by default
+            the first text of pairs.
         splits: the splits, if they are read already.
         taken: what ``expand`` does, for the user.
 
@@ -105,7 +109,13 @@ def read_labelled_texts(
         check_label(columns, splits, source)
         _refuse_guesses(splits, columns, labels, source)
     usable: Callable[[Dataset], bool] = labels.present if expand is None else lambda rows: labels.present(expand(rows))
-    division = divide(source, splits, usable=usable, seed=sizes.seed)
+    division = divide(
+        source,
+        splits,
+        usable=usable,
+        seed=sizes.seed,
+        together=lambda rows: together or first_of_pair(columns, rows, source),
+    )
     parts = division.parts
     if expand is not None:
         parts = {name: expand(rows) for name, rows in parts.items()}

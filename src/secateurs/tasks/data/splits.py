@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import DataError
 
@@ -37,6 +37,8 @@ class Division:
         trainable: whether ``rows`` may also be used for training.
         rows_name: description of the origin of ``rows``.
         held_out_name: description of the origin of ``held_out``.
+        together: column whose equal values are all in ``rows`` or all in ``held_out``, if values repeat and one split was
+            divided; otherwise ``None``.
     """
 
     rows: Dataset
@@ -44,6 +46,7 @@ class Division:
     trainable: bool
     rows_name: str
     held_out_name: str
+    together: str | None = None
 
     @property
     def parts(self) -> dict[str, Dataset]:
@@ -53,7 +56,13 @@ class Division:
 
 
 def divide(
-    source: str, splits: dict[str, Dataset], *, usable: Callable[[Dataset], bool], seed: int, contiguous: bool = False
+    source: str,
+    splits: dict[str, Dataset],
+    *,
+    usable: Callable[[Dataset], bool],
+    seed: int,
+    contiguous: bool = False,
+    together: Callable[[Dataset], str | None] = lambda rows: None,
 ) -> Division:
     """Choose disjoint rows for calibration (and training) and for evaluation.
 
@@ -66,6 +75,8 @@ def divide(
         usable: function that says whether a split can be evaluated on, e.g. because it has labels.
         seed: seed of the random choice of the held-out rows.
         contiguous: hold out the last rows instead of random rows (for running text).
+        together: function that chooses the column whose equal values must not be on both sides of a divided split, such
+            as the query of a reranker's pairs or the context of questions.
 
     Raises:
         DataError: a split that would be used is empty or has too few rows.
@@ -92,8 +103,35 @@ def divide(
         raise DataError(f"the split {main!r} of {source} has {len(rows)} rows; at least 5 are needed to hold some out")
     if not contiguous:
         rows = rows.shuffle(seed=seed)
-    kept = rows.select(range(len(rows) - size))
-    return Division(kept, rows.select(range(len(kept), len(rows))), True, main, f"rows held out of {main}")
+    column = together(rows)
+    held = _last_groups(rows[column][:], size) if column is not None else None
+    if held is None:
+        kept = rows.select(range(len(rows) - size))
+        return Division(kept, rows.select(range(len(kept), len(rows))), True, main, f"rows held out of {main}")
+    kept = rows.select([index for index in range(len(rows)) if index not in held])
+    return Division(kept, rows.select(sorted(held)), True, main, f"rows held out of {main}", column)
+
+
+def _last_groups(values: list[Any], size: int) -> set[int] | None:
+    """Rows to hold out: those of the last values that have at most ``size`` rows together.
+
+    Args:
+        values: value of every row; rows with equal values stay together.
+        size: number of rows to hold out; exceeded only if the rarest value already has more rows.
+
+    Returns:
+        Indices of the rows, or ``None`` if no value repeats, or all are equal.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, value in enumerate(values):
+        groups.setdefault(str(value), []).append(index)
+    if len(groups) in (1, len(values)):
+        return None
+    held: set[int] = set()
+    for rows in sorted(groups.values(), key=lambda rows: -rows[-1]):
+        if len(held) + len(rows) <= size:
+            held.update(rows)
+    return held or set(min(groups.values(), key=len))
 
 
 def _sizes(splits: dict[str, Dataset]) -> str:

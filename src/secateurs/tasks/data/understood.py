@@ -62,6 +62,8 @@ def about_splits(division: Division, splits: Mapping[str, Dataset]) -> list[Unde
     lines = [("split", f"{division.rows_name}: {len(division.rows)} rows, for {uses}")]
     if division.held_out is not None:
         lines.append(("split", f"{division.held_out_name}: {len(division.held_out)} rows, for evaluation"))
+    if division.together is not None:
+        lines.append(("split", f"rows with the same {division.together!r} are on the same side"))
     used = {division.rows_name, division.held_out_name, *division.held_out_name.split(" of ")[1:]}
     if unused := [f"{name} ({len(rows)} rows)" for name, rows in splits.items() if name not in used]:
         lines.append(("not used", f"splits: {', '.join(unused)}"))

@@ -27,7 +27,7 @@ from secateurs.tasks.data.batches import (
     ordered_batches,
     sample,
 )
-from secateurs.tasks.data.columns import check_label, find_label, find_texts, skip_empty, texts_of
+from secateurs.tasks.data.columns import check_label, find_label, find_texts, first_of_pair, skip_empty, texts_of
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import local_path, read_splits
 from secateurs.tasks.data.splits import divide
@@ -168,7 +168,13 @@ class Embedding(Task):
         everything = read_splits(source)
         check_label(columns, everything, source)
         splits = skip_empty(everything, columns, source)
-        division = divide(source, splits, usable=lambda rows: True, seed=seed)
+        division = divide(
+            source,
+            splits,
+            usable=lambda rows: True,
+            seed=seed,
+            together=lambda rows: first_of_pair(columns, rows, source),
+        )
         assert division.held_out is not None
         first, second = _sides(division.rows, columns, f"{source} ({division.rows_name})")
         rows = division.held_out

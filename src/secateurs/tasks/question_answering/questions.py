@@ -16,7 +16,7 @@ from secateurs.tasks.data.understood import about_columns
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Answer", "Questions", "about_questions", "answered", "choose_answers", "skip_unasked"]
+__all__ = ["Answer", "Questions", "about_questions", "answered", "choose_answers", "context_column", "skip_unasked"]
 
 QUESTIONS = ("question", "query")
 CONTEXTS = ("context", "passage", "document")
@@ -60,7 +60,7 @@ class Questions:
         """
         rows = _skip_misplaced(rows, columns, source)
         question = find_column(columns.text, "text", QUESTIONS, rows, source)
-        context = find_column(columns.text_pair, "text_pair", CONTEXTS, rows, source)
+        context = context_column(rows, columns, source)
         questions, contexts = texts_of(rows, question, source), texts_of(rows, context, source)
         for name, texts in ((question, questions), (context, contexts)):
             for index, text in enumerate(texts):
@@ -102,7 +102,7 @@ def _skip_misplaced(rows: Dataset, columns: Columns, source: str) -> Dataset:
     answers = _answers(rows, columns, source)
     if not answers:
         return rows
-    contexts = rows[find_column(columns.text_pair, "text_pair", CONTEXTS, rows, source)][:]
+    contexts = rows[context_column(rows, columns, source)][:]
     bad = [
         index
         for index, (context, given) in enumerate(zip(contexts, answers, strict=True))
@@ -110,6 +110,15 @@ def _skip_misplaced(rows: Dataset, columns: Columns, source: str) -> Dataset:
         and any(start < 0 or context[start : start + len(text)] != text for text, start in given)
     ]
     return skip_rows(rows, bad, "have an answer that is not at its stated character", source)
+
+
+def context_column(rows: Dataset, columns: Columns, source: str) -> str:
+    """The column of the contexts.
+
+    Raises:
+        DataError: there is none.
+    """
+    return find_column(columns.text_pair, "text_pair", CONTEXTS, rows, source)
 
 
 def choose_answers(splits: dict[str, Dataset], columns: Columns, source: str) -> None:
@@ -148,7 +157,7 @@ def about_questions(parts: Mapping[str, Dataset], columns: Columns, source: str)
     rows = next(iter(parts.values()))
     texts = {
         "question": find_column(columns.text, "text", QUESTIONS, rows, source),
-        "context": find_column(columns.text_pair, "text_pair", CONTEXTS, rows, source),
+        "context": context_column(rows, columns, source),
     }
     label = find_label(columns, rows, ANSWERS)
     names = [name for name in rows.column_names if label is None or name not in STARTS]

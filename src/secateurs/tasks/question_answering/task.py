@@ -28,6 +28,7 @@ from secateurs.tasks.question_answering.questions import (
     about_questions,
     answered,
     choose_answers,
+    context_column,
     skip_unasked,
 )
 from secateurs.tasks.question_answering.spans import MASKED_LOGIT, SpanRows, best_spans
@@ -123,7 +124,13 @@ class QuestionAnswering(Task):
         check_label(columns, everything, source)
         choose_answers(everything, columns, source)
         splits = skip_unasked(everything, columns, source)
-        division = divide(source, splits, usable=lambda rows: answered(rows, columns, source), seed=seed)
+        division = divide(
+            source,
+            splits,
+            usable=lambda rows: answered(rows, columns, source),
+            seed=seed,
+            together=lambda rows: context_column(rows, columns, source),
+        )
         where = f"{source} ({division.rows_name})"
         rows = SpanRows(encode, Questions.read(division.rows, columns, where), where)
         about = [

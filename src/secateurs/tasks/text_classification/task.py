@@ -87,6 +87,7 @@ class TextClassification(Task):
             sizes=sizes,
             splits=splits,
             expand=triplets.pairs,
+            together=triplets.query,
             taken=("columns", taken),
         )
 
