@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from secateurs.errors import DataError
 from secateurs.tasks.base import Columns
 from secateurs.tasks.data.bad_rows import place, skip_without
+from secateurs.tasks.data.list_cells import as_list, lists_or_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,7 +85,9 @@ def find_texts(columns: Columns, rows: Dataset, source: str) -> TextColumns:
             return TextColumns(name, None)
     if len(there) == 1:
         return TextColumns(there[0], None)
-    raise DataError(f"no text column is recognised in {source}; name one of its columns: {', '.join(there)}")
+    nested = [name for name in there if len(rows) and isinstance(rows[0][name], dict)]
+    hint = f" ({', '.join(nested)} holds fields: write them as columns of their own)" if nested else ""
+    raise DataError(f"no text column is recognised in {source}; name one of its columns: {', '.join(there)}{hint}")
 
 
 def first_of_pair(columns: Columns, rows: Dataset, source: str) -> str | None:
@@ -155,12 +158,12 @@ def parallel_column(rows: Dataset, words: str, others: Sequence[str]) -> str | N
     """
     head = rows[:100]
     counts = [
-        len(value) if isinstance(value, list) else len(value.split()) if isinstance(value, str) else -1
+        len(listed) if (listed := as_list(value)) is not None else len(value.split()) if isinstance(value, str) else -1
         for value in head[words]
     ]
     for name in others:
-        pairs = zip(head[name], counts, strict=True)
-        if all(isinstance(tags, list) and len(tags) == count for tags, count in pairs):
+        lists = map(as_list, head[name])
+        if all(tags is not None and len(tags) == count for tags, count in zip(lists, counts, strict=True)):
             return name
     return None
 
@@ -190,7 +193,7 @@ def texts_of(rows: Dataset, column: str, source: str) -> list[str]:
     Raises:
         DataError: a row is empty, or holds neither a text nor a list of texts.
     """
-    values = rows[column][:]
+    values = lists_or_texts(rows[column][:], f"column {column!r} of {source}")
     for index, value in enumerate(values):
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             values[index] = " ".join(value)

@@ -23,6 +23,7 @@ from secateurs.tasks.data.columns import (
     texts_of,
 )
 from secateurs.tasks.data.encode import Encode
+from secateurs.tasks.data.list_cells import as_list
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.data.understood import NOT_EVALUATED, about_columns, about_skipped, about_splits
@@ -184,7 +185,7 @@ def _refuse_guesses(splits: dict[str, Dataset], columns: Columns, labels: LabelR
 
 
 def _holds_lists(rows: Dataset, column: str) -> bool:
-    return isinstance(rows[0][column], list)
+    return as_list(rows[0][column]) is not None
 
 
 def _about_columns(columns: Columns, rows: Dataset, source: str) -> Understood:

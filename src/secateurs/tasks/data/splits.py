@@ -139,8 +139,9 @@ def _sizes(splits: dict[str, Dataset]) -> str:
 
 
 def _ordered(splits: dict[str, Dataset], words: tuple[str, ...]) -> list[str]:
-    """Names of the splits that contain one of the words, in the order of the words."""
-    return [name for word in words for name in splits if word in re.split(r"[-_. 0-9]+", name.lower())]
+    """Names of the splits that contain one of the words, in the order of the words; first those that are the word alone."""
+    found = [(word, name) for word in words for name in splits if word in re.split(r"[-_. 0-9]+", name.lower())]
+    return [name for word, name in sorted(found, key=lambda pair: (words.index(pair[0]), pair[1].lower() != pair[0]))]
 
 
 def _first(splits: dict[str, Dataset], words: tuple[str, ...]) -> str | None:

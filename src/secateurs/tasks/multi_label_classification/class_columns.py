@@ -9,7 +9,7 @@ from secateurs.tasks.base import Columns
 from secateurs.tasks.data.bad_rows import place
 from secateurs.tasks.data.classes import WITHOUT_LABELS, ModelClasses, listed
 from secateurs.tasks.data.columns import find_label, find_texts
-from secateurs.tasks.multi_label_classification.class_sets import as_list
+from secateurs.tasks.data.list_cells import as_list
 
 if TYPE_CHECKING:
     from datasets import Dataset

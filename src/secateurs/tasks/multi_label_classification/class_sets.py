@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,22 +10,13 @@ from secateurs.errors import DataError
 from secateurs.tasks.base import Columns, Understood
 from secateurs.tasks.data.classes import WITHOUT_LABELS, DataClass, ModelClasses, class_of, declared_names
 from secateurs.tasks.data.columns import find_label
+from secateurs.tasks.data.list_cells import as_list
 from secateurs.tasks.data.understood import about_classes
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["ClassSets", "as_list"]
-
-
-def as_list(value: Any) -> list[Any] | None:
-    """The list that a cell holds, as a list or as the text of one (``"[0, 1]"``, as pandas writes it), or ``None``."""
-    if isinstance(value, str) and value.strip().startswith("["):
-        try:
-            value = ast.literal_eval(value.strip())
-        except (SyntaxError, ValueError):
-            return None
-    return value if isinstance(value, list) else None
+__all__ = ["ClassSets"]
 
 
 class ClassSets:

@@ -13,6 +13,7 @@ from secateurs.tasks.data.bad_rows import place, skip_without
 from secateurs.tasks.data.batches import IGNORED
 from secateurs.tasks.data.classes import WITHOUT_LABELS, DataClass, ModelClasses, class_of, declared_names
 from secateurs.tasks.data.columns import find_column, find_label, parallel_column
+from secateurs.tasks.data.list_cells import lists_or_texts
 from secateurs.tasks.data.understood import about_classes
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def words_of(rows: Dataset, columns: Columns, source: str) -> list[list[str]]:
     """
     column = find_column(columns.text, "text", WORDS, rows, source)
     words: list[list[str]] = []
-    for index, value in enumerate(rows[column][:]):
+    for index, value in enumerate(lists_or_texts(rows[column][:], f"column {column!r} of {source}")):
         parts = value.split() if isinstance(value, str) else value
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise DataError(f"{place(rows, index, source, column)} holds no words; give lists of words, or text")
@@ -173,7 +174,7 @@ class Tags:
         declared = declared_names(rows, column)
         known: dict[Any, int] = {IGNORED: IGNORED}
         tags: list[list[int]] = []
-        for index, (value, parts) in enumerate(zip(rows[column][:], words, strict=True)):
+        for index, (value, parts) in enumerate(zip(self._cells(rows, column), words, strict=True)):
             given = value.split() if isinstance(value, str) else value
             if not isinstance(given, list):
                 raise DataError(f"{place(rows, index, source, column)} holds {value!r}, not a tag for every word")
@@ -186,6 +187,9 @@ class Tags:
             tags.append([known[tag] for tag in given])
         return tags
 
+    def _cells(self, rows: Dataset, column: str) -> list[Any]:
+        return lists_or_texts(rows[column][:], f"column {column!r} of {self.source}")
+
     def _counts(self, rows: Dataset, column: str) -> Counter[DataClass]:
         """How many words have each class.
 
@@ -194,7 +198,7 @@ class Tags:
         """
         declared = declared_names(rows, column)
         found: Counter[Any] = Counter()
-        for index, value in enumerate(rows[column][:]):
+        for index, value in enumerate(self._cells(rows, column)):
             given = value.split() if isinstance(value, str) else value
             if not isinstance(given, list) or any(isinstance(tag, list | dict) for tag in given):
                 raise DataError(f"{place(rows, index, self.source, column)} holds {value!r}, not a tag for every word")
