@@ -89,6 +89,25 @@ def test_questions_without_answers(tmp_path: Path) -> None:
     assert read("question_answering", tmp_path, columns=Columns(label="none")).evaluation is None
 
 
+def test_answers_beside_their_starts(tmp_path: Path) -> None:
+    rows = {"question": ["was it"] * 6, "context": [CONTEXT] * 6, "answer_start": [CONTEXT.index("red dog")] * 6}
+    write_rows(tmp_path / "all.parquet", **rows, answer_text=["red dog"] * 6)
+    assert read("question_answering", tmp_path).evaluation is not None
+    write_rows(tmp_path / "all.parquet", **rows, title=["a"] * 6, span=["red dog"] * 6)
+    with pytest.raises(DataError, match="choose --label-column span"):
+        read("question_answering", tmp_path)
+
+
+def test_spans_of_characters_are_no_tags(tmp_path: Path) -> None:
+    spans = [[{"start": 0, "end": 3, "label": "B-pet"}]] * 20
+    write_rows(tmp_path / "all.parquet", text=TEXTS, entities=spans)
+    with pytest.raises(
+        DataError, match=r"'entities' .* holds spans of characters; write one tag for every word of 'text'"
+    ):
+        read("token_classification", tmp_path)
+    assert read("token_classification", tmp_path, columns=Columns(label="none")).evaluation is None
+
+
 def test_few_rows_without_words_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_rows(tmp_path / "train.parquet", tokens=[["a"]] * 120 + [[]], tags=[["LABEL_0"]] * 120 + [[]])
     read("token_classification", tmp_path)
@@ -122,10 +141,12 @@ def test_pairs_for_an_embedder(tmp_path: Path) -> None:
         "columns texts are 'sentence1' and 'sentence2', score is 'score'; not used: genre",
     ]
     write_rows(tmp_path / "train.parquet", **columns, score=[i % 5 for i in range(20)])
+    assert all(score in range(5) for score in read("embedding", tmp_path).evaluation.scores)
+    write_rows(tmp_path / "train.parquet", **columns, label=[i % 3 for i in range(20)])
     assert said(read("embedding", tmp_path))[2:] == [
-        "columns texts are 'sentence1' and 'sentence2', there is no score; not used: score",
-        "evaluation the column 'score' holds no fractions, which would be scores: embeddings are compared with those of "
-        "the dense model",
+        "columns texts are 'sentence1' and 'sentence2', there is no score; not used: label",
+        "evaluation the column 'label' holds no scores (fractions, or numbers in a column called score): embeddings are "
+        "compared with those of the dense model",
     ]
 
 
@@ -141,3 +162,13 @@ def test_running_text(tmp_path: Path, documents: bool) -> None:
         f"text rows are {'documents' if documents else 'the lines of one text'}; their text is divided into windows of 8 "
         "tokens",
     ]
+
+
+def test_parts_of_texts_are_asked_about(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.parquet", prompt=TEXTS * 3, completion=TEXTS * 3)
+    with pytest.raises(
+        DataError, match="join them in one column, or choose --text-column prompt; --text-column completion"
+    ):
+        read("causal_lm", tmp_path, sequence_length=8)
+    data = read("causal_lm", tmp_path, sequence_length=8, columns=Columns(text="completion"))
+    assert "columns text is 'completion'; not used: prompt" in said(data)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
 from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData, model_inputs
-from secateurs.tasks.causal_lm.windows import Windows, join_rows, rows_are
+from secateurs.tasks.causal_lm.windows import Windows, join_rows, refuse_parts, rows_are
 from secateurs.tasks.data.batches import IGNORED, Collate, forward, sample
 from secateurs.tasks.data.columns import find_texts, skip_empty, texts_of
 from secateurs.tasks.data.encode import Encode
@@ -80,6 +80,7 @@ class CausalLM(Task):
             raise DataError(f"sequence_length {sequence_length} is too short for next tokens; give at least 3")
         encode = Encode.for_model(model, tokenizer, sequence_length)
         everything = read_splits(source)
+        refuse_parts(everything, columns, source)
         splits = skip_empty(everything, columns, source)
         division = divide(source, splits, usable=lambda rows: True, seed=seed, contiguous=True)
         assert division.held_out is not None

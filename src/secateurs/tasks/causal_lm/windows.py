@@ -8,14 +8,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset as TorchDataset
+
+from secateurs.errors import DataError
+from secateurs.tasks.base import Columns
+from secateurs.tasks.data.columns import find_texts
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
     from secateurs.tasks.data.encode import Encode
 
-__all__ = ["Windows", "join_rows", "rows_are"]
+__all__ = ["Windows", "join_rows", "refuse_parts", "rows_are"]
+
+PARTS = ("prompt", "question", "query", "context", "claim", "title", "utterance")
+"""Usual names of columns that hold the first part of a text, where other columns hold the rest."""
 
 WINDOWS_PER_CHUNK = 8
 """Approximate number of windows in a chunk, the part of a text that is tokenized separately."""
@@ -39,6 +47,23 @@ def join_rows(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[str]
     return [row + end for row in rows]
 
 
+def refuse_parts(splits: dict[str, Dataset], columns: Columns, source: str) -> None:
+    """Refuse data whose texts are parts of a longer text in several columns, such as a prompt and its completion.
+
+    Raises:
+        DataError: with the readings to choose from.
+    """
+    rows = next(rows for rows in splits.values() if len(rows))
+    found = find_texts(columns, rows, source)
+    texts = [name for name in rows.column_names if isinstance(rows[0][name], str) and name not in ("id", "url")]
+    if columns.text is None and (found.text_pair is not None or found.text in PARTS) and len(texts) > 1:
+        choices = "; ".join(f"--text-column {name}" for name in texts)
+        raise DataError(
+            f"{source} has texts in several columns ({', '.join(texts)}), which may be parts of one text: join them in one "
+            f"column, or choose {choices}"
+        )
+
+
 def rows_are(texts: list[str]) -> str:
     """What ``join_rows`` took the rows for, for the user.
 
@@ -48,7 +73,7 @@ def rows_are(texts: list[str]) -> str:
     return "the lines of one text" if all(text.find("\n") == len(text) - 1 for text in texts) else "documents"
 
 
-class Windows(Dataset[dict[str, Any]]):
+class Windows(TorchDataset[dict[str, Any]]):
     """Windows of ``sequence_length`` tokens without overlap, over consecutive texts.
 
     If the tokenizer puts a start token before every text, every window begins with that token.

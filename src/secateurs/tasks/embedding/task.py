@@ -45,6 +45,9 @@ __all__ = ["Embedding"]
 EVALUATION_BATCH = 64
 """Texts per batch in evaluation."""
 
+SCORES = ("score", "similarity_score")
+"""Names of label columns that hold scores."""
+
 MAX_COMPARED_TEXTS = 2000
 """Maximum number of texts whose embeddings are compared with those of the dense model."""
 
@@ -264,13 +267,17 @@ def _about_columns(rows: Dataset, columns: Columns, source: str, scored: bool) -
         return lines
     why = "there are no scored pairs of texts"
     if label is not None and found.text_pair is not None:
-        why = f"the column {label!r} holds no fractions, which would be scores"
+        why = f"the column {label!r} holds no scores (fractions, or numbers in a column called score)"
     return [*lines, ("evaluation", f"{why}: embeddings are compared with those of the dense model")]
 
 
 def _scores(rows: Dataset, columns: Columns) -> list[float] | None:
-    """Labels that are floating-point numbers. Integer labels are classes, which do not measure similarity."""
+    """Labels that are scores: fractions, or whole numbers in a column that is called score.
+
+    Other whole numbers are classes, which do not measure similarity.
+    """
     name = find_label(columns, rows)
     values = rows[name][:] if name is not None else []
-    scored = bool(values) and all(isinstance(value, float) and value == value for value in values)
-    return list(values) if scored else None
+    kinds = (int, float) if name in SCORES and len(set(values)) > 2 else float
+    scored = all(isinstance(value, kinds) and not isinstance(value, bool) and value == value for value in values)
+    return [float(value) for value in values] if values and scored else None

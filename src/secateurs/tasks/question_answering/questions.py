@@ -20,7 +20,7 @@ __all__ = ["Answer", "Questions", "about_questions", "answered", "choose_answers
 
 QUESTIONS = ("question", "query")
 CONTEXTS = ("context", "passage", "document")
-ANSWERS = ("answers", "answer", "answers.text")
+ANSWERS = ("answers", "answer", "answer_text", "answer_texts", "answers.text")
 STARTS = ("answer_start", "answer_starts", "answers.answer_start")
 FORMS = "give {text: [...], answer_start: [...]}, or texts beside a column answer_start"
 """Supported forms of answers, for error messages."""
@@ -130,7 +130,11 @@ def choose_answers(splits: dict[str, Dataset], columns: Columns, source: str) ->
     if columns.label is not None or any(find_label(columns, rows, ANSWERS) for rows in splits.values()):
         return
     rows = next(rows for rows in splits.values() if len(rows))
-    fitting = [name for name in rows.column_names if _holds_answers(rows[:100][name])]
+    head = rows[:100]
+    contexts = head[context_column(rows, columns, source)]
+    starts = next((head[name] for name in STARTS if name in head), [None] * len(contexts))
+    others = [name for name in rows.column_names if name not in (*STARTS, *QUESTIONS, *CONTEXTS)]
+    fitting = [name for name in others if _holds_answers(head[name], starts, contexts)]
     if fitting:
         choices = "; ".join(f"--label-column {name}" for name in fitting)
         raise DataError(
@@ -139,11 +143,18 @@ def choose_answers(splits: dict[str, Dataset], columns: Columns, source: str) ->
         )
 
 
-def _holds_answers(values: list[Any]) -> bool:
+def _holds_answers(values: list[Any], starts: list[Any], contexts: list[Any]) -> bool:
+    """Whether values are answers that stand where they say in their contexts."""
     try:
-        return any(_pairs(value, None) for value in values if not isinstance(value, str))
+        found = [_pairs(value, start) for value, start in zip(values, starts, strict=True)]
     except (TypeError, ValueError, AttributeError):
         return False
+    placed = [
+        isinstance(context, str) and context[start : start + len(text)] == text
+        for context, given in zip(contexts, found, strict=True)
+        for text, start in given
+    ]
+    return bool(placed) and all(placed)
 
 
 def about_questions(parts: Mapping[str, Dataset], columns: Columns, source: str) -> list[Understood]:

@@ -103,6 +103,11 @@ class Tags:
                     f"{self.source} has no column of tags by a usual name, and {found!r} has as many elements as "
                     f"{words!r} has words: choose --label-column {found}; {WITHOUT_LABELS}"
                 )
+            if spans := [name for name in others if _holds_spans(rows[:100][name])]:
+                raise DataError(
+                    f"column {spans[0]!r} of {self.source} holds spans of characters; write one tag for every word of "
+                    f"{words!r} instead; or: {WITHOUT_LABELS}"
+                )
             return
         fitting = {name: named for name in usual if (named := self._fits(rows, name)) is not None}
         if len(usual) < 2 or not fitting:
@@ -211,3 +216,9 @@ class Tags:
                 raise DataError(f"column {column!r} of {self.source} holds the tag {tag!r}; {WITHOUT_LABELS}")
             counts[each] += count
         return counts
+
+
+def _holds_spans(values: list[Any]) -> bool:
+    """Whether a column holds lists of spans: objects with a start and an end."""
+    parts = [part for value in values if isinstance(value, list) for part in value]
+    return bool(parts) and all(isinstance(part, dict) and {"start", "end"} <= part.keys() for part in parts)
