@@ -1,9 +1,11 @@
 """ZipLM (Kurtic, Frantar, Alistarh 2023, 2302.04089) step by step.
 
-fit         calibrate -> level database (structured OBS)
-allocate    options of every group -> sensitivities -> search -> finalists
-apply       sequential refit -> zeros in the removed columns
-finetune    distillation of every layer, if the recipe asks for it
+    fit         calibrate -> level database (structured OBS)
+    allocate    options of every group -> sensitivities -> search -> finalists
+    apply       sequential refit -> zeros in the removed columns
+    finetune    distillation of every layer, if the recipe asks for it
+
+``fit`` runs once. The other steps run for every target, and ``allocate`` again for every correction of the contract.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from secateurs.artifacts import write
 from secateurs.context import PruneContext
@@ -80,11 +84,15 @@ class FittedZipLM(OneShotFitted):
             self.search.cache.add(cached)
         return self.levels.allocation(cached.profile)
 
+    @cached_property
+    def errors(self) -> dict[str, Tensor]:
+        """Group name -> relative error of every level. Computed once, because the contract allocates several times."""
+        return {group.name: self.database.errors(group.name) for group in self.context.structure}
+
     def options(self, cost: Cost) -> dict[str, LevelOptions]:
         """What every group may choose from, priced by ``cost``."""
         settings = self.settings
-        errors = {group.name: self.database.errors(group.name) for group in self.context.structure}
-        options = level_options(self.context.structure, cost, errors, settings.ratio, settings.snap)
+        options = level_options(self.context.structure, cost, self.errors, settings.ratio, settings.snap)
         if settings.allow == "units":
             return options
         assert isinstance(cost, LatencyTable), "ranks are priced in milliseconds"
