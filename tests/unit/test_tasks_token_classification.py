@@ -17,6 +17,7 @@ from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
 from secateurs.tasks.data.batches import IGNORED
 from secateurs.tasks.data.encode import Encode
+from secateurs.tasks.roles import RoleSizes
 from secateurs.tasks.token_classification.tags import WordRows
 from tiny import tiny_tokenizer, write_rows
 
@@ -41,7 +42,7 @@ def model(labels: tuple[str, ...] | None = LABELS, **changes: Any) -> BertForTok
 
 
 def read(source: Path, of: BertForTokenClassification | None = None, **options: Any) -> TaskData:
-    settings = {"columns": Columns(), "batch_size": 2, "sequence_length": 16, "calibration_samples": 10, "seed": 0}
+    settings = {"columns": Columns(), "batch_size": 2, "sequence_length": 16, "roles": RoleSizes(10), "seed": 0}
     return task("token_classification").read(str(source), of or model(), tiny_tokenizer(), **{**settings, **options})
 
 
@@ -147,7 +148,7 @@ def test_without_tags_there_is_no_evaluation(tmp_path: Path) -> None:
     write_rows(tmp_path / "all.parquet", words=WORDS)
     data = read(tmp_path)
     assert (data.evaluation, data.calibration_labels) == (None, False)
-    assert all("labels" not in batch and "loss_mask" in batch for batch in data.calibration)
+    assert all("labels" not in batch and "loss_mask" in batch for batch in data.roles.fit.batches)
 
 
 BAD = {

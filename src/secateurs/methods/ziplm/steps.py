@@ -27,7 +27,7 @@ from secateurs.methods.ziplm.finalists import Finalists
 from secateurs.methods.ziplm.mixed_levels import MixedLevels
 from secateurs.methods.ziplm.search import AllocationSearch
 from secateurs.methods.ziplm.search_cache import CachedSearch
-from secateurs.methods.ziplm.settings import FINALIST_TEXTS, ZipLMSettings
+from secateurs.methods.ziplm.settings import FINALIST_TEXTS, FINALISTS_FROM, ZipLMSettings
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.oneshot.candidates import CandidateModel
 from secateurs.oneshot.level_options import LevelOptions, SearchResult, level_options
@@ -111,15 +111,13 @@ class FittedZipLM(OneShotFitted):
         return CachedSearch(limit, budget.limit, found.allocation, costs, found.held_out, found.evaluations)
 
     def best_finalist(self, found: SearchResult, options: Mapping[str, LevelOptions], limit: float) -> SearchResult:
-        """Refit near-optimal allocations on texts that the search did not use, and take the best one."""
+        """Refit near-optimal allocations on the texts to fit, and take the best one on the texts of the search."""
         context, objective, tries = self.context, self.search.objective, self.settings.finalists
-        texts = objective.unseen(context.batches)
-        if sum(len(batch["input_ids"]) for batch in texts) < FINALIST_TEXTS:
-            logger.info(
-                "no finalists: they need %d texts besides those of the search; calibrate on more texts", FINALIST_TEXTS
-            )
+        count = sum(len(batch["input_ids"]) for batch in context.fit)
+        if count < FINALISTS_FROM:
+            logger.info("no finalists: they need %d texts to fit; calibrate on more texts", FINALISTS_FROM)
             return found
-        texts = texts[: max(1, FINALIST_TEXTS // len(texts[0]["input_ids"]))]
+        texts = context.fit[: max(1, round(len(context.fit) * FINALIST_TEXTS / count))]
         finalists = Finalists(found, options, limit, tries=tries, seed=context.seed)
         for choice in context.track(finalists, "fit finalists", total=tries):
             self.refit(self.levels.allocation(choice), texts)
@@ -130,7 +128,7 @@ class FittedZipLM(OneShotFitted):
     def apply(self, allocation: Allocation, folder: str) -> Mask:
         """See ``Fitted.apply``. The refit may keep other units than the level database, but as many."""
         if self.settings.inputs == "sequential":
-            levels = self.refit(allocation, self.context.batches)
+            levels = self.refit(allocation, self.context.fit)
         else:
             self.stitch.reset_all()
             levels = self.levels.levels(allocation)
@@ -174,7 +172,7 @@ def level_database(settings: ZipLMSettings, context: PruneContext, stitch: Stitc
     moments = calibrate(
         context.model,
         context.structure,
-        context.batches,
+        context.fit,
         device=context.device,
         token_weights=weights if settings.weighs_tokens else None,
         padding=settings.padding,

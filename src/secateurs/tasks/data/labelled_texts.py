@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from secateurs.errors import DataError
 from secateurs.tasks.base import Columns, TaskData, Understood
-from secateurs.tasks.data.batches import Collate, TextRows, calibration_batches, ordered_batches, sample
+from secateurs.tasks.data.batches import Collate, TextRows, ordered_batches, sample
 from secateurs.tasks.data.classes import WITHOUT_LABELS
 from secateurs.tasks.data.columns import NO_LABELS, TextColumns, check_label, find_label, find_texts, texts_of
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import Division, divide
+from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,7 +57,7 @@ class Sizes:
 
     batch_size: int
     sequence_length: int
-    calibration_samples: int
+    roles: RoleSizes
     seed: int
     evaluation_samples: int | None = None
 
@@ -113,20 +115,31 @@ def read_labelled_texts(
         whole = kept[division.held_out_name]
         chosen = whole.select(sample(len(whole), sizes.evaluation_samples, sizes.seed))
         held_out = _text_rows(chosen, encode, labels, columns, f"{source} ({division.held_out_name})")
-    calibration = calibration_batches(rows, sizes.calibration_samples, sizes.batch_size, sizes.seed)
-    count = sum(len(batch["input_ids"]) for batch in calibration)
+    compared = held_out
+    if division.unlabelled is not None:
+        texts = division.unlabelled if expand is None else expand(division.unlabelled)
+        compared = _text_rows(texts, encode, labels, columns, f"{source} ({division.held_out_name})")
+    roles, train = draw_roles(
+        rows,
+        compared,
+        sizes.roles,
+        split=division.rows_name,
+        held_out_split=division.held_out_name,
+        batch_size=sizes.batch_size,
+        seed=sizes.seed,
+    )
     if held_out is None:
         evaluated = "none to evaluate (no labels)"
         about.append(("evaluation", "none without labels: the divergence from the dense model is reported"))
     else:
         evaluated = f"{len(held_out)} rows to evaluate ({division.held_out_name})"
     return TaskData(
-        calibration=calibration,
+        roles=roles,
         calibration_labels=rows.labels is not None,
         evaluation=ordered_batches(held_out, sizes.batch_size).batches if held_out is not None else None,
-        train=rows if division.trainable else None,
+        train=train if division.trainable else None,
         collate=Collate.like(tokenizer),
-        description=f"{source}: {count} of {len(rows)} {division.rows_name} rows to calibrate, {evaluated}",
+        description=f"{source}: {roles.fit.rows} of {len(rows)} {division.rows_name} rows to calibrate, {evaluated}",
         understood=tuple(about),
     )
 
@@ -182,6 +195,13 @@ def _about_splits(division: Division, splits: dict[str, Dataset]) -> list[Unders
     lines = [("split", f"{division.rows_name}: {len(division.rows)} rows, for {uses}")]
     if division.held_out is not None:
         lines.append(("split", f"{division.held_out_name}: {len(division.held_out)} rows, for evaluation"))
+    if division.unlabelled is not None:
+        lines.append(
+            (
+                "split",
+                f"{division.held_out_name}: {len(division.unlabelled)} rows without labels, for the divergence only",
+            )
+        )
     used = {division.rows_name, division.held_out_name, *division.held_out_name.split(" of ")[1:]}
     if unused := [f"{name} ({len(rows)} rows)" for name, rows in splits.items() if name not in used]:
         lines.append(("not used", f"splits: {', '.join(unused)}"))

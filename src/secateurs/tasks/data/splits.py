@@ -34,9 +34,11 @@ class Division:
     Args:
         rows: rows for calibration.
         held_out: rows for evaluation; ``None`` if no split is usable for evaluation.
+        unlabelled: rows of an evaluation split that is not usable, on which two models can still be compared; ``None`` if
+            there is ``held_out``, or no such split.
         trainable: whether ``rows`` may also be used for training.
         rows_name: description of the origin of ``rows``.
-        held_out_name: description of the origin of ``held_out``.
+        held_out_name: description of the origin of ``held_out`` or ``unlabelled``; ``"none"`` without either.
     """
 
     rows: Dataset
@@ -44,6 +46,7 @@ class Division:
     trainable: bool
     rows_name: str
     held_out_name: str
+    unlabelled: Dataset | None = None
 
 
 def divide(
@@ -80,7 +83,8 @@ def divide(
             "there is one",
             source, main, ", ".join(rows.column_names),
         )  # fmt: skip
-        return Division(rows, None, True, main, "none")
+        other = next((name for name in _ordered(splits, EVALUATION) if name != main and len(splits[name])), None)
+        return Division(rows, None, True, main, other or "none", splits[other] if other else None)
     size = min(int(len(rows) * HELD_OUT_SHARE), HELD_OUT_ROWS)
     if size < 1:
         raise DataError(f"the split {main!r} of {source} has {len(rows)} rows; at least 5 are needed to hold some out")

@@ -22,18 +22,19 @@ from secateurs.tasks.data.batches import (
     Collate,
     Ordered,
     TextRows,
-    calibration_batches,
     forward,
     ordered_batches,
     sample,
 )
 from secateurs.tasks.data.columns import check_label, find_label, find_texts, skip_empty, texts_of
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import local_path, read_splits
-from secateurs.tasks.data.splits import divide
+from secateurs.tasks.data.splits import Division, divide
 from secateurs.tasks.embedding.pooling import SentenceFiles, pool
 from secateurs.tasks.embedding.retrieval import Collection, find_collection
 from secateurs.tasks.embedding.similarity import CosineToDense, ScoredPairs, Search
+from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -107,7 +108,7 @@ class Embedding(Task):
         columns: Columns,
         batch_size: int,
         sequence_length: int,
-        calibration_samples: int,
+        roles: RoleSizes,
         seed: int,
         evaluation_samples: int | None = None,
     ) -> TaskData:
@@ -117,19 +118,26 @@ class Embedding(Task):
         collection = find_collection(path) if path is not None and path.is_dir() else None
         if collection is not None:
             texts, evaluation, what = self._search(collection, encode, seed, evaluation_samples)
-            trainable = True
+            held_out, trainable, split, held_out_split = None, True, "documents and queries", "none"
         else:
-            texts, evaluation, what, trainable = self._texts(source, columns, encode, seed, evaluation_samples)
-        rows = TextRows(encode, texts)
-        calibration = calibration_batches(rows, calibration_samples, batch_size, seed)
-        count = sum(len(batch["input_ids"]) for batch in calibration)
+            texts, evaluation, what, held_out, division = self._texts(source, columns, encode, seed, evaluation_samples)
+            trainable, split, held_out_split = division.trainable, division.rows_name, division.held_out_name
+        drawn, train = draw_roles(
+            TextRows(encode, texts),
+            held_out,
+            roles,
+            split=split,
+            held_out_split=held_out_split,
+            batch_size=batch_size,
+            seed=seed,
+        )
         return TaskData(
-            calibration=calibration,
+            roles=drawn,
             calibration_labels=False,
             evaluation=evaluation,
-            train=rows if trainable else None,
+            train=train if trainable else None,
             collate=Collate.like(tokenizer),
-            description=f"{source}: {count} of {len(texts)} texts to calibrate, {what}",
+            description=f"{source}: {drawn.fit.rows} of {len(texts)} texts to calibrate, {what}",
         )
 
     @staticmethod
@@ -150,7 +158,7 @@ class Embedding(Task):
 
     def _texts(
         self, source: str, columns: Columns, encode: Encode, seed: int, size: int | None
-    ) -> tuple[list[str], ScoredPairs | CosineToDense, str, bool]:
+    ) -> tuple[list[str], ScoredPairs | CosineToDense, str, TextRows, Division]:
         splits = skip_empty(read_splits(source), columns, source)
         check_label(columns, splits, source)
         division = divide(source, splits, usable=lambda rows: True, seed=seed)
@@ -173,7 +181,8 @@ class Embedding(Task):
         else:
             evaluation = CosineToDense(batches(left))
             what = f"{len(left)} texts to compare with the dense model ({division.held_out_name})"
-        return first + (second or []), evaluation, what, division.trainable
+        held_out = TextRows(encode, left + (right or []))
+        return first + (second or []), evaluation, what, held_out, division
 
     def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
         """The embeddings, scaled to length one, one row per text."""

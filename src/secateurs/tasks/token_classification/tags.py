@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.tasks.base import Columns
 from secateurs.tasks.data.bad_rows import place, skip_without
-from secateurs.tasks.data.batches import IGNORED, Collate, Rows, sample
+from secateurs.tasks.data.batches import IGNORED, Collate, Rows, TextKey
 from secateurs.tasks.data.columns import find_column, find_label
 from secateurs.tasks.data.encode import Encode, Row
 
@@ -161,9 +161,9 @@ class WordRows(Rows):
     def __len__(self) -> int:
         return len(self.words)
 
-    def sample(self, size: int, seed: int) -> list[Row]:
-        """See ``Rows.sample``."""
-        return self.rows(sample(len(self), size, seed))
+    def text_keys(self) -> list[TextKey]:
+        """See ``Rows.text_keys``."""
+        return [TextKey(words, words) for words in map(tuple, self.words)]
 
     def rows(self, indices: Sequence[int]) -> list[Row]:
         """See ``Rows.rows``."""

@@ -17,12 +17,14 @@ from torch.nn import functional
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
 from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
-from secateurs.tasks.data.batches import IGNORED, Collate, calibration_batches, forward, ordered_batches, sample
+from secateurs.tasks.data.batches import IGNORED, Collate, forward, ordered_batches, sample
 from secateurs.tasks.data.columns import check_label
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.metrics.entity_f1 import are_chunks, score_entities
+from secateurs.tasks.roles import RoleSizes
 from secateurs.tasks.token_classification.tags import Tags, WordRows, skip_wordless, words_of
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ class TokenClassification(Task):
         columns: Columns,
         batch_size: int,
         sequence_length: int,
-        calibration_samples: int,
+        roles: RoleSizes,
         seed: int,
         evaluation_samples: int | None = None,
     ) -> TaskData:
@@ -77,10 +79,10 @@ class TokenClassification(Task):
         check_label(columns, splits, source)
         division = divide(source, splits, usable=tags.present, seed=seed)
         rows = self._rows(division.rows, encode, tags, columns, f"{source} ({division.rows_name})")
-        evaluation, evaluated = None, 0
+        evaluation, evaluated, compared = None, 0, None
         if division.held_out is not None:
             chosen = division.held_out.select(sample(len(division.held_out), evaluation_samples, seed))
-            held_out = self._rows(chosen, encode, tags, columns, f"{source} ({division.held_out_name})")
+            compared = held_out = self._rows(chosen, encode, tags, columns, f"{source} ({division.held_out_name})")
             batches = ordered_batches(held_out, batch_size).batches
             fitting = sum(int(batch["loss_mask"].sum()) for batch in batches)
             if not any((batch["labels"] != IGNORED).any() for batch in batches):
@@ -89,18 +91,28 @@ class TokenClassification(Task):
                 )
             evaluation = HeldOutSentences(batches, tags.labels, sum(map(len, held_out.words)) - fitting)
             evaluated = len(held_out)
-        calibration = calibration_batches(rows, calibration_samples, batch_size, seed)
-        if not all(batch["loss_mask"].any() for batch in calibration):
+        elif division.unlabelled is not None:
+            where = f"{source} ({division.held_out_name})"
+            compared = self._rows(division.unlabelled, encode, tags, columns, where)
+        drawn, train = draw_roles(
+            rows,
+            compared,
+            roles,
+            split=division.rows_name,
+            held_out_split=division.held_out_name,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        if not all(batch["loss_mask"].any() for role in drawn.by_name.values() for batch in role.batches):
             raise DataError(f"sequence_length {sequence_length} leaves no room for words; give at least 3")
-        count = sum(len(batch["input_ids"]) for batch in calibration)
         return TaskData(
-            calibration=calibration,
+            roles=drawn,
             calibration_labels=rows.tags is not None,
             evaluation=evaluation,
-            train=rows if division.trainable else None,
+            train=train if division.trainable else None,
             collate=Collate.like(tokenizer, token_labels=True),
             description=(
-                f"{source}: {count} of {len(rows)} {division.rows_name} rows to calibrate, "
+                f"{source}: {drawn.fit.rows} of {len(rows)} {division.rows_name} rows to calibrate, "
                 f"{evaluated} rows to evaluate ({division.held_out_name})"
             ),
         )
