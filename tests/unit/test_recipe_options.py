@@ -42,6 +42,7 @@ FIELDS: dict[str, Any] = {
     "runtime": "another",
     "latency_table": "table.json",
     "calibration_samples": 8,
+    "calibration_batch_size": 4,
     "evaluation_samples": 9,
     "recover_epochs": 0.5,
     "learning_rate": 1e-3,
@@ -58,7 +59,8 @@ OPTIONS = """
     --label-column score --method cofi --preset quick --set steps=100 --set gate-rate=0.1 --allow rank
     --speedup 1.5 --speedup 2 --sparsity 0.25 --sparsity 0.5 --tolerance 0.1 --batch-size 4 --sequence-length 16
     --device cuda --dtype bfloat16 --threads 2 --clock cpu --runtime another --latency-table table.json
-    --calibration-samples 8 --evaluation-samples 9 --recover-epochs 0.5 --learning-rate 1e-3 --train-batch-size 6
+    --calibration-samples 8 --calibration-batch-size 4 --evaluation-samples 9 --recover-epochs 0.5 --learning-rate 1e-3
+    --train-batch-size 6
     --accumulate 3 --tracker wandb --tracker mlflow --seed 7 --trust-remote-code
 """
 """The same values on the command line."""

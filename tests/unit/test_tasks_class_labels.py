@@ -12,9 +12,10 @@ from transformers import BertConfig, BertForSequenceClassification
 from secateurs.errors import DataError
 from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
+from secateurs.tasks.roles import RoleSizes
 from tiny import WORDS, tiny_tokenizer, write_rows
 
-TEXTS = [" ".join(WORDS[: 1 + i % 7]) for i in range(40)]
+TEXTS = [" ".join(WORDS[i // 7 : i // 7 + 1 + i % 7]) for i in range(40)]
 
 
 def model(**changes: Any) -> BertForSequenceClassification:
@@ -30,7 +31,7 @@ def model(**changes: Any) -> BertForSequenceClassification:
 
 
 def read(source: Path, of: BertForSequenceClassification | None = None, **options: Any) -> TaskData:
-    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "calibration_samples": 10, "seed": 0}
+    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "roles": RoleSizes(10), "seed": 0}
     return task("text_classification").read(str(source), of or model(), tiny_tokenizer(), **{**settings, **options})
 
 
@@ -161,6 +162,8 @@ def test_what_was_understood_is_listed(tmp_path: Path) -> None:
         "  columns     text is 'review', label is 'sentiment'; not used: id",
         "  class       NEGATIVE is 'negative' (output 0): 20 train, 0 test",
         "  class       Positive is 'positive' (output 1): 20 train, 3 test",
+        "  texts       10 texts of train to fit",
+        "  note        3 texts of train are also in test and are used for evaluation only",
     ]
 
 

@@ -14,6 +14,7 @@ from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
 from secateurs.tasks.metrics.multi_label_f1 import score_classes
+from secateurs.tasks.roles import RoleSizes
 from tiny import tiny_tokenizer, write_rows
 
 NAMES = ("toxic", "obscene", "threat")
@@ -36,7 +37,7 @@ def model(**changes: Any) -> BertForSequenceClassification:
 
 
 def read(folder: Path, of: BertForSequenceClassification | None = None, **options: Any) -> TaskData:
-    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "calibration_samples": 4, "seed": 0}
+    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "roles": RoleSizes(4), "seed": 0}
     subject = task("multi_label_classification")
     return subject.read(str(folder), of or model(), tiny_tokenizer(), **{**settings, **options})
 
@@ -110,14 +111,15 @@ def jigsaw(place: Path) -> Path:
     rows += ['9999,"a ""cat"",\na dog",0,1,0', "aaaa,a mat,-1,-1,-1"]
     place.mkdir(parents=True, exist_ok=True)
     (place / "train.csv").write_text("\n".join([header, *rows]) + "\n")
-    (place / "test.csv").write_text("\n".join([header, *rows[:3]]) + "\n")
+    held_out = [row.replace(",a ", ",the ") for row in rows[:3]]
+    (place / "test.csv").write_text("\n".join([header, *held_out]) + "\n")
     return place
 
 
 def test_the_files_of_jigsaw_are_read(tmp_path: Path) -> None:
     data = read(jigsaw(tmp_path))
     assert [row["labels"] for row in data.train] == [*HOT, [0, 1, 0]]
-    assert data.summary().splitlines()[1:] == [
+    assert data.summary().splitlines()[1:9] == [
         "  split       train: 8 rows, for calibration and training",
         "  split       test: 3 rows, for evaluation",
         "  columns     text is 'comment_text', label is 'one column of 0 and 1 per class'; not used: id",

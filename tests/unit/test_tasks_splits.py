@@ -13,6 +13,7 @@ from datasets import Dataset
 from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
 from secateurs.tasks.data.splits import divide
+from secateurs.tasks.roles import RoleSizes
 from tiny import WORDS, tiny_tokenizer, write_rows
 
 CONTEXT = "cat sat on the big mat"
@@ -56,7 +57,7 @@ def model(name: str) -> Any:
 
 
 def read(name: str, source: Path) -> TaskData:
-    settings: dict[str, Any] = {"batch_size": 4, "sequence_length": 32, "calibration_samples": 10, "seed": 0}
+    settings: dict[str, Any] = {"batch_size": 4, "sequence_length": 32, "roles": RoleSizes(10), "seed": 0}
     return task(name).read(str(source), model(name), tiny_tokenizer(), columns=Columns(), **settings)
 
 
@@ -87,7 +88,7 @@ def test_no_query_is_in_training_and_in_evaluation(tmp_path: Path, columns: dict
     train, evaluated = firsts([data.train[i] for i in range(len(data.train))]), firsts(held_out(data.evaluation))
     assert len(evaluated) == 4
     assert not train & evaluated
-    assert not firsts(held_out(data.calibration)) & evaluated
+    assert not firsts(held_out(data.roles.fit.batches)) & evaluated
     assert f"rows with the same {next(iter(columns))!r} are on the same side" in data.summary()
 
 

@@ -16,9 +16,10 @@ from transformers import BertConfig, BertForSequenceClassification
 from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
+from secateurs.tasks.roles import RoleSizes
 from tiny import WORDS, tiny_tokenizer, write_rows
 
-TEXTS = [" ".join(WORDS[: 1 + i % 7]) for i in range(40)]
+TEXTS = [" ".join(WORDS[i // 7 : i // 7 + 1 + i % 7]) for i in range(40)]
 
 
 def model(**changes: Any) -> BertForSequenceClassification:
@@ -34,7 +35,7 @@ def model(**changes: Any) -> BertForSequenceClassification:
 
 
 def read(source: Path, of: BertForSequenceClassification | None = None, **options: Any) -> TaskData:
-    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "calibration_samples": 10, "seed": 0}
+    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "roles": RoleSizes(10), "seed": 0}
     return task("text_classification").read(str(source), of or model(), tiny_tokenizer(), **{**settings, **options})
 
 
@@ -47,8 +48,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_batches_are_padded_on_the_right_to_their_longest_row(folder: Path) -> None:
     data = read(folder)
-    assert sum(len(batch["input_ids"]) for batch in data.calibration) == 10
-    for batch in data.calibration:
+    assert sum(len(batch["input_ids"]) for batch in data.roles.fit.batches) == 10
+    for batch in data.roles.fit.batches:
         lengths = batch["attention_mask"].sum(1)
         assert int(lengths.max()) == batch["input_ids"].shape[1]
         assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "labels"}
@@ -60,18 +61,18 @@ def test_batches_are_padded_on_the_right_to_their_longest_row(folder: Path) -> N
 
 def test_calibration_batches_have_similar_lengths_and_depend_on_the_seed(folder: Path) -> None:
     once, again, other = read(folder), read(folder), read(folder, seed=1)
-    lengths = [batch["attention_mask"].sum(1).tolist() for batch in once.calibration]
+    lengths = [batch["attention_mask"].sum(1).tolist() for batch in once.roles.fit.batches]
     ordered = sorted(lengths, key=max)
     assert all(max(low) <= min(high) for low, high in itertools.pairwise(ordered))
 
     def ids(data: TaskData) -> list[list[list[int]]]:
-        return [batch["input_ids"].tolist() for batch in data.calibration]
+        return [batch["input_ids"].tolist() for batch in data.roles.fit.batches]
 
     assert ids(once) == ids(again) != ids(other)
 
 
 def test_sequences_are_truncated(folder: Path) -> None:
-    assert max(batch["input_ids"].shape[1] for batch in read(folder, sequence_length=4).calibration) == 4
+    assert max(batch["input_ids"].shape[1] for batch in read(folder, sequence_length=4).roles.fit.batches) == 4
     with pytest.raises(DataError, match="sequence_length 33 exceeds the 32 positions"):
         read(folder, sequence_length=33)
 
@@ -85,10 +86,11 @@ def test_pairs_are_read_as_pairs(tmp_path: Path) -> None:
 
 def test_train_rows_go_through_collate(folder: Path) -> None:
     data = read(folder)
-    assert len(data.train) == 40
-    batch = data.collate([data.train[0], data.train[6]])
-    assert batch["input_ids"].shape == (2, 9)
-    assert batch["labels"].tolist() == [0, 0]
+    assert len(data.train) == 31  # the 9 texts of validation are evaluated only
+    rows = [data.train[0], data.train[6]]
+    batch = data.collate([dict(row) for row in rows])
+    assert batch["input_ids"].shape == (2, max(len(row["input_ids"]) for row in rows))
+    assert batch["labels"].tolist() == [row["labels"] for row in rows]
 
 
 def test_accuracy_is_the_share_of_correct_classes(folder: Path) -> None:
@@ -152,7 +154,7 @@ def test_without_labels_there_is_no_evaluation(tmp_path: Path) -> None:
     assert (data.evaluation, data.calibration_labels) == (None, False)
     assert data.train is not None  # distillation needs no labels
     assert "labels" not in data.collate([data.train[0], data.train[1]])
-    assert all("labels" not in batch for batch in data.calibration)
+    assert all("labels" not in batch for batch in data.roles.fit.batches)
     with pytest.raises(DataError, match="no column 'mark'"):
         read(tmp_path, columns=Columns(label="mark"))
 

@@ -15,6 +15,7 @@ from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
 from secateurs.tasks.data.list_cells import as_list
 from secateurs.tasks.data.sources import read_splits
+from secateurs.tasks.roles import RoleSizes
 from tiny import tiny_tokenizer
 
 WORDS = [["the", "cat", "'s"], ["a", "small", "dog"], ["it"]]
@@ -33,14 +34,14 @@ def read(name: str, source: Path, names: tuple[str, ...], **options: Any) -> Tas
     subject = task(name)
     config = transformers.BertConfig(**sizes, id2label=dict(enumerate(names)))
     model = getattr(transformers, subject.auto_class).from_config(config)
-    settings: dict[str, Any] = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "calibration_samples": 4}
+    settings: dict[str, Any] = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "roles": RoleSizes(4)}
     return subject.read(str(source), model, tiny_tokenizer(), **{**settings, "seed": 0, **options})
 
 
 def test_labels_of_fasttext_are_read(tmp_path: Path) -> None:
     lines = ["__label__spam free  money", "__label__ham the cat", "", "__label__spam a dog"]
     (tmp_path / "train.txt").write_text("\n".join(lines) + "\n")
-    (tmp_path / "test.txt").write_text("\ufeff__label__ham the cat\r\n", encoding="utf-8")
+    (tmp_path / "test.txt").write_text("\ufeff__label__ham the mat\r\n", encoding="utf-8")
     data = read("text_classification", tmp_path, ("ham", "spam"))
     assert data.train.texts == ["free  money", "the cat", "a dog"]
     assert [row["labels"] for row in data.train] == [1, 0, 1]

@@ -17,6 +17,7 @@ from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
 from secateurs.tasks.data.batches import IGNORED
 from secateurs.tasks.data.encode import Encode
+from secateurs.tasks.roles import RoleSizes
 from secateurs.tasks.token_classification.word_rows import WordRows
 from tiny import tiny_tokenizer, write_rows
 
@@ -41,7 +42,7 @@ def model(labels: tuple[str, ...] | None = LABELS, **changes: Any) -> BertForTok
 
 
 def read(source: Path, of: BertForTokenClassification | None = None, **options: Any) -> TaskData:
-    settings = {"columns": Columns(), "batch_size": 2, "sequence_length": 16, "calibration_samples": 10, "seed": 0}
+    settings = {"columns": Columns(), "batch_size": 2, "sequence_length": 16, "roles": RoleSizes(10), "seed": 0}
     return task("token_classification").read(str(source), of or model(), tiny_tokenizer(), **{**settings, **options})
 
 
@@ -202,7 +203,7 @@ def test_of_several_columns_of_tags_the_one_with_the_names_of_the_model_is_used(
 def test_what_was_understood_is_listed(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.parquet", tokens=WORDS * 40 + [[]], tags=TAGS * 40 + [[]], id=list(range(121)))
     write_rows(tmp_path / "test.parquet", tokens=WORDS, tags=TAGS, id=[0, 1, 2])
-    assert read(tmp_path, model((*LABELS, "I-place"))).summary().splitlines()[1:] == [
+    assert read(tmp_path, model((*LABELS, "I-place"))).summary().splitlines()[1:10] == [
         "  split       train: 120 rows, for calibration and training",
         "  split       test: 3 rows, for evaluation",
         "  skipped     1 of 121 train rows, which cannot be used",
@@ -231,7 +232,7 @@ def test_without_tags_there_is_no_evaluation(tmp_path: Path) -> None:
     assert (data.evaluation, data.calibration_labels) == (None, False)
     assert "none to evaluate" in data.description
     assert "none without labels" in data.summary()
-    assert all("labels" not in batch and "loss_mask" in batch for batch in data.calibration)
+    assert all("labels" not in batch and "loss_mask" in batch for batch in data.roles.fit.batches)
 
 
 BAD = {

@@ -12,6 +12,7 @@ import transformers
 from secateurs.errors import DataError
 from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
+from secateurs.tasks.roles import RoleSizes
 from tiny import WORDS, tiny_tokenizer, write_rows
 
 TEXTS = [" ".join(WORDS[i % 9 : i % 9 + 3 + i % 4]) for i in range(20)]
@@ -33,12 +34,12 @@ def model(name: str) -> Any:
 
 
 def read(name: str, source: Path, **options: Any) -> TaskData:
-    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 32, "calibration_samples": 10, "seed": 0}
+    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 32, "roles": RoleSizes(10), "seed": 0}
     return task(name).read(str(source), model(name), tiny_tokenizer(), **{**settings, **options})
 
 
 def said(data: TaskData) -> list[str]:
-    return [" ".join(line.split()) for line in data.summary().splitlines()[1:]]
+    return [f"{what} {found}" for what, found in data.understood]
 
 
 def answers(count: int) -> list[dict[str, list[Any]]]:

@@ -24,9 +24,6 @@ from secateurs.tasks.base import model_inputs
 
 __all__ = ["dry_run_table"]
 
-SEARCHED_TEXTS = 384
-"""Texts of each half of a search, by default."""
-
 TABLE_SECONDS = 25.0
 """Seconds of a latency table, or of one measurement of the contract, where timings are steady."""
 
@@ -55,7 +52,8 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
             if isinstance(target, Speedup):
                 target.budget(given)
     second, output_bytes = _one_batch(loaded)
-    samples = sum(len(batch["input_ids"]) for batch in loaded.data.calibration)
+    roles = loaded.data.roles
+    samples = roles.fit.rows or roles.accept.rows
     rows_of_training = len(loaded.data.train) if isinstance(loaded.data.train, Sized) else 0
     batch = loaded.context(Path()).rows_a_step
     passes = loaded.method.forward_passes(loaded.structure, samples, rows_of_training, batch)
@@ -82,13 +80,13 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
         table.add_row(name, what, _duration(seconds))
     table.add_section()
     table.add_row("in all", "", _duration(total))
-    table.caption = f"memory: about {_memory_bytes(loaded, samples, output_bytes) / 1e9:.1f} GB. Nothing was written."
+    table.caption = f"memory: about {_memory_bytes(loaded, output_bytes) / 1e9:.1f} GB. Nothing was written."
     return table
 
 
 def _one_batch(loaded: Loaded) -> tuple[float, float]:
     """Seconds per sequence of one forward pass, and bytes per sequence of the outputs that models are compared by."""
-    batch = {name: value.to(loaded.recipe.device) for name, value in loaded.data.calibration[0].items()}
+    batch = {name: value.to(loaded.recipe.device) for name, value in loaded.data.roles.report.batches[0].items()}
     features = model_inputs(batch)
     with torch.inference_mode():
         compared = loaded.task.compared_outputs(loaded.dense(**features), batch)
@@ -100,19 +98,22 @@ def _one_batch(loaded: Loaded) -> tuple[float, float]:
     return (time.perf_counter() - started) / count, compared.numel() * compared.element_size() / count
 
 
-def _memory_bytes(loaded: Loaded, samples: int, output_bytes: float) -> float:
+def _memory_bytes(loaded: Loaded, output_bytes: float) -> float:
     """Dense model, teacher and candidate; Gram matrices and factors (fp64); hidden states of the search and of the refit;
     and the dense outputs that candidates and results are compared with."""
     cost = ParameterCost.of(loaded.model, loaded.structure)
     weights = 4.0 * float(cost(loaded.structure.sizes))
     grams = sum(8.0 * (group.size * group.width) ** 2 for group in loaded.structure)
-    tokens = sum(batch["input_ids"].numel() for batch in loaded.data.calibration)
+    roles = loaded.data.roles
+    tokens, replayed_tokens = (
+        sum(batch["input_ids"].numel() for role in parts for batch in role.batches)
+        for parts in ((roles.fit,), (roles.search, roles.accept))
+    )
     hidden = loaded.dense.config.hidden_size * 4.0
-    searched = min(samples, 2 * SEARCHED_TEXTS)
-    compared = len(loaded.held_out) * loaded.recipe.batch_size + searched
+    compared = roles.search.rows + roles.accept.rows + roles.report.rows
     outputs = compared * output_bytes
     layers = len(loaded.structure.layers)
-    replayed = min(4e9, tokens * searched / samples * hidden * layers)
+    replayed = min(4e9, replayed_tokens * hidden * layers)
     fitted = min(3e9, 6 * tokens * hidden)  # two sub-blocks of one layer, in both models
     weighed = ACTIVATIONS * TOKENS * hidden * layers if getattr(loaded.method, "weighs_tokens", False) else 0.0
     return 3 * weights + 2 * grams + outputs + replayed + fitted + weighed + 0.5e9

@@ -90,8 +90,9 @@ class TargetContext:
 
     @cached_property
     def teacher_outputs(self) -> list[Tensor]:
-        """Outputs of the dense model on the held-out texts."""
-        return record_outputs(self.teacher, self.loaded.task, self.loaded.held_out, self.loaded.recipe.device)
+        """Outputs of the dense model on the texts that are reported on."""
+        loaded = self.loaded
+        return record_outputs(self.teacher, loaded.task, loaded.data.roles.report.batches, loaded.recipe.device)
 
     @cached_property
     def evaluation(self) -> Any:
@@ -231,7 +232,7 @@ def _quality(shared: TargetContext, model: nn.Module) -> tuple[Metric | None, Di
     if shared.dense_score is not None:
         score = loaded.task.evaluate(model, shared.evaluation, device)  # pyright: ignore[reportArgumentType]
         metric = Metric(score.name, score.value, shared.dense_score.value)
-    apart = divergence(model, loaded.task, loaded.held_out, shared.teacher_outputs, device)
+    apart = divergence(model, loaded.task, loaded.data.roles.report.batches, shared.teacher_outputs, device)
     return metric, Divergence(loaded.task.divergence_name, apart)
 
 

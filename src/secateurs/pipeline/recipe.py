@@ -90,7 +90,7 @@ class Recipe(BaseModel):
         description="Accepted excess over the target speed-up, as a fraction: with 0.05 a target of 2 accepts 2 to 2.1.",
     )
 
-    batch_size: int = Field(32, ge=1, description="Sequences per forward pass in timings, calibration and evaluation.")
+    batch_size: int = Field(32, ge=1, description="Sequences per forward pass in timings.")
     sequence_length: int = Field(
         128,
         ge=1,
@@ -120,7 +120,14 @@ class Recipe(BaseModel):
         1024,
         ge=1,
         le=1_000_000,
-        description="Number of texts or windows that the method calibrates on (ziplm: for Hessians and search).",
+        description="Number of texts or windows that weights are fitted to (ziplm: Hessians and refit). The texts of a "
+        "search and of the reported divergence are read in addition.",
+    )
+    calibration_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Texts per forward pass in calibration, search and evaluation; if it is not given, as many as make "
+        "4096 tokens at the sequence length.",
     )
     evaluation_samples: int | None = Field(
         None, ge=1, description="Largest number of samples in the evaluation; if it is not given, all are used."

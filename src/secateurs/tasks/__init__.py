@@ -14,7 +14,7 @@ from secateurs.tasks.base import Task
 
 __all__ = ["names", "task"]
 
-NOT_TASKS = {"base", "data", "metrics", "task_data"}
+NOT_TASKS = {"base", "data", "metrics", "roles", "task_data"}
 """Files and folders of this folder that do not define a task."""
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secateurs.tasks.roles import RoleSizes
 from secateurs.tasks.task_data import TaskData, Understood
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Task(ABC):
         columns: Columns,
         batch_size: int,
         sequence_length: int,
-        calibration_samples: int,
+        roles: RoleSizes,
         seed: int,
         evaluation_samples: int | None = None,
     ) -> TaskData:
@@ -193,9 +194,9 @@ class Task(ABC):
             model: model whose labels, vocabulary and number of positions the data must fit.
             tokenizer: tokenizer of the model.
             columns: names of the columns.
-            batch_size: sequences per batch.
+            batch_size: sequences per batch of data.
             sequence_length: maximum number of tokens per sequence; longer sequences are truncated or divided.
-            calibration_samples: number of calibration sequences; all sequences are used if there are fewer.
+            roles: number of texts of every role. If there are fewer, all roles get less, and the notes of the roles say so.
             seed: seed of the random samples.
             evaluation_samples: size of a random sample to evaluate on; ``None`` evaluates on everything.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from secateurs.tasks.roles import Roles
+
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
@@ -22,16 +24,18 @@ class TaskData:
     """All data of a run.
 
     Args:
-        calibration: batches on which activations are collected. Their labels, if present, are optional.
-        calibration_labels: whether ``Task.loss`` can be computed on the calibration batches.
+        roles: texts that weights are fitted to, that candidates are compared on, and that the divergence is reported on.
+            Their labels, if present, are optional.
+        calibration_labels: whether ``Task.loss`` can be computed on the texts that weights are fitted to.
         evaluation: held-out data for ``Task.evaluate``, in a form that the task chooses; ``None`` if there is none.
-        train: training rows as dicts, for ``transformers.Trainer``; ``None`` if there is no training data.
+        train: training rows as dicts, for ``transformers.Trainer``, none of which is evaluated or reported on; ``None`` if
+            there is no training data.
         collate: function that turns rows of ``train`` into a ``Batch``; the ``data_collator`` of the trainer.
         description: one line for reports with the source, the splits and the numbers of rows.
         understood: what was understood about the data, for the user to check before the work.
     """
 
-    calibration: list[dict[str, Tensor]]
+    roles: Roles
     calibration_labels: bool
     evaluation: Any | None
     train: Dataset[Any] | None
@@ -41,4 +45,5 @@ class TaskData:
 
     def summary(self) -> str:
         """What was understood about the data, one line each, below the description."""
-        return "\n".join([self.description, *(f"  {what:10}  {found}" for what, found in self.understood)])
+        roles: list[Understood] = [("texts", str(self.roles)), *(("note", note) for note in self.roles.notes)]
+        return "\n".join([self.description, *(f"  {what:10}  {found}" for what, found in (*self.understood, *roles))])

@@ -29,6 +29,7 @@ from secateurs.structure.allocation import Allocation
 from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Structure
 from secateurs.structure.target import Budget
+from secateurs.tasks.roles import RoleSizes
 from secateurs.training.objective import Objective
 from secateurs.training.trainer import Training, train
 
@@ -92,6 +93,10 @@ class GradualSettings:
     def check(self, context: PruneContext) -> None:
         """See ``Method.check``: training by labels needs labels."""
         check_labels(self.teach, context)
+
+    def role_sizes(self, samples: int) -> RoleSizes:
+        """See ``Method.role_sizes``: the method trains on the training split and uses no other texts."""
+        return RoleSizes()
 
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``: a step is three passes, and one of the teacher where there are no labels."""

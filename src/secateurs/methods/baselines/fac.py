@@ -36,6 +36,7 @@ from secateurs.structure.structure import Structure
 from secateurs.structure.target import Budget
 from secateurs.surgery.factorize import factorize, multiply_back, pairs
 from secateurs.surgery.shrink import zero_masked
+from secateurs.tasks.roles import RoleSizes
 
 __all__ = ["FAC", "METHOD"]
 
@@ -85,6 +86,10 @@ class FAC:
     def check(self, context: PruneContext) -> None:
         """See ``Method.check``: training by labels needs labels."""
         check_labels(self.teach, context)
+
+    def role_sizes(self, samples: int) -> RoleSizes:
+        """See ``Method.role_sizes``: the method trains on the training split and uses no other texts."""
+        return RoleSizes()
 
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``: nothing before the fine-tuning."""

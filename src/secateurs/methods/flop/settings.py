@@ -9,9 +9,11 @@ from pydantic.dataclasses import dataclass
 
 from secateurs.context import PruneContext
 from secateurs.errors import RecipeError
+from secateurs.gates.learned_masks import EXAMINED_TEXTS
 from secateurs.gates.mask_learning import Ascent
 from secateurs.methods.base import Finetuning, ForwardPasses
 from secateurs.structure.structure import Structure
+from secateurs.tasks.roles import RoleSizes
 
 __all__ = ["PRESETS", "FLOPSettings", "GateTrainingSettings"]
 
@@ -103,6 +105,10 @@ class GateTrainingSettings:
         if self.teach == "labels" and not context.task.has_loss:
             task = context.task.name.replace("_", "-")
             raise RecipeError(f"{self.name}: {task} has no loss of its own; use teach=outputs, which needs no labels")
+
+    def role_sizes(self, samples: int) -> RoleSizes:
+        """See ``Method.role_sizes``: masks are compared during the training."""
+        return RoleSizes(accept=min(samples, EXAMINED_TEXTS))
 
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``; at full rank a step of the student takes half as long again as a dense one."""

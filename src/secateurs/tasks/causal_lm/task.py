@@ -15,13 +15,15 @@ from torch.nn import functional
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
 from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData, model_inputs
-from secateurs.tasks.causal_lm.windows import Windows, join_rows, refuse_parts, rows_are
+from secateurs.tasks.causal_lm.windows import WindowPool, Windows, join_rows, refuse_parts, rows_are
 from secateurs.tasks.data.batches import IGNORED, Collate, forward, sample
 from secateurs.tasks.data.columns import find_texts, skip_empty, texts_of
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.data.understood import about_skipped, about_splits
+from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,7 +73,7 @@ class CausalLM(Task):
         columns: Columns,
         batch_size: int,
         sequence_length: int,
-        calibration_samples: int,
+        roles: RoleSizes,
         seed: int,
         evaluation_samples: int | None = None,
     ) -> TaskData:
@@ -87,9 +89,9 @@ class CausalLM(Task):
         train = Windows(encode, self._texts(division.rows, columns, tokenizer, f"{source} ({division.rows_name})"))
         texts = self._texts(division.held_out, columns, tokenizer, f"{source} ({division.held_out_name})")
         held_out = Windows(encode, texts, partial=True)
-        calibration = train.sample(calibration_samples, seed)
-        for windows, what in ((calibration, "calibrate on"), (held_out, "evaluate on")):
-            if not len(windows):
+        pool = train.pool(roles.fit + roles.search + roles.accept)
+        for found, what in ((pool.text_keys(), "calibrate on"), (held_out, "evaluate on")):
+            if not len(found):
                 raise DataError(f"{source} has less text than one window of {sequence_length} tokens to {what}")
         collate = Collate.like(tokenizer)
         chosen = [held_out[i] for i in sample(len(held_out), evaluation_samples, seed)]
@@ -98,6 +100,15 @@ class CausalLM(Task):
             "stride": sequence_length - len(train.start_tokens),
             "windows": len(chosen),
         }
+        drawn, rest = draw_roles(
+            pool,
+            WindowPool(chosen, encode),
+            roles,
+            split=division.rows_name,
+            held_out_split=division.held_out_name,
+            batch_size=batch_size,
+            seed=seed,
+        )
         windows = f"windows of {sequence_length} tokens"
         column = find_texts(columns, division.rows, source).text
         unused = [name for name in division.rows.column_names if name != column]
@@ -108,13 +119,13 @@ class CausalLM(Task):
             ("text", f"rows are {rows_are(train.texts)}; their text is divided into {windows}"),
         ]
         return TaskData(
-            calibration=_batches(calibration, batch_size, collate),
+            roles=drawn,
             calibration_labels=True,
             evaluation=HeldOutWindows(_batches(chosen, batch_size, collate), details, _bytewise(encode.tokenizer)),
-            train=train if division.trainable else None,
+            train=rest if division.trainable else None,
             collate=collate,
             description=(
-                f"{source}: {len(calibration)} {windows} to calibrate ({division.rows_name}), "
+                f"{source}: {drawn.fit.rows} {windows} to calibrate ({division.rows_name}), "
                 f"{len(chosen)} to evaluate ({division.held_out_name})"
             ),
             understood=tuple(about),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from secateurs.errors import DataError
 from secateurs.tasks.base import Columns, TaskData, Understood
-from secateurs.tasks.data.batches import Collate, TextRows, calibration_batches, ordered_batches, sample
+from secateurs.tasks.data.batches import Collate, TextRows, ordered_batches, sample
 from secateurs.tasks.data.classes import WITHOUT_LABELS
 from secateurs.tasks.data.columns import (
     check_label,
@@ -22,11 +22,13 @@ from secateurs.tasks.data.columns import (
     skip_empty,
     texts_of,
 )
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.list_cells import as_list
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.data.understood import NOT_EVALUATED, about_columns, about_skipped, about_splits
+from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,7 +67,7 @@ class Sizes:
 
     batch_size: int
     sequence_length: int
-    calibration_samples: int
+    roles: RoleSizes
     seed: int
     evaluation_samples: int | None = None
 
@@ -134,20 +136,31 @@ def read_labelled_texts(
         whole = kept[division.held_out_name]
         chosen = whole.select(sample(len(whole), sizes.evaluation_samples, sizes.seed))
         held_out = _text_rows(chosen, encode, labels, columns, f"{source} ({division.held_out_name})")
-    calibration = calibration_batches(rows, sizes.calibration_samples, sizes.batch_size, sizes.seed)
-    count = sum(len(batch["input_ids"]) for batch in calibration)
+    compared = held_out
+    if division.unlabelled is not None:
+        texts = division.unlabelled if expand is None else expand(division.unlabelled)
+        compared = _text_rows(texts, encode, labels, columns, f"{source} ({division.held_out_name})")
+    roles, train = draw_roles(
+        rows,
+        compared,
+        sizes.roles,
+        split=division.rows_name,
+        held_out_split=division.held_out_name,
+        batch_size=sizes.batch_size,
+        seed=sizes.seed,
+    )
     if held_out is None:
         evaluated = "none to evaluate (no labels)"
         about.append(NOT_EVALUATED)
     else:
         evaluated = f"{len(held_out)} rows to evaluate ({division.held_out_name})"
     return TaskData(
-        calibration=calibration,
+        roles=roles,
         calibration_labels=rows.labels is not None,
         evaluation=ordered_batches(held_out, sizes.batch_size).batches if held_out is not None else None,
-        train=rows if division.trainable else None,
+        train=train if division.trainable else None,
         collate=Collate.like(tokenizer),
-        description=f"{source}: {count} of {len(rows)} {division.rows_name} rows to calibrate, {evaluated}",
+        description=f"{source}: {roles.fit.rows} of {len(rows)} {division.rows_name} rows to calibrate, {evaluated}",
         understood=tuple(about),
     )
 

@@ -34,9 +34,11 @@ class Division:
     Args:
         rows: rows for calibration.
         held_out: rows for evaluation; ``None`` if no split is usable for evaluation.
+        unlabelled: rows of an evaluation split that is not usable, on which two models can still be compared; ``None`` if
+            there is ``held_out``, or no such split.
         trainable: whether ``rows`` may also be used for training.
         rows_name: description of the origin of ``rows``.
-        held_out_name: description of the origin of ``held_out``.
+        held_out_name: description of the origin of ``held_out`` or ``unlabelled``; ``"none"`` without either.
         together: column whose equal values are all in ``rows`` or all in ``held_out``, if values repeat and one split was
             divided; otherwise ``None``.
     """
@@ -46,6 +48,7 @@ class Division:
     trainable: bool
     rows_name: str
     held_out_name: str
+    unlabelled: Dataset | None = None
     together: str | None = None
 
     @property
@@ -97,7 +100,8 @@ def divide(
             "there is one",
             source, main, ", ".join(rows.column_names),
         )  # fmt: skip
-        return Division(rows, None, True, main, "none")
+        other = next((name for name in _ordered(splits, EVALUATION) if name != main and len(splits[name])), None)
+        return Division(rows, None, True, main, other or "none", splits[other] if other else None)
     size = min(int(len(rows) * HELD_OUT_SHARE), HELD_OUT_ROWS)
     if size < 1:
         raise DataError(f"the split {main!r} of {source} has {len(rows)} rows; at least 5 are needed to hold some out")
@@ -109,7 +113,7 @@ def divide(
         kept = rows.select(range(len(rows) - size))
         return Division(kept, rows.select(range(len(kept), len(rows))), True, main, f"rows held out of {main}")
     kept = rows.select([index for index in range(len(rows)) if index not in held])
-    return Division(kept, rows.select(sorted(held)), True, main, f"rows held out of {main}", column)
+    return Division(kept, rows.select(sorted(held)), True, main, f"rows held out of {main}", together=column)
 
 
 def _last_groups(values: list[Any], size: int) -> set[int] | None:

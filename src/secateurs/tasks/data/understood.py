@@ -62,6 +62,9 @@ def about_splits(division: Division, splits: Mapping[str, Dataset]) -> list[Unde
     lines = [("split", f"{division.rows_name}: {len(division.rows)} rows, for {uses}")]
     if division.held_out is not None:
         lines.append(("split", f"{division.held_out_name}: {len(division.held_out)} rows, for evaluation"))
+    if division.unlabelled is not None:
+        count = len(division.unlabelled)
+        lines.append(("split", f"{division.held_out_name}: {count} rows without labels, for the divergence only"))
     if division.together is not None:
         lines.append(("split", f"rows with the same {division.together!r} are on the same side"))
     used = {division.rows_name, division.held_out_name, *division.held_out_name.split(" of ")[1:]}

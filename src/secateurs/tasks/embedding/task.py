@@ -22,19 +22,20 @@ from secateurs.tasks.data.batches import (
     Collate,
     Ordered,
     TextRows,
-    calibration_batches,
     forward,
     ordered_batches,
     sample,
 )
 from secateurs.tasks.data.columns import check_label, find_label, find_texts, first_of_pair, skip_empty, texts_of
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import local_path, read_splits
-from secateurs.tasks.data.splits import divide
+from secateurs.tasks.data.splits import Division, divide
 from secateurs.tasks.data.understood import about_columns, about_skipped, about_splits
 from secateurs.tasks.embedding.pooling import SentenceFiles, pool
 from secateurs.tasks.embedding.retrieval import Collection, find_collection
 from secateurs.tasks.embedding.similarity import CosineToDense, ScoredPairs, Search
+from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -111,7 +112,7 @@ class Embedding(Task):
         columns: Columns,
         batch_size: int,
         sequence_length: int,
-        calibration_samples: int,
+        roles: RoleSizes,
         seed: int,
         evaluation_samples: int | None = None,
     ) -> TaskData:
@@ -121,19 +122,28 @@ class Embedding(Task):
         collection = find_collection(path) if path is not None and path.is_dir() else None
         if collection is not None:
             texts, evaluation, what, about = self._search(collection, encode, seed, evaluation_samples)
-            trainable = True
+            held_out, trainable, split, held_out_split = None, True, "documents and queries", "none"
         else:
-            texts, evaluation, what, trainable, about = self._texts(source, columns, encode, seed, evaluation_samples)
-        rows = TextRows(encode, texts)
-        calibration = calibration_batches(rows, calibration_samples, batch_size, seed)
-        count = sum(len(batch["input_ids"]) for batch in calibration)
+            texts, evaluation, what, held_out, division, about = self._texts(
+                source, columns, encode, seed, evaluation_samples
+            )
+            trainable, split, held_out_split = division.trainable, division.rows_name, division.held_out_name
+        drawn, train = draw_roles(
+            TextRows(encode, texts),
+            held_out,
+            roles,
+            split=split,
+            held_out_split=held_out_split,
+            batch_size=batch_size,
+            seed=seed,
+        )
         return TaskData(
-            calibration=calibration,
+            roles=drawn,
             calibration_labels=False,
             evaluation=evaluation,
-            train=rows if trainable else None,
+            train=train if trainable else None,
             collate=Collate.like(tokenizer),
-            description=f"{source}: {count} of {len(texts)} texts to calibrate, {what}",
+            description=f"{source}: {drawn.fit.rows} of {len(texts)} texts to calibrate, {what}",
             understood=tuple(about),
         )
 
@@ -167,7 +177,7 @@ class Embedding(Task):
 
     def _texts(
         self, source: str, columns: Columns, encode: Encode, seed: int, size: int | None
-    ) -> tuple[list[str], ScoredPairs | CosineToDense, str, bool, list[Understood]]:
+    ) -> tuple[list[str], ScoredPairs | CosineToDense, str, TextRows, Division, list[Understood]]:
         everything = read_splits(source)
         check_label(columns, everything, source)
         splits = skip_empty(everything, columns, source)
@@ -203,7 +213,8 @@ class Embedding(Task):
             *about_skipped(everything, splits),
             *_about_columns(division.rows, columns, source, scored),
         ]
-        return first + (second or []), evaluation, what, division.trainable, about
+        held_out = TextRows(encode, left + (right or []))
+        return first + (second or []), evaluation, what, held_out, division, about
 
     def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
         """The embeddings, scaled to length one, one row per text."""

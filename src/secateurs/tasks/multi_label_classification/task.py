@@ -20,6 +20,7 @@ from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.metrics.multi_label_f1 import score_classes
 from secateurs.tasks.multi_label_classification.class_columns import JOINED, join_class_columns
 from secateurs.tasks.multi_label_classification.class_sets import ClassSets
+from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ class MultiLabelClassification(Task):
         columns: Columns,
         batch_size: int,
         sequence_length: int,
-        calibration_samples: int,
+        roles: RoleSizes,
         seed: int,
         evaluation_samples: int | None = None,
     ) -> TaskData:
@@ -66,7 +67,7 @@ class MultiLabelClassification(Task):
             tokenizer,
             columns=columns,
             labels=ClassSets(classes, columns, source),
-            sizes=Sizes(batch_size, sequence_length, calibration_samples, seed, evaluation_samples),
+            sizes=Sizes(batch_size, sequence_length, roles, seed, evaluation_samples),
             splits=splits,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,15 @@ class Questions:
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    def without(self, items: Collection[int]) -> Questions:
+        """All questions but those with the given indices."""
+        kept = [index for index in range(len(self)) if index not in items]
+        return Questions(
+            [self.questions[index] for index in kept],
+            [self.contexts[index] for index in kept],
+            None if self.answers is None else [self.answers[index] for index in kept],
+        )
 
     @classmethod
     def read(cls, rows: Dataset, columns: Columns, source: str) -> Questions:

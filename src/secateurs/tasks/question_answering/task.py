@@ -16,8 +16,9 @@ from torch.nn import functional
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
 from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
-from secateurs.tasks.data.batches import Ordered, calibration_batches, forward, ordered, sample
+from secateurs.tasks.data.batches import Ordered, forward, ordered, sample
 from secateurs.tasks.data.columns import check_label
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
@@ -32,6 +33,7 @@ from secateurs.tasks.question_answering.questions import (
     skip_unasked,
 )
 from secateurs.tasks.question_answering.spans import MASKED_LOGIT, SpanRows, best_spans
+from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -110,7 +112,7 @@ class QuestionAnswering(Task):
         columns: Columns,
         batch_size: int,
         sequence_length: int,
-        calibration_samples: int,
+        roles: RoleSizes,
         seed: int,
         evaluation_samples: int | None = None,
     ) -> TaskData:
@@ -139,27 +141,38 @@ class QuestionAnswering(Task):
             *about_questions(division.parts, columns, source),
             *about_skipped({division.rows_name: division.rows}, {division.rows_name: rows.data}),
         ]
-        evaluation, what = None, "none to evaluate (no answers)"
+        evaluation, what, compared = None, "none to evaluate (no answers)", None
         if division.held_out is not None:
             where = f"{source} ({division.held_out_name})"
             chosen = division.held_out.select(sample(len(division.held_out), evaluation_samples, seed))
             data = Questions.read(chosen, columns, where)
             about += about_skipped({division.held_out_name: chosen}, {division.held_out_name: data})
             unanswerable = not all((rows.data.answers or []) + (data.answers or []))
-            evaluation = HeldOutQuestions.of(SpanRows(encode, data, where), unanswerable, batch_size)
+            compared = SpanRows(encode, data, where)
+            evaluation = HeldOutQuestions.of(compared, unanswerable, batch_size)
             what = f"{len(data)} questions to evaluate ({division.held_out_name})"
         else:
             about.append(NOT_EVALUATED)
-        calibration = calibration_batches(rows, calibration_samples, batch_size, seed)
-        count = sum(len(batch["input_ids"]) for batch in calibration)
+        if division.unlabelled is not None:
+            where = f"{source} ({division.held_out_name})"
+            compared = SpanRows(encode, Questions.read(division.unlabelled, columns, where), where)
+        drawn, train = draw_roles(
+            rows,
+            compared,
+            roles,
+            split=division.rows_name,
+            held_out_split=division.held_out_name,
+            batch_size=batch_size,
+            seed=seed,
+        )
         return TaskData(
-            calibration=calibration,
+            roles=drawn,
             calibration_labels=rows.data.answers is not None,
             evaluation=evaluation,
-            train=rows if division.trainable else None,
+            train=train if division.trainable else None,
             collate=rows.collate,
             description=(
-                f"{source}: {count} windows of {sequence_length} tokens to calibrate, of {len(rows.data)} "
+                f"{source}: {drawn.fit.rows} windows of {sequence_length} tokens to calibrate, of {len(rows.data)} "
                 f"{division.rows_name} questions, {what}"
             ),
             understood=tuple(about),

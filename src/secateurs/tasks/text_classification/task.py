@@ -16,6 +16,7 @@ from secateurs.tasks.data.batches import forward
 from secateurs.tasks.data.labelled_texts import Sizes, read_labelled_texts
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.metrics.correlation import correlation
+from secateurs.tasks.roles import RoleSizes
 from secateurs.tasks.text_classification.labels import ClassLabels
 from secateurs.tasks.text_classification.triplets import Triplets
 
@@ -50,13 +51,13 @@ class TextClassification(Task):
         columns: Columns,
         batch_size: int,
         sequence_length: int,
-        calibration_samples: int,
+        roles: RoleSizes,
         seed: int,
         evaluation_samples: int | None = None,
     ) -> TaskData:
         """See ``Task.read``. Classes are matched by name, case aside; triplets of a reranker become pairs."""
         labels = ClassLabels(model.config, columns, source)
-        sizes = Sizes(batch_size, sequence_length, calibration_samples, seed, evaluation_samples)
+        sizes = Sizes(batch_size, sequence_length, roles, seed, evaluation_samples)
         splits = read_splits(source)
         triplets = Triplets.find(columns, next(rows for rows in splits.values() if len(rows)))
         if triplets is None:

@@ -17,13 +17,15 @@ from torch.nn import functional
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
 from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData, Understood
-from secateurs.tasks.data.batches import IGNORED, Collate, calibration_batches, forward, ordered_batches, sample
+from secateurs.tasks.data.batches import IGNORED, Collate, forward, ordered_batches, sample
 from secateurs.tasks.data.columns import check_label, find_column
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.data.understood import NOT_EVALUATED, about_columns, about_skipped, about_splits
 from secateurs.tasks.metrics.entity_f1 import are_chunks, score_entities
+from secateurs.tasks.roles import RoleSizes
 from secateurs.tasks.token_classification.tags import WORDS, Tags, skip_wordless, words_of
 from secateurs.tasks.token_classification.word_rows import WordRows
 
@@ -68,7 +70,7 @@ class TokenClassification(Task):
         columns: Columns,
         batch_size: int,
         sequence_length: int,
-        calibration_samples: int,
+        roles: RoleSizes,
         seed: int,
         evaluation_samples: int | None = None,
     ) -> TaskData:
@@ -87,10 +89,10 @@ class TokenClassification(Task):
             *tags.prepare(division.parts),
         ]
         rows = self._rows(division.rows, encode, tags, columns, f"{source} ({division.rows_name})")
-        evaluation, evaluated = None, "none to evaluate (no tags)"
+        evaluation, evaluated, compared = None, "none to evaluate (no tags)", None
         if division.held_out is not None:
             chosen = division.held_out.select(sample(len(division.held_out), evaluation_samples, seed))
-            held_out = self._rows(chosen, encode, tags, columns, f"{source} ({division.held_out_name})")
+            compared = held_out = self._rows(chosen, encode, tags, columns, f"{source} ({division.held_out_name})")
             batches = ordered_batches(held_out, batch_size).batches
             fitting = sum(int(batch["loss_mask"].sum()) for batch in batches)
             if not any((batch["labels"] != IGNORED).any() for batch in batches):
@@ -101,17 +103,29 @@ class TokenClassification(Task):
             evaluated = f"{len(held_out)} rows to evaluate ({division.held_out_name})"
         else:
             about.append(NOT_EVALUATED)
-        calibration = calibration_batches(rows, calibration_samples, batch_size, seed)
-        if not all(batch["loss_mask"].any() for batch in calibration):
+        if division.unlabelled is not None:
+            where = f"{source} ({division.held_out_name})"
+            compared = self._rows(division.unlabelled, encode, tags, columns, where)
+        drawn, train = draw_roles(
+            rows,
+            compared,
+            roles,
+            split=division.rows_name,
+            held_out_split=division.held_out_name,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        if not all(batch["loss_mask"].any() for role in drawn.by_name.values() for batch in role.batches):
             raise DataError(f"sequence_length {sequence_length} leaves no room for words; give at least 3")
-        count = sum(len(batch["input_ids"]) for batch in calibration)
         return TaskData(
-            calibration=calibration,
+            roles=drawn,
             calibration_labels=rows.tags is not None,
             evaluation=evaluation,
-            train=rows if division.trainable else None,
+            train=train if division.trainable else None,
             collate=Collate.like(tokenizer, token_labels=True),
-            description=(f"{source}: {count} of {len(rows)} {division.rows_name} rows to calibrate, {evaluated}"),
+            description=(
+                f"{source}: {drawn.fit.rows} of {len(rows)} {division.rows_name} rows to calibrate, {evaluated}"
+            ),
             understood=tuple(about),
         )
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, final
 
-from secateurs.tasks.data.batches import IGNORED, Collate, Rows, sample
+from secateurs.tasks.data.batches import IGNORED, Collate, Rows, TextKey
 from secateurs.tasks.data.encode import Encode, Row
 
 __all__ = ["WordRows"]
@@ -36,9 +36,9 @@ class WordRows(Rows):
     def __len__(self) -> int:
         return len(self.words)
 
-    def sample(self, size: int, seed: int) -> list[Row]:
-        """See ``Rows.sample``."""
-        return self.rows(sample(len(self), size, seed))
+    def text_keys(self) -> list[TextKey]:
+        """See ``Rows.text_keys``."""
+        return [TextKey(words, words) for words in map(tuple, self.words)]
 
     def rows(self, indices: Sequence[int]) -> list[Row]:
         """See ``Rows.rows``."""
