@@ -6,11 +6,10 @@ What was understood about splits, columns and labels is described for the user. 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from secateurs.errors import DataError
-from secateurs.tasks.base import Columns, TaskData, Understood
+from secateurs.tasks.base import Columns, DataRequest, TaskData, Understood
 from secateurs.tasks.data.batches import Collate, TextRows, ordered_batches, sample
 from secateurs.tasks.data.classes import WITHOUT_LABELS
 from secateurs.tasks.data.columns import (
@@ -25,16 +24,13 @@ from secateurs.tasks.data.columns import (
 from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.list_cells import as_list
-from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.data.understood import NOT_EVALUATED, about_columns, about_skipped, about_splits
-from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["LabelReader", "Sizes", "read_labelled_texts"]
+__all__ = ["LabelReader", "read_labelled_texts"]
 
 
 class LabelReader(Protocol):
@@ -61,50 +57,31 @@ class LabelReader(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Numbers of rows and tokens, and the seed; see ``Task.read``."""
-
-    batch_size: int
-    sequence_length: int
-    roles: RoleSizes
-    seed: int
-    evaluation_samples: int | None = None
-
-
 def read_labelled_texts(
-    source: str,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    columns: Columns,
+    request: DataRequest,
     labels: LabelReader,
-    sizes: Sizes,
+    splits: dict[str, Dataset],
+    *,
     expand: Callable[[Dataset], Dataset] | None = None,
     together: str | None = None,
-    splits: dict[str, Dataset] | None = None,
     taken: Understood | None = None,
 ) -> TaskData:
     """Read texts and their labels, if there are any.
 
     Args:
-        source: path or hub id of the data set.
-        model: model whose inputs are made.
-        tokenizer: tokenizer of the model.
-        columns: names of the columns, after ``expand``.
+        request: what is read; its columns are those after ``expand``.
         labels: labels of the task.
-        sizes: numbers of rows and tokens, and the seed.
-        expand: function that turns the rows of a split into rows with ``columns``, if they have other columns.
+        splits: rows by the name of their split.
+        expand: function that turns the rows of a split into rows with the columns, if they have other columns.
         together: column, before ``expand``, whose equal values must not be on both sides of a divided split; by default
             the first text of pairs.
-        splits: the splits, if they are read already.
         taken: what ``expand`` does, for the user.
 
     Raises:
         DataError: the data cannot be read, do not fit the model, or would have to be guessed.
     """
-    encode = Encode.for_model(model, tokenizer, sizes.sequence_length)
-    splits = read_splits(source) if splits is None else splits
+    source, columns = request.source, request.columns
+    encode = Encode.for_model(request.model, request.tokenizer, request.sequence_length)
     skipped: list[Understood] = []
     if expand is None:
         read, splits = splits, skip_empty(splits, columns, source)
@@ -116,7 +93,7 @@ def read_labelled_texts(
         source,
         splits,
         usable=usable,
-        seed=sizes.seed,
+        seed=request.seed,
         together=lambda rows: together or first_of_pair(columns, rows, source),
     )
     parts = division.parts
@@ -134,7 +111,7 @@ def read_labelled_texts(
     held_out = None
     if division.held_out is not None:
         whole = kept[division.held_out_name]
-        chosen = whole.select(sample(len(whole), sizes.evaluation_samples, sizes.seed))
+        chosen = whole.select(sample(len(whole), request.evaluation_samples, request.seed))
         held_out = _text_rows(chosen, encode, labels, columns, f"{source} ({division.held_out_name})")
     compared = held_out
     if division.unlabelled is not None:
@@ -143,11 +120,11 @@ def read_labelled_texts(
     roles, train = draw_roles(
         rows,
         compared,
-        sizes.roles,
+        request.roles,
         split=division.rows_name,
         held_out_split=division.held_out_name,
-        batch_size=sizes.batch_size,
-        seed=sizes.seed,
+        batch_size=request.batch_size,
+        seed=request.seed,
     )
     if held_out is None:
         evaluated = "none to evaluate (no labels)"
@@ -157,9 +134,9 @@ def read_labelled_texts(
     return TaskData(
         roles=roles,
         calibration_labels=rows.labels is not None,
-        evaluation=ordered_batches(held_out, sizes.batch_size).batches if held_out is not None else None,
+        evaluation=ordered_batches(held_out, request.batch_size).batches if held_out is not None else None,
         train=train if division.trainable else None,
-        collate=Collate.like(tokenizer),
+        collate=Collate.like(request.tokenizer),
         description=f"{source}: {roles.fit.rows} of {len(rows)} {division.rows_name} rows to calibrate, {evaluated}",
         understood=tuple(about),
     )

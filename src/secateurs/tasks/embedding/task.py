@@ -17,7 +17,7 @@ from torch import Tensor
 
 from secateurs.checkpoint.dense_files import copy_tokenizer
 from secateurs.errors import DataError
-from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData, Understood
+from secateurs.tasks.base import Batch, Columns, DataRequest, Score, Task, TaskData, Understood
 from secateurs.tasks.data.batches import (
     Collate,
     Ordered,
@@ -35,7 +35,6 @@ from secateurs.tasks.data.understood import about_columns, about_skipped, about_
 from secateurs.tasks.embedding.pooling import SentenceFiles, pool
 from secateurs.tasks.embedding.retrieval import Collection, find_collection
 from secateurs.tasks.embedding.similarity import CosineToDense, ScoredPairs, Search
-from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -103,46 +102,35 @@ class Embedding(Task):
             subfolder=self.subfolder,
         )
 
-    def read(
-        self,
-        source: str,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        columns: Columns,
-        batch_size: int,
-        sequence_length: int,
-        roles: RoleSizes,
-        seed: int,
-        evaluation_samples: int | None = None,
-    ) -> TaskData:
-        """See ``Task.read``. Calibration uses queries and documents, or both texts of a pair, as single texts."""
-        encode = Encode.for_model(model, tokenizer, sequence_length)
+    def read_data(self, request: DataRequest) -> TaskData:
+        """See ``Task.read_data``. Calibration uses queries and documents, or both texts of a pair, as single texts."""
+        source, columns = request.source, request.columns
+        encode = Encode.for_model(request.model, request.tokenizer, request.sequence_length)
         path = local_path(source)
         collection = find_collection(path) if path is not None and path.is_dir() else None
         if collection is not None:
-            texts, evaluation, what, about = self._search(collection, encode, seed, evaluation_samples)
+            texts, evaluation, what, about = self._search(collection, encode, request.seed, request.evaluation_samples)
             held_out, trainable, split, held_out_split = None, True, "documents and queries", "none"
         else:
             texts, evaluation, what, held_out, division, about = self._texts(
-                source, columns, encode, seed, evaluation_samples
+                source, columns, encode, request.seed, request.evaluation_samples
             )
             trainable, split, held_out_split = division.trainable, division.rows_name, division.held_out_name
         drawn, train = draw_roles(
             TextRows(encode, texts),
             held_out,
-            roles,
+            request.roles,
             split=split,
             held_out_split=held_out_split,
-            batch_size=batch_size,
-            seed=seed,
+            batch_size=request.batch_size,
+            seed=request.seed,
         )
         return TaskData(
             roles=drawn,
             calibration_labels=False,
             evaluation=evaluation,
             train=train if trainable else None,
-            collate=Collate.like(tokenizer),
+            collate=Collate.like(request.tokenizer),
             description=f"{source}: {drawn.fit.rows} of {len(texts)} texts to calibrate, {what}",
             understood=tuple(about),
         )

@@ -12,20 +12,19 @@ from torch.nn import functional
 
 from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.numerics.divergence import kl_divergence
-from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
+from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward
 from secateurs.tasks.data.classes import ModelClasses
-from secateurs.tasks.data.labelled_texts import Sizes, read_labelled_texts
+from secateurs.tasks.data.labelled_texts import read_labelled_texts
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.metrics.multi_label_f1 import score_classes
 from secateurs.tasks.multi_label_classification.class_columns import JOINED, join_class_columns
 from secateurs.tasks.multi_label_classification.class_sets import ClassSets
-from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 __all__ = ["MultiLabelClassification"]
 
@@ -40,36 +39,18 @@ class MultiLabelClassification(Task):
     auto_class = "AutoModelForSequenceClassification"
     needs_labels_for_metric = True
 
-    def read(
-        self,
-        source: str,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        columns: Columns,
-        batch_size: int,
-        sequence_length: int,
-        roles: RoleSizes,
-        seed: int,
-        evaluation_samples: int | None = None,
-    ) -> TaskData:
-        """See ``Task.read``. Labels are lists of classes, lists of 0 and 1, or one column of 0 and 1 per class."""
-        problem = getattr(model.config, "problem_type", None)
+    def read_data(self, request: DataRequest) -> TaskData:
+        """See ``Task.read_data``. Labels are lists of classes, lists of 0 and 1, or one column of 0 and 1 per class."""
+        source, columns = request.source, request.columns
+        problem = getattr(request.model.config, "problem_type", None)
         if problem not in (None, "multi_label_classification"):
             raise UnsupportedModelError(f"the model solves {problem}; use --task text-classification")
-        classes = ModelClasses.of(model.config)
+        classes = ModelClasses.of(request.model.config)
         splits = join_class_columns(read_splits(source), classes, columns, source)
         if any(JOINED in rows.column_names for rows in splits.values()):
             columns = replace(columns, label=JOINED)
-        return read_labelled_texts(
-            source,
-            model,
-            tokenizer,
-            columns=columns,
-            labels=ClassSets(classes, columns, source),
-            sizes=Sizes(batch_size, sequence_length, roles, seed, evaluation_samples),
-            splits=splits,
-        )
+        labels = ClassSets(classes, columns, source)
+        return read_labelled_texts(replace(request, columns=columns), labels, splits)
 
     def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
         """One row per text: for every class, 0 and the logit, whose softmax is the probability of not having the class.

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
-from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
+from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
 from secateurs.tasks.data.batches import Ordered, forward, ordered, sample
 from secateurs.tasks.data.columns import check_label
 from secateurs.tasks.data.draw_roles import draw_roles
@@ -33,10 +33,9 @@ from secateurs.tasks.question_answering.questions import (
     skip_unasked,
 )
 from secateurs.tasks.question_answering.spans import MASKED_LOGIT, SpanRows, best_spans
-from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 __all__ = ["QuestionAnswering"]
 
@@ -103,25 +102,14 @@ class QuestionAnswering(Task):
     auto_class = "AutoModelForQuestionAnswering"
     needs_labels_for_metric = True
 
-    def read(
-        self,
-        source: str,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        columns: Columns,
-        batch_size: int,
-        sequence_length: int,
-        roles: RoleSizes,
-        seed: int,
-        evaluation_samples: int | None = None,
-    ) -> TaskData:
-        """See ``Task.read``. A calibration sample is a window, and an evaluation sample is a question.
+    def read_data(self, request: DataRequest) -> TaskData:
+        """See ``Task.read_data``. A calibration sample is a window, and an evaluation sample is a question.
 
         ``columns.text`` names the column of the questions, ``columns.text_pair`` the contexts, ``columns.label`` the
         answers.
         """
-        encode = Encode.for_model(model, tokenizer, sequence_length)
+        source, columns = request.source, request.columns
+        encode = Encode.for_model(request.model, request.tokenizer, request.sequence_length)
         everything = read_splits(source)
         check_label(columns, everything, source)
         choose_answers(everything, columns, source)
@@ -130,7 +118,7 @@ class QuestionAnswering(Task):
             source,
             splits,
             usable=lambda rows: answered(rows, columns, source),
-            seed=seed,
+            seed=request.seed,
             together=lambda rows: context_column(rows, columns, source),
         )
         where = f"{source} ({division.rows_name})"
@@ -144,12 +132,12 @@ class QuestionAnswering(Task):
         evaluation, what, compared = None, "none to evaluate (no answers)", None
         if division.held_out is not None:
             where = f"{source} ({division.held_out_name})"
-            chosen = division.held_out.select(sample(len(division.held_out), evaluation_samples, seed))
+            chosen = division.held_out.select(sample(len(division.held_out), request.evaluation_samples, request.seed))
             data = Questions.read(chosen, columns, where)
             about += about_skipped({division.held_out_name: chosen}, {division.held_out_name: data})
             unanswerable = not all((rows.data.answers or []) + (data.answers or []))
             compared = SpanRows(encode, data, where)
-            evaluation = HeldOutQuestions.of(compared, unanswerable, batch_size)
+            evaluation = HeldOutQuestions.of(compared, unanswerable, request.batch_size)
             what = f"{len(data)} questions to evaluate ({division.held_out_name})"
         else:
             about.append(NOT_EVALUATED)
@@ -159,11 +147,11 @@ class QuestionAnswering(Task):
         drawn, train = draw_roles(
             rows,
             compared,
-            roles,
+            request.roles,
             split=division.rows_name,
             held_out_split=division.held_out_name,
-            batch_size=batch_size,
-            seed=seed,
+            batch_size=request.batch_size,
+            seed=request.seed,
         )
         return TaskData(
             roles=drawn,
@@ -172,7 +160,7 @@ class QuestionAnswering(Task):
             train=train if division.trainable else None,
             collate=rows.collate,
             description=(
-                f"{source}: {drawn.fit.rows} windows of {sequence_length} tokens to calibrate, of {len(rows.data)} "
+                f"{source}: {drawn.fit.rows} windows of {request.sequence_length} tokens to calibrate, of {len(rows.data)} "
                 f"{division.rows_name} questions, {what}"
             ),
             understood=tuple(about),
