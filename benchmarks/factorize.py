@@ -97,7 +97,7 @@ def main() -> None:
             "task": given.task,
             "data": given.data,
             "method": "flop",
-            "hyperparameters": {"init": "svd"},
+            "hyperparameters": {"init": "aware"},
             "sparsity": 0.5,  # every recipe has a target; this one is not used
             "sequence_length": given.sequence_length,
             "calibration_samples": 64 if given.quick else given.samples,
@@ -106,10 +106,12 @@ def main() -> None:
         }
     )
     loaded = load(recipe)
-    context = PruneContext(loaded.model, loaded.structure, loaded.data.calibration, loaded.task, Path(), recipe.seed)
+    context = PruneContext(
+        loaded.model, loaded.structure, loaded.data.roles.fit.batches, loaded.task, Path(), recipe.seed
+    )
     calibrated = pair_input_moments(context, "all")
     evaluation: Any = loaded.data.evaluation
-    moments = pair_input_moments(replace(context, batches=evaluation), "all")
+    moments = pair_input_moments(replace(context, fit=evaluation), "all")
     outputs = record_outputs(loaded.dense, loaded.task, evaluation, recipe.device)
     dense = loaded.task.evaluate(loaded.dense, loaded.data.evaluation, recipe.device)
     fractions = FRACTIONS[2::2] if given.quick else FRACTIONS

@@ -35,6 +35,7 @@ from secateurs.tasks.data.batches import sample
 from secateurs.tasks.data.columns import find_label
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
+from secateurs.tasks.roles import RoleSizes
 from secateurs.training.objective import Objective
 from secateurs.training.trainer import Training, train
 
@@ -114,7 +115,7 @@ def main() -> None:
             columns=Columns(),
             batch_size=given.batch_size,
             sequence_length=given.max_length,
-            calibration_samples=1,
+            roles=RoleSizes(),
             seed=given.seed,
             evaluation_samples=given.evaluation_rows,
         )

@@ -42,7 +42,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "ziplm, llama": {"method": "ziplm", "model_type": "llama", "task": "causal-lm"},
     "ziplm, distilbert": {"method": "ziplm", "model_type": "distilbert"},
     "ziplm, finalists": {
-        "method": "ziplm", "rows": 2000, "calibration_samples": 1400, "speedup": (2.0,),
+        "method": "ziplm", "rows": 3000, "calibration_samples": 1792, "speedup": (2.0,),
         "hyperparameters": {**SEARCH, "finalists": 3},
     },
     "ziplm, rank": {"method": "ziplm", "own_table": True, "hyperparameters": {**SEARCH, "allow": "rank"}},

@@ -26,6 +26,7 @@ from secateurs.pipeline.provenance import commit, versions
 from secateurs.tasks import task
 from secateurs.tasks.base import Columns
 from secateurs.tasks.data.sources import read_splits
+from secateurs.tasks.roles import RoleSizes
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "noam": "inverse_sqrt"}
 """Name of a schedule -> its name in transformers. Noam's schedule rises linearly, then falls with the root of the step."""
@@ -95,7 +96,7 @@ def main() -> None:
     model, tokenizer = build(args)
     data = language.read(
         args.data, model, tokenizer, columns=Columns(), batch_size=args.batch, sequence_length=args.window,
-        calibration_samples=args.batch, seed=args.seed,
+        roles=RoleSizes(), seed=args.seed,
     )  # fmt: skip
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ class PruneContext:
         model: the dense model after ``Method.prepare_model``, in evaluation mode, on ``device``. A method rewrites its
             tensors in place.
         structure: what can be removed from ``model``.
-        batches: calibration batches (CPU tensors); with labels only where the data has them.
+        fit: batches that weights are fitted to (CPU tensors); with labels only where the data has them.
         task: defines the loss, and how the outputs of two models are compared.
         folder: artifacts of this run, from which a killed run resumes.
         seed: seed of every random choice.
@@ -41,11 +41,13 @@ class PruneContext:
         accumulate: batches per optimiser step.
         trackers: names of the experiment trackers of a training.
         teacher: the dense model itself, never rewritten; ``None`` = copy ``model`` before rewriting it.
+        search: batches on which candidates are proposed; without any, those of ``fit`` serve.
+        accept: batches on which candidates are accepted or rejected; without any, those of ``search`` serve.
     """
 
     model: nn.Module
     structure: Structure
-    batches: Sequence[Batch]
+    fit: Sequence[Batch]
     task: Task
     folder: Path
     seed: int = 0
@@ -57,6 +59,13 @@ class PruneContext:
     accumulate: int = 1
     trackers: tuple[str, ...] = ()
     teacher: nn.Module | None = None
+    search: Sequence[Batch] = ()
+    accept: Sequence[Batch] = ()
+
+    def __post_init__(self) -> None:
+        search = self.search or self.fit
+        object.__setattr__(self, "search", search)
+        object.__setattr__(self, "accept", self.accept or search)
 
     @property
     def rows_a_step(self) -> int:

@@ -18,13 +18,14 @@ from secateurs.structure.families import discover
 from secateurs.structure.layers import layer_paths
 from secateurs.tasks import names, task
 from secateurs.tasks.base import Columns, Score, Task, TaskData, model_inputs
+from secateurs.tasks.roles import RoleSizes
 from secateurs.training.distillation import SquareHead
 from secateurs.training.evaluate import divergence, record_outputs
 from secateurs.training.trainer import Training, train
 from tiny import WORDS, tiny_tokenizer, write_rows
 
 VOCABULARY = 40
-SETTINGS: dict[str, Any] = {"batch_size": 4, "sequence_length": 12, "calibration_samples": 10, "seed": 0}
+SETTINGS: dict[str, Any] = {"batch_size": 4, "sequence_length": 12, "roles": RoleSizes(10), "seed": 0}
 
 
 def small_model(auto_class: str, seed: int = 0) -> Any:
@@ -80,8 +81,8 @@ def test_the_name_is_that_of_the_file_or_folder(subject: Task) -> None:
 
 
 def test_batches_have_the_requested_shape(data: TaskData) -> None:
-    assert sum(len(batch["input_ids"]) for batch in data.calibration) == SETTINGS["calibration_samples"]
-    for batch in data.calibration:
+    assert sum(len(batch["input_ids"]) for batch in data.roles.fit.batches) == SETTINGS["roles"].fit
+    for batch in data.roles.fit.batches:
         rows, tokens = batch["input_ids"].shape
         assert rows <= SETTINGS["batch_size"]
         assert tokens <= SETTINGS["sequence_length"]
@@ -94,15 +95,15 @@ def test_batches_have_the_requested_shape(data: TaskData) -> None:
 
 def test_reading_is_repeatable(subject: Task, model: Any, folder: Path, data: TaskData) -> None:
     again = subject.read(str(folder), model, tiny_tokenizer(), columns=Columns(), **SETTINGS)
-    for one, two in zip(data.calibration, again.calibration, strict=True):
+    for one, two in zip(data.roles.fit.batches, again.roles.fit.batches, strict=True):
         torch.testing.assert_close(one, two)
 
 
 def test_calibration_needs_no_labels(subject: Task, model: Any, folder: Path) -> None:
     source = str(folder / "unlabelled")
     data = subject.read(source, model, tiny_tokenizer(), columns=Columns(), **SETTINGS)
-    assert data.calibration
-    batch = data.calibration[0]
+    assert data.roles.fit.batches
+    batch = data.roles.fit.batches[0]
     assert "labels" not in batch
     weights = TokenWeights(model, discover(model), subject.compared_outputs)(batch)
     assert all(found.isfinite().all() and found.std() > 0 for found in weights.values())
@@ -112,7 +113,7 @@ def test_calibration_needs_no_labels(subject: Task, model: Any, folder: Path) ->
 
 def test_compared_outputs_and_divergence(subject: Task, model: Any, data: TaskData) -> None:
     other = small_model(subject.auto_class, seed=1)
-    for batch in data.calibration:
+    for batch in data.roles.fit.batches:
         with torch.no_grad():
             dense, changed = (
                 subject.compared_outputs(outputs(model, batch), batch),
@@ -129,7 +130,7 @@ def test_compared_outputs_and_divergence(subject: Task, model: Any, data: TaskDa
 
 
 def test_padding_does_not_change_the_compared_outputs(subject: Task, model: Any, data: TaskData) -> None:
-    batch = {key: value for key, value in data.calibration[0].items() if key != "labels"}
+    batch = {key: value for key, value in data.roles.fit.batches[0].items() if key != "labels"}
     fill = {key: torch.full((len(value), 3), 9 if key == "input_ids" else 0) for key, value in batch.items()}
     padded = {key: torch.cat([value, fill[key]], 1) for key, value in batch.items()}
     # A decoder with a class head finds the last token by the id of the padding token.
@@ -142,7 +143,7 @@ def test_padding_does_not_change_the_compared_outputs(subject: Task, model: Any,
 
 
 def test_the_loss_is_computed_or_refused(subject: Task, model: Any, data: TaskData) -> None:
-    batch = data.calibration[0]
+    batch = data.roles.fit.batches[0]
     if subject.has_loss:
         assert data.calibration_labels
         loss = subject.loss(outputs(model, batch), batch)
@@ -186,20 +187,20 @@ def test_every_stage_accepts_the_batches(subject: Task, model: Any, data: TaskDa
     """Keys of a batch that only the task uses are never passed to the model."""
     structure = discover(model)
     moments = calibrate(
-        model, structure, data.calibration, token_weights=TokenWeights(model, structure, subject.compared_outputs)
+        model, structure, data.roles.fit.batches, token_weights=TokenWeights(model, structure, subject.compared_outputs)
     )
     assert all(float(found.gram.diagonal().sum()) > 0 for found in moments.values())
-    first_linear_of_head(model, structure, data.calibration[0])
-    expected = record_outputs(model, subject, data.calibration, "cpu")
-    replay = Replay(model, layer_paths(model, structure), data.calibration)
+    first_linear_of_head(model, structure, data.roles.fit.batches[0])
+    expected = record_outputs(model, subject, data.roles.fit.batches, "cpu")
+    replay = Replay(model, layer_paths(model, structure), data.roles.fit.batches)
     replay.record(subject.compared_outputs)
     again = list(replay.run(subject.compared_outputs, layer_paths(model, structure)[-1]))
     torch.testing.assert_close(again, expected)
     student = small_model(subject.auto_class, seed=1)
-    before = divergence(student, subject, data.calibration, expected, "cpu")
+    before = divergence(student, subject, data.roles.fit.batches, expected, "cpu")
     how = Training(epochs=3, learning_rate=1e-2, batch_size=8)
     train(student, SquareHead(model, subject), data.train, data.collate, how, tmp_path / "training")
-    assert divergence(student, subject, data.calibration, expected, "cpu") < 0.9 * before
+    assert divergence(student, subject, data.roles.fit.batches, expected, "cpu") < 0.9 * before
 
 
 def test_wrong_sources_are_refused(subject: Task, model: Any, folder: Path) -> None:

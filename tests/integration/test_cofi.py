@@ -110,7 +110,7 @@ def test_from_ziplm_the_target_is_met_in_every_evaluation(
 @pytest.mark.parametrize("hidden", [False, True])
 def test_gates_from_ziplm_open_ziplms_mask(place: Path, tmp_path: Path, hidden: bool) -> None:
     loaded = load(cofi(place, hyperparameters={"hidden": hidden}))
-    context = PruneContext(loaded.model, loaded.structure, loaded.data.calibration, loaded.task, tmp_path)
+    context = PruneContext(loaded.model, loaded.structure, loaded.data.roles.accept.batches, loaded.task, tmp_path)
     dense = {name: value.clone() for name, value in loaded.model.state_dict().items()}
     cost = ParameterCost.of(loaded.model, loaded.structure)
     start = ziplm_start(context, Sparsity(0.6).budget(cost))

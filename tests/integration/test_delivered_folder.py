@@ -22,6 +22,7 @@ from secateurs.checkpoint.saved_model import load_saved_model
 from secateurs.pipeline.run import run
 from secateurs.tasks import task as find
 from secateurs.tasks.base import Columns
+from secateurs.tasks.roles import RoleSizes
 from tiny import WORDS, tiny_tokenizer, write_rows
 from tiny_models import tiny_model
 from tiny_run import own_table, recipe
@@ -55,9 +56,9 @@ def test_no_task_changes_the_tokenizer_it_is_given(task: str, tmp_path: Path) ->
     tokenizer.padding_side = tokenizer.truncation_side = "left"
     tokenizer.pad_token = None
     before = tokenizer.backend_tokenizer.to_str(), tokenizer.init_kwargs, tokenizer.special_tokens_map
-    settings: dict[str, Any] = {"batch_size": 4, "sequence_length": 24, "calibration_samples": 8, "seed": 0}
+    settings: dict[str, Any] = {"batch_size": 4, "sequence_length": 24, "roles": RoleSizes(8), "seed": 0}
     data = subject.read(str(tmp_path / "data"), model.float(), tokenizer, columns=Columns(), **settings)
-    assert all((batch["attention_mask"].diff(dim=1) <= 0).all() for batch in data.calibration)
+    assert all((batch["attention_mask"].diff(dim=1) <= 0).all() for batch in data.roles.fit.batches)
     assert (tokenizer.backend_tokenizer.to_str(), tokenizer.init_kwargs, tokenizer.special_tokens_map) == before
     assert tokenizer.padding_side == tokenizer.truncation_side == "left"
     assert tokenizer.pad_token is None
@@ -140,9 +141,9 @@ def test_what_is_evaluated_in_half_precision_is_what_is_saved(tmp_path: Path) ->
     after = deliver(tmp_path, model)
     measured = json.loads((after / "config.json").read_text())["secateurs"]["measured"]
     loaded = load(Recipe.load(after.parent / "recipe.yaml"))
-    teacher = record_outputs(loaded.dense, loaded.task, loaded.held_out, "cpu")
+    teacher = record_outputs(loaded.dense, loaded.task, loaded.data.roles.report.batches, "cpu")
     saved = load_saved_model(str(after), trust_remote_code=False)
-    found = divergence(saved, loaded.task, loaded.held_out, teacher, "cpu")
+    found = divergence(saved, loaded.task, loaded.data.roles.report.batches, teacher, "cpu")
     assert found == pytest.approx(measured["divergence"]["value"], rel=1e-6)
 
 

@@ -174,6 +174,7 @@ def test_the_best_finalist_is_taken(
     secateurs.run(recipe, tmp_path / "few")
     assert any("no finalists" in message for message in caplog.messages)
     monkeypatch.setattr("secateurs.methods.ziplm.steps.FINALIST_TEXTS", 8)
+    monkeypatch.setattr("secateurs.methods.ziplm.steps.FINALISTS_FROM", 16)
     (model,) = secateurs.run(recipe, tmp_path / "enough").models
     fitted = [float(message.split()[3]) for message in caplog.messages if message.startswith("finalist")]
     searches = json.loads((tmp_path / "enough/stages/searches.json").read_text())

@@ -14,6 +14,7 @@ from pyarrow import parquet
 from secateurs.tasks import task
 from secateurs.tasks.base import Columns, Score
 from secateurs.tasks.embedding.retrieval import find_collection
+from secateurs.tasks.roles import RoleSizes
 
 
 def read(shared: Path, name: str, data: str, model: Any, tokenizer: Any, sequence_length: int, rows: int) -> Any:
@@ -25,7 +26,7 @@ def read(shared: Path, name: str, data: str, model: Any, tokenizer: Any, sequenc
         columns=Columns(),
         batch_size=32,
         sequence_length=sequence_length,
-        calibration_samples=8,
+        roles=RoleSizes(8),
         evaluation_samples=rows,
         seed=0,
     )
@@ -38,7 +39,7 @@ def evaluate(shared: Path, name: str, model: str, data: str, sequence_length: in
     subject = task(name)
     loaded, tokenizer = subject.load(str(shared / "models" / model), dtype="float32", device="cpu")
     found = read(shared, name, data, loaded, tokenizer, sequence_length, rows)
-    assert sum(len(batch["input_ids"]) for batch in found.calibration) == 8
+    assert sum(len(batch["input_ids"]) for batch in found.roles.fit.batches) == 8
     return subject.evaluate(loaded, found.evaluation, "cpu")
 
 

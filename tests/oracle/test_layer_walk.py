@@ -42,7 +42,7 @@ def test_the_first_projection_is_the_ridge_solution(model_type: str) -> None:
     """No group before it is pruned: its inputs are those of the dense model, and its target is its own dense output."""
     stitch, database, context, allocation = prepared(model_type)
     group = next(iter(context.structure))
-    x = inputs_of(context.model, group.output_projection, context.batches)
+    x = inputs_of(context.model, group.output_projection, context.fit)
     dense = database.projections[group.name]
     t = x @ dense.weight.T + (0 if dense.bias is None else dense.bias)
     towards = dense.weight * 0.9  # not the solution
@@ -53,7 +53,7 @@ def test_the_first_projection_is_the_ridge_solution(model_type: str) -> None:
         solved[group.name] = sums.solve(held, dense.bias, 0.1)[0]
         return database.level(group.name, allocation[group.name])
 
-    refit_in_order(stitch, context.batches, solve)
+    refit_in_order(stitch, context.fit, solve)
     wanted = ridge(x, t, towards, 0.1, dense.bias is not None)
     torch.testing.assert_close(solved[group.name], wanted, rtol=2e-4, atol=2e-5)
 
@@ -91,8 +91,8 @@ def test_the_first_batches_that_fit_into_memory_are_used() -> None:
         counts.append(sums.moments.count)
         return database.level(group.name, allocation[group.name])
 
-    refit_in_order(stitch, context.batches, solve, memory_bytes=1)
-    assert set(counts) == {float(context.batches[0]["attention_mask"].sum())}
+    refit_in_order(stitch, context.fit, solve, memory_bytes=1)
+    assert set(counts) == {float(context.fit[0]["attention_mask"].sum())}
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def test_hidden_states_are_kept_in_front_of_one_layer_only(model_type: str) -> N
     """The memory for hidden states does not grow with the number of layers; it limits the texts that a fit can use."""
     stitch, database, context, allocation = prepared(model_type)
     model: Any = context.model
-    shape = (*context.batches[0]["input_ids"].shape, model.config.hidden_size)
+    shape = (*context.fit[0]["input_ids"].shape, model.config.hidden_size)
     alive = []
 
     def solve(group: Group, sums: RegressionSums) -> Level:
@@ -120,15 +120,15 @@ def test_hidden_states_are_kept_in_front_of_one_layer_only(model_type: str) -> N
         return database.level(group.name, allocation[group.name])
 
     with only_new_objects():
-        refit_in_order(stitch, context.batches, solve, input_drifts=True)
+        refit_in_order(stitch, context.fit, solve, input_drifts=True)
     assert len(layer_paths(model, context.structure)) > 1
-    assert 2 * len(context.batches) <= max(alive) <= (2 + 2 * 2) * len(context.batches)
+    assert 2 * len(context.fit) <= max(alive) <= (2 + 2 * 2) * len(context.fit)
 
 
 def test_tokens_count_by_their_weight() -> None:
     """A token of weight 0 counts like PAD, a token of weight 2 like two tokens."""
     stitch, database, context, allocation = prepared("bert")
-    weighed = dict(context.batches[0])
+    weighed = dict(context.fit[0])
     found: list[dict[str, Tensor]] = []
 
     def weigh(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -36,13 +36,13 @@ def test_the_residual_stream_comes_closer_to_the_dense_one(model_type: str, drif
     stitch, database, context, allocation = prepared(model_type)
     last = list(context.structure)[-1].stream
     dense = {name: value.clone() for name, value in context.model.state_dict().items()}
-    wanted = inputs_of(context.model, last, context.batches)
+    wanted = inputs_of(context.model, last, context.fit)
     for name, kept in allocation.items():
         stitch.install(name, database.level(name, kept))
-    before = (inputs_of(context.model, last, context.batches) - wanted).pow(2).mean()
+    before = (inputs_of(context.model, last, context.fit) - wanted).pow(2).mean()
     how = Refit(damping=1e-4, output_ridge=1e-4, drift_ridge=drift_ridge)
-    sequential_refit(stitch, database, allocation, context, context.batches, how)
-    after = (inputs_of(context.model, last, context.batches) - wanted).pow(2).mean()
+    sequential_refit(stitch, database, allocation, context, context.fit, how)
+    after = (inputs_of(context.model, last, context.fit) - wanted).pow(2).mean()
     assert after < before
     assert model_type in DECODERS or after < 0.9 * before
     stitch.reset_all()
@@ -55,10 +55,10 @@ def test_input_projections_are_fitted_to_their_own_dense_outputs(model_type: str
     stitch, database, context, allocation = prepared(model_type)
     group = list(context.structure)[-1]
     allocation[group.name] = group.size  # so that no row of its input projections is removed
-    before = inputs_of(context.model, group.input_projections[0], context.batches)
+    before = inputs_of(context.model, group.input_projections[0], context.fit)
     linear = {path: stitch.linear(path) for path in group.input_projections}
-    fitted = sequential_refit(stitch, database, allocation, context, context.batches, CORRECTED)
-    after = inputs_of(context.model, group.input_projections[0], context.batches)
+    fitted = sequential_refit(stitch, database, allocation, context, context.fit, CORRECTED)
+    after = inputs_of(context.model, group.input_projections[0], context.fit)
     assert not torch.allclose(before, after)
     for path, (weight, bias) in linear.items():
         wanted = ridge(after, before @ weight.T, weight, ridge_of_drift(weight, len(after)), bias is not None)
@@ -75,12 +75,12 @@ def test_input_projections_are_fitted_to_their_own_dense_outputs(model_type: str
 
 def test_the_first_linear_module_of_the_head_is_corrected_too() -> None:
     stitch, database, context, allocation = prepared("bert")
-    head = first_linear_of_head(context.model, context.structure, context.batches[0])
+    head = first_linear_of_head(context.model, context.structure, context.fit[0])
     assert head is not None
     weight, bias = stitch.linear(head)
-    before = inputs_of(context.model, head, context.batches)
-    sequential_refit(stitch, database, allocation, context, context.batches, CORRECTED)
-    after = inputs_of(context.model, head, context.batches)
+    before = inputs_of(context.model, head, context.fit)
+    sequential_refit(stitch, database, allocation, context, context.fit, CORRECTED)
+    after = inputs_of(context.model, head, context.fit)
     wanted = ridge(after, before @ weight.T, weight, ridge_of_drift(weight, len(after)), bias is not None)
     assert (wanted - weight).abs().max() > 2e-2
     torch.testing.assert_close(context.model.get_parameter(f"{head}.weight").data, wanted, rtol=0, atol=5e-3)
@@ -108,16 +108,16 @@ def test_every_group_is_fitted_to_the_inputs_from_the_pruned_groups_before_it(mo
     stitch, database, context, allocation = prepared(model_type)
     emptied, group = next(iter(context.structure)).name, list(context.structure)[-1]
     allocation[emptied] = 0
-    wanted = inputs_of(context.model, group.stream, context.batches)
+    wanted = inputs_of(context.model, group.stream, context.fit)
     how = replace(CORRECTED, drift_ridge=None)
-    found = sequential_refit(stitch, database, allocation, context, context.batches, how)
+    found = sequential_refit(stitch, database, allocation, context, context.fit, how)
     assert len(found[emptied].units) == 0
 
     stitch.reset(group.name)
-    x = inputs_of(context.model, group.output_projection, context.batches)
+    x = inputs_of(context.model, group.output_projection, context.fit)
     dense = database.projections[group.name]
     added = x @ dense.weight.T + (0 if dense.bias is None else dense.bias)
-    residual = inputs_of(context.model, group.stream, context.batches) - added
+    residual = inputs_of(context.model, group.stream, context.fit) - added
     all_columns = ridge(x, wanted - residual, dense.weight, how.output_ridge, dense.bias is not None)
 
     moments = Moments(x.shape[1], dtype=torch.float64)
@@ -132,7 +132,7 @@ def test_every_group_is_fitted_to_the_inputs_from_the_pruned_groups_before_it(mo
 def test_only_ratios_of_weights_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scale of the weights, which is that of a gradient, changes neither the fit nor the drift correction."""
     stitch, database, context, allocation = prepared("bert")
-    drawn = torch.rand(context.batches[0]["input_ids"].shape, generator=torch.Generator().manual_seed(0)) + 0.1
+    drawn = torch.rand(context.fit[0]["input_ids"].shape, generator=torch.Generator().manual_seed(0)) + 0.1
 
     def fitted(scale: float) -> dict[str, Level]:
         def token_weights(*given: Any) -> Callable[[Any], dict[str, Tensor]]:
@@ -140,10 +140,10 @@ def test_only_ratios_of_weights_matter(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(module, "TokenWeights", token_weights)
         how = replace(CORRECTED, weigh_tokens=True)
-        return sequential_refit(stitch, database, allocation, context, context.batches, how)
+        return sequential_refit(stitch, database, allocation, context, context.fit, how)
 
     one, other = fitted(2.0**-14), fitted(2.0**10)
-    plain = sequential_refit(stitch, database, allocation, context, context.batches, CORRECTED)
+    plain = sequential_refit(stitch, database, allocation, context, context.fit, CORRECTED)
     differs = False
     for name, level in one.items():
         assert torch.equal(level.units, other[name].units)

@@ -1,25 +1,24 @@
-"""The order in which the search takes its texts."""
+"""Texts of a search: longer ones are preferred."""
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
-from secateurs.methods.ziplm.search import longer_first
-
-
-def batches(*lengths: int) -> list[dict[str, torch.Tensor]]:
-    return [{"input_ids": torch.zeros(2, length, dtype=torch.long)} for length in lengths]
+from secateurs.tasks.data.draw_roles import longer
 
 
-def test_batches_are_drawn_in_proportion_to_their_length() -> None:
-    given = batches(10, 30, 60)
-    orders = [longer_first(given, seed) for seed in range(2000)]
-    assert all(sorted(order) == [0, 1, 2] for order in orders)
-    first = [sum(order[0] == index for order in orders) / len(orders) for index in range(3)]
-    for share, wanted in zip(first, (0.1, 0.3, 0.6), strict=True):
+def rows(*lengths: int) -> list[dict[str, Any]]:
+    return [{"input_ids": [index] * length} for index, length in enumerate(lengths)]
+
+
+def test_texts_are_drawn_in_proportion_to_their_length() -> None:
+    drawn = [longer(rows(10, 30, 60), 1, seed)[0]["input_ids"][0] for seed in range(2000)]
+    shares = [drawn.count(index) / len(drawn) for index in range(3)]
+    for share, wanted in zip(shares, (0.1, 0.3, 0.6), strict=True):
         assert abs(share - wanted) < 0.04  # more than three standard errors
 
 
-def test_the_seed_determines_the_order() -> None:
-    given = batches(*range(1, 40))
-    assert longer_first(given, 3) == longer_first(given, 3) != longer_first(given, 4)
+def test_the_seed_determines_the_draw() -> None:
+    given = rows(*range(1, 40))
+    assert longer(given, 20, 3) == longer(given, 20, 3) != longer(given, 20, 4)
+    assert longer(given, 39, 3) == given

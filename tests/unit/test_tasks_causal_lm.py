@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +17,10 @@ from secateurs.errors import DataError
 from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
 from secateurs.tasks.causal_lm.windows import join_rows
+from secateurs.tasks.roles import RoleSizes
 from tiny import WORDS, tiny_tokenizer, write_rows
 
-LINES = [" ".join(WORDS[i % 5 : i % 5 + 12]) for i in range(60)]
+LINES = [" ".join(random.Random(i).choices(WORDS, k=12)) for i in range(60)]
 
 
 def model() -> LlamaForCausalLM:
@@ -34,7 +36,7 @@ def model() -> LlamaForCausalLM:
 
 
 def read(source: Path, **options: Any) -> TaskData:
-    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "calibration_samples": 10, "seed": 0}
+    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "roles": RoleSizes(10), "seed": 0}
     tokenizer = options.pop("tokenizer", tiny_tokenizer())
     return task("causal_lm").read(str(source), model(), tokenizer, **{**settings, **options})
 
@@ -64,7 +66,7 @@ def test_windows_cover_the_text_in_order(folder: Path) -> None:
 
 def test_calibration_windows_have_full_length_and_depend_on_the_seed(folder: Path) -> None:
     def ids(seed: int) -> torch.Tensor:
-        return torch.cat([batch["input_ids"] for batch in read(folder, seed=seed).calibration])
+        return torch.cat([batch["input_ids"] for batch in read(folder, seed=seed).roles.fit.batches])
 
     assert ids(0).shape == (10, 16)
     assert torch.equal(ids(0), ids(0))
@@ -72,15 +74,17 @@ def test_calibration_windows_have_full_length_and_depend_on_the_seed(folder: Pat
 
 
 def test_all_windows_are_used_if_more_samples_are_requested(folder: Path) -> None:
-    assert sum(len(batch["input_ids"]) for batch in read(folder, calibration_samples=10_000).calibration) == 45
+    assert (
+        sum(len(batch["input_ids"]) for batch in read(folder, roles=RoleSizes(10_000)).roles.fit.batches) == 40
+    )  # of 45: 5 are in validation
 
 
 def test_every_window_begins_with_the_start_token(folder: Path) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.bos_token = "<cls>"
     data = read(folder, tokenizer=tokenizer)
-    assert all(batch["input_ids"][:, 0].eq(2).all() for batch in data.calibration)
-    assert all(not batch["input_ids"][:, 1:].eq(2).any() for batch in data.calibration)
+    assert all(batch["input_ids"][:, 0].eq(2).all() for batch in data.roles.fit.batches)
+    assert all(not batch["input_ids"][:, 1:].eq(2).any() for batch in data.roles.fit.batches)
     assert data.evaluation.details["stride"] == 15
 
 
@@ -109,13 +113,15 @@ def test_perplexity_equals_a_computation_token_by_token(folder: Path) -> None:
 
 def test_loss_agrees_with_transformers_and_ignores_padding(folder: Path) -> None:
     dense, data = model(), read(folder)
-    batch = data.calibration[0]
+    batch = data.roles.fit.batches[0]
     expected = dense(**batch, labels=batch["input_ids"]).loss
     language = task("causal_lm")
     assert language.loss(dense(**batch), batch).item() == pytest.approx(expected.item(), rel=1e-5)
     padded = {
-        "input_ids": torch.cat([batch["input_ids"], torch.full((4, 3), 7)], 1),
-        "attention_mask": torch.cat([batch["attention_mask"], torch.zeros(4, 3, dtype=torch.long)], 1),
+        "input_ids": torch.cat([batch["input_ids"], torch.full((len(batch["input_ids"]), 3), 7)], 1),
+        "attention_mask": torch.cat(
+            [batch["attention_mask"], torch.zeros(len(batch["input_ids"]), 3, dtype=torch.long)], 1
+        ),
     }
     assert language.loss(dense(**padded), padded).item() == pytest.approx(expected.item(), rel=1e-5)
 

@@ -17,6 +17,7 @@ from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
 from secateurs.tasks.embedding.pooling import SentenceFiles, pool
 from secateurs.tasks.embedding.retrieval import find_collection
+from secateurs.tasks.roles import RoleSizes
 from tiny import WORDS, tiny_tokenizer, write_rows
 
 TEXTS = [" ".join(WORDS[i : i + 3 + i % 4]) for i in range(20)]
@@ -35,7 +36,7 @@ def model(seed: int = 0) -> BertModel:
 
 
 def read(source: Path, **options: Any) -> TaskData:
-    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "calibration_samples": 100, "seed": 0}
+    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "roles": RoleSizes(100), "seed": 0}
     return task("embedding").read(str(source), model(), tiny_tokenizer(), **{**settings, **options})
 
 
@@ -88,7 +89,7 @@ def test_embeddings_equal_those_of_sentence_transformers(tmp_path: Path, mode: s
         columns=Columns(),
         batch_size=4,
         sequence_length=16,
-        calibration_samples=1,
+        roles=RoleSizes(1),
         seed=0,
     )
     held_out = embedding.reference(encoder, read.evaluation, "cpu")
@@ -221,7 +222,7 @@ def test_search_finds_a_document_by_its_own_text(tmp_path: Path) -> None:
     data = read(tmp_path)
     score = task("embedding").evaluate(model(), data.evaluation, "cpu")
     assert (score.name, score.value, score.count) == ("ndcg@10", pytest.approx(1.0), 2)
-    assert sum(len(batch["input_ids"]) for batch in data.calibration) == 22
+    assert sum(len(batch["input_ids"]) for batch in data.roles.fit.batches) == 20  # the queries are documents too
     assert not data.calibration_labels
     assert read(tmp_path, evaluation_samples=1).evaluation.relevance in ([{4: 1.0}], [{11: 1.0}])
 

@@ -13,6 +13,7 @@ from datasets.data_files import DataFilesDict, get_data_patterns
 from secateurs.errors import DataError
 from secateurs.tasks.data.layouts import find_files
 from secateurs.tasks.data.sources import read_splits
+from secateurs.tasks.data.splits import divide
 
 TABLE = "text,label\na,1\nb,0\n"
 
@@ -58,6 +59,12 @@ SPLITS = {
     "numbered": (("train_1.csv", "train2.csv", "dev.csv"), {"train": 4, "dev": 2}),
     "text beside a table": (("train.csv", "test.txt"), {"train": 2, "test": 3}),
     "a system's folder": (("train.csv", "__MACOSX/train.csv", ".cache/train.csv"), {"train": 2}),
+    "the two of MNLI": (
+        ("train.csv", "dev_mismatched.csv", "dev_matched.csv"),
+        {"train": 2, "dev_matched": 2, "dev_mismatched": 2},
+    ),
+    "a variant": (("big_train.csv", "train.csv", "train_small.csv"), {"big_train": 2, "train": 2, "train_small": 2}),
+    "two subjects": (("books_train.csv", "films_train.csv", "test-1.csv", "test-2.csv"), {"train": 4, "test": 4}),
     "one kind of rows": (("reviews_2019.csv", "reviews_2020.csv"), {"all": 4}),
 }
 
@@ -66,6 +73,19 @@ SPLITS = {
 def test_splits_are_found(tmp_path: Path, case: str) -> None:
     names, expected = SPLITS[case]
     assert sizes(read_splits(str(make(tmp_path, *names)))) == expected
+
+
+def test_a_split_with_the_word_as_its_name_comes_first(tmp_path: Path) -> None:
+    folder = make(tmp_path, "big_train.csv", "train.csv", "dev_a.csv", "dev.csv")
+    division = divide("here", read_splits(str(folder)), usable=lambda rows: True, seed=0)
+    assert (division.rows_name, division.held_out_name) == ("train", "dev")
+
+
+def test_a_split_of_files_with_several_names_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_splits(str(make(tmp_path, "books_train.csv", "films_train.csv", "test_1.csv", "test_2.csv")))
+    assert [each.getMessage() for each in caplog.records] == [
+        f"{tmp_path}: the split 'train' is read from all of: books_train, films_train"
+    ]
 
 
 def test_what_would_be_guessed_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
 from secateurs.tasks.data.batches import IGNORED
 from secateurs.tasks.data.encode import Encode
-from secateurs.tasks.token_classification.tags import WordRows
+from secateurs.tasks.roles import RoleSizes
+from secateurs.tasks.token_classification.word_rows import WordRows
 from tiny import tiny_tokenizer, write_rows
 
 LABELS = ("O", "B-pet", "I-pet", "B-place")
@@ -41,7 +42,7 @@ def model(labels: tuple[str, ...] | None = LABELS, **changes: Any) -> BertForTok
 
 
 def read(source: Path, of: BertForTokenClassification | None = None, **options: Any) -> TaskData:
-    settings = {"columns": Columns(), "batch_size": 2, "sequence_length": 16, "calibration_samples": 10, "seed": 0}
+    settings = {"columns": Columns(), "batch_size": 2, "sequence_length": 16, "roles": RoleSizes(10), "seed": 0}
     return task("token_classification").read(str(source), of or model(), tiny_tokenizer(), **{**settings, **options})
 
 
@@ -143,11 +144,95 @@ def test_integer_tags_are_mapped_by_their_names_in_the_data(tmp_path: Path) -> N
     assert [tag for tag in unnamed.train[1]["labels"] if tag != IGNORED] == [0, 2, 3, 0, 0, 1]
 
 
+def declared(folder: Path, names: tuple[str, ...], tags: list[list[str]] = TAGS) -> Path:
+    """Files whose tags are numbers with declared names."""
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    numbered = [[names.index(tag) for tag in row] for row in tags]
+    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=list(names)))})
+    rows = Dataset.from_dict({"tokens": WORDS, "ner_tags": numbered}, features=features)
+    for split in ("train", "validation"):
+        rows.to_parquet(folder / f"{split}.parquet")
+    return folder
+
+
+def of_second_row(data: TaskData) -> list[int]:
+    return [tag for tag in data.train[1]["labels"] if tag != IGNORED]
+
+
+@pytest.mark.parametrize("names", [("I-PET", "o", "B-Place", "b_pet"), ("O", "B-pet", "I-pet", "B-place")])
+def test_tags_are_matched_by_name_case_aside(tmp_path: Path, names: tuple[str, ...]) -> None:
+    spelled = {name.casefold().replace("_", "-"): name for name in names}
+    tags = [[spelled[tag.casefold()] for tag in row] for row in TAGS]
+    declared(tmp_path, names, tags)
+    assert of_second_row(read(tmp_path)) == [0, 1, 2, 0, 0, 3]
+    assert of_second_row(read(write(tmp_path / "names", tags=tags))) == [0, 1, 2, 0, 0, 3]
+
+
+def test_names_that_do_not_match_are_asked_about(tmp_path: Path) -> None:
+    declared(
+        tmp_path,
+        ("O", "B-animal", "I-animal", "B-city"),
+        [[tag.replace("pet", "animal").replace("place", "city") for tag in row] for row in TAGS],
+    )
+    with pytest.raises(
+        DataError,
+        match=r"does not know \(B-animal, B-city, I-animal\).*--classes number takes O as O, B-animal as B-pet",
+    ):
+        read(tmp_path)
+    assert of_second_row(read(tmp_path, columns=Columns(classes="number"))) == [0, 1, 2, 0, 0, 3]
+    data = read(tmp_path, columns=Columns(label="none"))
+    assert (data.evaluation, data.calibration_labels) == (None, False)
+
+
+def test_of_several_columns_of_tags_the_one_with_the_names_of_the_model_is_used(tmp_path: Path) -> None:
+    parts = [["DET", "NOUN", "VERB"], ["ADJ", "ADJ", "NOUN", "ADP", "DET", "NOUN"], ["PRON", "VERB"]]
+    for split in ("train", "test"):
+        write_rows(tmp_path / f"{split}.parquet", tokens=WORDS, ner_tags=TAGS, pos_tags=parts)
+    tagger = model(("ADJ", "ADP", "DET", "NOUN", "PRON", "VERB"))
+    assert of_second_row(read(tmp_path, tagger)) == [0, 0, 3, 1, 2, 3]
+    assert of_second_row(read(tmp_path)) == [0, 1, 2, 0, 0, 3]
+    numbers = [[0] * len(row) for row in WORDS]
+    for split in ("train", "test"):
+        write_rows(tmp_path / f"{split}.parquet", tokens=WORDS, ner_tags=numbers, pos_tags=numbers)
+    with pytest.raises(DataError, match="choose --label-column ner_tags; --label-column pos_tags; --label-column none"):
+        read(tmp_path)
+    assert read(tmp_path, columns=Columns(label="pos_tags")).evaluation is not None
+
+
+def test_what_was_understood_is_listed(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.parquet", tokens=WORDS * 40 + [[]], tags=TAGS * 40 + [[]], id=list(range(121)))
+    write_rows(tmp_path / "test.parquet", tokens=WORDS, tags=TAGS, id=[0, 1, 2])
+    assert read(tmp_path, model((*LABELS, "I-place"))).summary().splitlines()[1:10] == [
+        "  split       train: 120 rows, for calibration and training",
+        "  split       test: 3 rows, for evaluation",
+        "  skipped     1 of 121 train rows, which cannot be used",
+        "  columns     list of words is 'tokens', list of tags is 'tags'; not used: id",
+        "  class       O is 'O' (output 0): 280 train, 7 test",
+        "  class       B-pet is 'B-pet' (output 1): 80 train, 2 test",
+        "  class       I-pet is 'I-pet' (output 2): 40 train, 1 test",
+        "  class       B-place is 'B-place' (output 3): 40 train, 1 test",
+        "  note        no word has 1 of the model's classes: I-place",
+    ]
+
+
+def test_a_column_that_could_hold_the_tags_is_asked_about(tmp_path: Path) -> None:
+    write_rows(tmp_path / "all.parquet", tokens=WORDS * 2, entities=TAGS * 2)
+    with pytest.raises(
+        DataError, match="'entities' has as many elements as 'tokens' has words: choose --label-column ent"
+    ):
+        read(tmp_path)
+    assert read(tmp_path, columns=Columns(label="entities")).evaluation is not None
+    assert "none to evaluate" in read(tmp_path, columns=Columns(label="none")).description
+
+
 def test_without_tags_there_is_no_evaluation(tmp_path: Path) -> None:
     write_rows(tmp_path / "all.parquet", words=WORDS)
     data = read(tmp_path)
     assert (data.evaluation, data.calibration_labels) == (None, False)
-    assert all("labels" not in batch and "loss_mask" in batch for batch in data.calibration)
+    assert "none to evaluate" in data.description
+    assert "none without labels" in data.summary()
+    assert all("labels" not in batch and "loss_mask" in batch for batch in data.roles.fit.batches)
 
 
 BAD = {
@@ -159,8 +244,14 @@ BAD = {
         {"tokens": [["a"]] * 5, "tags": [["O"], ["O"], None, None, ["O"]]},
         "None, not a tag for every",
     ),
-    "an unknown tag": ({"tokens": [["a"]] * 5, "tags": [["B-car"]] * 5}, "'B-car' in row 2 .* its labels are O, B-pet"),
-    "a number too large": ({"tokens": [["a"]] * 5, "tags": [[4]] * 5}, r"the tag 4 in row 2 .* classes 0\.\.3"),
+    "an unknown tag": (
+        {"tokens": [["a"]] * 5, "tags": [["B-car"]] * 5},
+        r"does not know \(B-car\).* the model's are O, B-pet",
+    ),
+    "a number too large": (
+        {"tokens": [["a"]] * 5, "tags": [[4]] * 5},
+        r"holds the label 4; the model has classes 0\.\.3",
+    ),
     "one class for all": ({"tokens": [["a"]] * 5, "tags": [0] * 5}, "holds 0, not a tag for every word"),
     "only hidden tags": ({"tokens": [["a"]] * 5, "tags": [[IGNORED]] * 5}, "no tagged word"),
 }

@@ -17,3 +17,6 @@ Matching = Literal["any", "ordered", "random"]
 """``any``: each teacher layer is matched with the nearest kept layer (the authors' version 3). ``ordered``: lower teacher
 layers are matched with lower student layers (version 4, by layer and not by rank). ``random``: ordered, with one teacher
 layer of each quarter drawn anew at each step (version 6)."""
+
+EXAMINED_TEXTS = 512
+"""Texts of the role accept, on which masks are compared with the teacher."""

@@ -36,9 +36,6 @@ logger = logging.getLogger(__name__)
 BAND = 0.005
 """Masks may be taken if their expected removal is this close to the target."""
 
-EXAMINED_TEXTS = 512
-"""Largest number of texts on which masks are compared with the teacher."""
-
 BEST, LAST, CANDIDATE = "best.safetensors", "last.safetensors", "candidate.safetensors"
 
 
@@ -57,7 +54,7 @@ class LearnedMasks:
         self, folder: Path, student: GatedStudent, budget: Budget, context: PruneContext, dense: nn.Module
     ) -> None:
         self.folder, self.student, self.budget, self.context = folder, student, budget, context
-        self.batches = context.batches[: max(1, EXAMINED_TEXTS // len(context.batches[0]["input_ids"]))]
+        self.batches = context.accept
         self.teacher_outputs = record_outputs(dense, context.task, self.batches, context.device)
         path = folder / "masks.json"
         self.written: dict[str, Any] = read_json(path) if path.is_file() else {}  # by a run that was killed

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from secateurs.tasks.roles import RoleSizes
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -68,3 +70,7 @@ class OneShot:
 
     def check(self, context: PruneContext) -> None:
         """Accept any model with a structure."""
+
+    def role_sizes(self, samples: int) -> RoleSizes:
+        """See ``Method.role_sizes``: no texts."""
+        return RoleSizes()

@@ -22,6 +22,7 @@ from secateurs.structure.allocation import Allocation
 from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Structure
 from secateurs.structure.target import Budget
+from secateurs.tasks.roles import RoleSizes
 from secateurs.training.distillation import SquareHead
 from secateurs.training.objective import Objective
 
@@ -60,12 +61,20 @@ class Method(Protocol):
         """
         ...
 
+    def role_sizes(self, samples: int) -> RoleSizes:
+        """How many texts of every role the method uses, besides those that are reported on.
+
+        Args:
+            samples: ``Recipe.calibration_samples``, the number of texts to fit.
+        """
+        ...
+
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """Estimate the work, for the dry run.
 
         Args:
             structure: structure of the model.
-            samples: calibration texts.
+            samples: texts to fit.
             rows: rows of the training split.
             batch: training rows per optimiser step.
         """

@@ -131,11 +131,6 @@ class SearchObjective:
         """The divergence of whatever is installed in the live model, on the texts of both."""
         return torch.cat([self.search.installed(), self.held_out.installed()])
 
-    def unseen(self, batches: Sequence[Batch]) -> list[Batch]:
-        """The batches that neither set contains."""
-        seen = {id(batch) for part in (self.search, self.held_out) for batch in part.replay.batches}
-        return [batch for batch in batches if id(batch) not in seen]
-
 
 class TaskLossObjective:
     """The paper's objective: the loss of the task at an allocation, per batch.

@@ -71,14 +71,15 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     def passes(count: float) -> Range:
         return MARGIN[0] * count * measured.fastest, MARGIN[1] * count * measured.slowest
 
-    samples = sum(len(batch["input_ids"]) for batch in loaded.data.calibration)
+    roles = loaded.data.roles
+    samples = roles.fit.rows or roles.accept.rows
     rows_of_training = len(loaded.data.train) if isinstance(loaded.data.train, Sized) else 0
     batch = loaded.context(Path()).rows_a_step
     work = loaded.method.forward_passes(loaded.structure, samples, rows_of_training, batch)
     attempts = ATTEMPTS if speedups else (1, 1)
     timing = tuple(number * seconds for number, seconds in zip(attempts, MEASUREMENT_SECONDS, strict=True))
     evaluated = rows_of(loaded.data.evaluation)
-    reported = len(loaded.held_out) * recipe.batch_size
+    reported = roles.report.rows
     rows: list[tuple[str, str, Range]] = [
         ("latency", f"table for {loaded.environment}", TABLE_SECONDS)
         if table is None
@@ -110,7 +111,7 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
         printed.add_row(name, what, _duration(seconds))
     printed.add_section()
     printed.add_row("in all", "", _duration(total))
-    memory = f"Memory: about {memory_bytes(loaded, samples, measured.output_bytes) / 1e9:.1f} GB."
+    memory = f"Memory: about {memory_bytes(loaded, measured.output_bytes) / 1e9:.1f} GB."
     printed.caption = " ".join(part for part in (largest, memory, "Nothing was written.") if part)
     return printed
 

@@ -47,8 +47,8 @@ class Pass:
 
 
 def timed_pass(loaded: Loaded) -> Pass:
-    """Time forward passes of the dense model on calibration batches."""
-    batches = sorted(loaded.data.calibration, key=lambda batch: batch["input_ids"].shape[1])
+    """Time forward passes of the dense model on the texts that are reported on."""
+    batches = sorted(loaded.data.roles.report.batches, key=lambda batch: batch["input_ids"].shape[1])
     chosen = [batches[index * (len(batches) - 1) // max(1, TIMED_BATCHES - 1)] for index in range(TIMED_BATCHES)]
     rows = output_bytes = 0.0
     seconds = torch.zeros(2, dtype=torch.float64)
@@ -98,25 +98,27 @@ def largest_speedup(loaded: Loaded) -> Speed:
     return timing.speedups["emptied"]
 
 
-def memory_bytes(loaded: Loaded, samples: int, output_bytes: float) -> float:
+def memory_bytes(loaded: Loaded, output_bytes: float) -> float:
     """Bytes of the dense model, the teacher and a candidate; Gram matrices and factors (fp64); hidden states of the search
     and of the refit; and the dense outputs that candidates and results are compared with.
 
     Args:
         loaded: everything that the recipe names.
-        samples: number of calibration samples.
         output_bytes: bytes per sequence of the outputs that models are compared by.
     """
     cost = ParameterCost.of(loaded.model, loaded.structure)
     weights = 4.0 * float(cost(loaded.structure.sizes))
     grams = sum(8.0 * (group.size * group.width) ** 2 for group in loaded.structure)
-    tokens = sum(batch["input_ids"].numel() for batch in loaded.data.calibration)
+    roles = loaded.data.roles
+    tokens, replayed_tokens = (
+        sum(batch["input_ids"].numel() for role in parts for batch in role.batches)
+        for parts in ((roles.fit,), (roles.search, roles.accept))
+    )
     hidden = loaded.dense.config.hidden_size * 4.0
-    searched = min(samples, 2 * getattr(loaded.method, "search_samples", 0))
-    compared = len(loaded.held_out) * loaded.recipe.batch_size + searched
+    compared = roles.search.rows + roles.accept.rows + roles.report.rows
     outputs = compared * output_bytes
     layers = len(loaded.structure.layers)
-    replayed = min(4e9, tokens * searched / samples * hidden * layers)
+    replayed = min(4e9, replayed_tokens * hidden * layers)
     fitted = min(3e9, 6 * tokens * hidden)  # two sub-blocks of one layer, in both models
     weighed = ACTIVATIONS * TOKENS * hidden * layers if getattr(loaded.method, "weighs_tokens", False) else 0.0
     return 3 * weights + 2 * grams + outputs + replayed + fitted + weighed + 0.5e9

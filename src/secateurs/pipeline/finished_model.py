@@ -116,7 +116,7 @@ class FinishedModel:
         if shared.dense_score is not None:
             score = loaded.task.evaluate(model, shared.evaluation, device)  # pyright: ignore[reportArgumentType]
             metric = Metric(score.name, score.value, shared.dense_score.value)
-        apart = divergence(model, loaded.task, loaded.held_out, shared.teacher_outputs, device)
+        apart = divergence(model, loaded.task, loaded.data.roles.report.batches, shared.teacher_outputs, device)
         return metric, Divergence(loaded.task.divergence_name, apart)
 
     def _result(self, attempts: Sequence[Attempt], seconds: Mapping[str, float]) -> ModelResult:

@@ -24,13 +24,16 @@ from secateurs.pipeline.recipe import Recipe
 from secateurs.progress import Track, silent
 from secateurs.structure.structure import Structure
 from secateurs.tasks import task as find_task
-from secateurs.tasks.base import Batch, Columns, Task, TaskData
+from secateurs.tasks.base import Columns, Task, TaskData
 from secateurs.training.trackers import check_trackers
 
 __all__ = ["Loaded", "load"]
 
-HELD_OUT = 0.25
-"""Texts on which the reported divergence is taken, as a fraction of the calibration samples; they are read in addition."""
+REPORT_TEXTS = 256
+"""Texts on which the reported divergence is taken."""
+
+TOKENS_PER_BATCH = 4096
+"""Tokens of a calibration batch, where the recipe does not give the number of its texts."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,7 @@ class Loaded:
         dense: the dense model, float32, in evaluation mode.
         model: the model that the method prunes: the dense one, or what ``Method.prepare_model`` made of it.
         tokenizer: tokenizer of the model.
-        data: calibration, evaluation and training data.
-        held_out: batches that no stage uses; the reported divergence is taken on them.
+        data: texts of every role, evaluation and training data.
         structure: what the method may remove.
         environment: where the speed-up must hold.
         finetuning: training after shrinking, by the recipe or else by the method.
@@ -60,7 +62,6 @@ class Loaded:
     model: nn.Module
     tokenizer: Any
     data: TaskData
-    held_out: list[Batch]
     structure: Structure
     environment: Environment
     finetuning: Finetuning
@@ -77,7 +78,7 @@ class Loaded:
         return PruneContext(
             model=self.model,
             structure=self.structure,
-            batches=self.data.calibration,
+            fit=self.data.roles.fit.batches,
             task=self.task,
             folder=folder,
             seed=self.recipe.seed,
@@ -88,6 +89,8 @@ class Loaded:
             train_batch_size=self.recipe.train_batch_size,
             accumulate=self.recipe.accumulate,
             trackers=self.recipe.trackers,
+            search=self.data.roles.search.batches,
+            accept=self.data.roles.accept.batches,
         )
 
 
@@ -113,15 +116,14 @@ def load(recipe: Recipe) -> Loaded:
     check(environment, dense)
     model = method.prepare_model(dense)
     structure = method.structure(model)
-    extra = max(1, round(recipe.calibration_samples * HELD_OUT))
     data = task.read(
         recipe.data,
         dense,
         tokenizer,
         columns=Columns(**recipe.columns.model_dump()),
-        batch_size=recipe.batch_size,
+        batch_size=recipe.calibration_batch_size or max(1, TOKENS_PER_BATCH // recipe.sequence_length),
         sequence_length=recipe.sequence_length,
-        calibration_samples=recipe.calibration_samples + extra,
+        roles=replace(method.role_sizes(recipe.calibration_samples), report=REPORT_TEXTS),
         seed=recipe.seed,
         evaluation_samples=recipe.evaluation_samples,
     )
@@ -131,18 +133,8 @@ def load(recipe: Recipe) -> Loaded:
             f"{what} needs a training split, and {recipe.data} has none (rows: {data.description}); "
             f"give data with one, or use {'--method ziplm' if method.trains else '--recover-epochs 0'}"
         )
-    batches, held_out = _split(data.calibration, HELD_OUT / (1 + HELD_OUT))
-    data = replace(data, calibration=batches)
     dtype = stored_dtype(recipe.model, subfolder=task.subfolder)
     pad = stored_pad_token_id(recipe.model, subfolder=task.subfolder, trust_remote_code=recipe.trust_remote_code)
-    loaded = Loaded(
-        recipe, task, method, dense, model, tokenizer, data, held_out, structure, environment, training, dtype, pad
-    )
+    loaded = Loaded(recipe, task, method, dense, model, tokenizer, data, structure, environment, training, dtype, pad)
     method.check(loaded.context(Path()))
     return loaded
-
-
-def _split(batches: list[Batch], fraction: float) -> tuple[list[Batch], list[Batch]]:
-    """The first batches to calibrate on, the last ones to report on; a single batch serves as both."""
-    held = min(len(batches) - 1, max(1, round(len(batches) * fraction)))
-    return (batches[:-held], batches[-held:]) if held else (batches, batches)

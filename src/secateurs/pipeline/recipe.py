@@ -49,7 +49,8 @@ class Recipe(BaseModel):
         None, description="Name of the model in reports; if it is not given, the last part of its path or id."
     )
     task: str = Field(
-        description="Task: text-classification, token-classification, question-answering, embedding or causal-lm."
+        description="Task: text-classification, multi-label-classification, token-classification, question-answering, "
+        "embedding or causal-lm."
     )
     data: str = Field(
         description="Data set: a folder, a file (parquet, csv, tsv, json, jsonl, txt, conll), or a hub id (owner/name or "
@@ -102,7 +103,7 @@ class Recipe(BaseModel):
         description="Fresh processes that time a finished model; the reported interval is over them.",
     )
 
-    batch_size: int = Field(32, ge=1, description="Sequences per forward pass in timings, calibration and evaluation.")
+    batch_size: int = Field(32, ge=1, description="Sequences per forward pass in timings.")
     sequence_length: int = Field(
         128,
         ge=1,
@@ -137,7 +138,14 @@ class Recipe(BaseModel):
         1024,
         ge=1,
         le=1_000_000,
-        description="Number of texts or windows that the method calibrates on (ziplm: for Hessians and search).",
+        description="Number of texts or windows that weights are fitted to (ziplm: Hessians and refit). The texts of a "
+        "search and of the reported divergence are read in addition.",
+    )
+    calibration_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Texts per forward pass in calibration, search and evaluation; if it is not given, as many as make "
+        "4096 tokens at the sequence length.",
     )
     evaluation_samples: int | None = Field(
         None, ge=1, description="Largest number of samples in the evaluation; if it is not given, all are used."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -33,9 +33,10 @@ from secateurs.pipeline.stage_timer import StageTimer
 from secateurs.pipeline.target_context import TargetContext, evaluation_data, record_path
 from secateurs.progress import Track, silent
 from secateurs.report.report import Report
-from secateurs.report.values import ModelResult
+from secateurs.report.values import ModelResult, Texts
 from secateurs.structure.target import Speedup
 from secateurs.tasks.base import Score
+from secateurs.tasks.roles import USES
 
 __all__ = ["run"]
 
@@ -168,8 +169,7 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
             f"The latency table is of {place_of(table)}: the speed-ups measured here say nothing about that, and were not "
             "held to the targets."
         )
-    if loaded.finetuning:
-        notes.append("Recovery trained on the texts the divergence is taken on; the metric's texts it has not seen.")
+    notes += [f"{note[0].upper()}{note[1:]}." for note in loaded.data.roles.notes]
     return Report(
         name=f"{recipe.name or Path(recipe.model).name} {recipe.method}",
         model=recipe.model,
@@ -191,4 +191,18 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
         higher_is_better=dense.higher_is_better if dense else True,
         auto_class=loaded.task.auto_class,
         pipeline_tag=loaded.task.pipeline_tag,
+        texts=_texts(loaded),
     )
+
+
+def _texts(loaded: Loaded) -> list[Texts]:
+    """The texts of every role, and the training rows if the run trains."""
+    texts = [
+        Texts(name, USES[name], role.rows, role.tokens, role.split) for name, role in loaded.data.roles.by_name.items()
+    ]
+    if loaded.method.trains or loaded.finetuning:
+        train = loaded.data.train
+        assert isinstance(train, Sized)
+        what = "masks and weights are trained" if loaded.method.trains else "the shrunk model is trained"
+        texts.append(Texts("train", what, len(train), None, loaded.data.roles.split))
+    return texts

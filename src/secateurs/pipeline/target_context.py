@@ -58,8 +58,9 @@ class TargetContext:
 
     @cached_property
     def teacher_outputs(self) -> list[Tensor]:
-        """Outputs of the dense model on the held-out texts."""
-        return record_outputs(self.teacher, self.loaded.task, self.loaded.held_out, self.loaded.recipe.device)
+        """Outputs of the dense model on the texts that are reported on."""
+        loaded = self.loaded
+        return record_outputs(self.teacher, loaded.task, loaded.data.roles.report.batches, loaded.recipe.device)
 
     @cached_property
     def evaluation(self) -> Any:

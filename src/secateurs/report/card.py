@@ -96,7 +96,7 @@ def _measurements(report: RunResult, result: ModelResult) -> Iterator[str]:
     if result.divergence is not None:
         divergence = result.divergence
         name = _text(formatting.readable(divergence.name))
-        yield f"| {name} from the dense model | {formatting.quality(divergence.value)} | 0 |"
+        yield f"| {name} from the dense model, on {_text(report.reported_on)} | {formatting.quality(divergence.value)} | 0 |"
     machine = [str(report.machine[name]) for name in ("processor", "gpu") if report.machine.get(name)]
     if machine:
         yield f"\nMachine: {_text(', '.join(machine))}."

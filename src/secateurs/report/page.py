@@ -143,7 +143,7 @@ def _run(number: int, label: str, report: RunResult) -> _Run:
 
 
 def _provenance(report: RunResult) -> dict[str, dict[str, str]]:
-    """The origin of the numbers in four lists: run, environment, machine and versions."""
+    """The origin of the numbers in lists: run, texts of every role, environment, machine and versions."""
     machine = {name: report.machine[name] for name in MACHINE if report.machine.get(name) is not None}
     machine |= {name: value for name, value in report.machine.items() if name not in {*MACHINE, *report.versions}}
     run = {
@@ -159,7 +159,17 @@ def _provenance(report: RunResult) -> dict[str, dict[str, str]]:
     }
     if report.prediction_error is not None:
         run["prediction error"] = formatting.percent(report.prediction_error)
-    lists = {"Run": run, "Environment": report.environment, "Machine": machine, "Versions": report.versions}
+    texts = {
+        each.role: f"{each.rows} texts{'' if each.tokens is None else f', {each.tokens} tokens'} ({each.split}): {each.use}"
+        for each in report.texts
+    }
+    lists = {
+        "Run": run,
+        "Texts": texts,
+        "Environment": report.environment,
+        "Machine": machine,
+        "Versions": report.versions,
+    }
     return {
         heading: {formatting.readable(name): str(value) for name, value in values.items() if value is not None}
         for heading, values in lists.items()

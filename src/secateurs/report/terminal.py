@@ -57,6 +57,9 @@ def table(report: RunResult) -> Table:
         cells += ([quality(metric.dense)] if metric else []) + (["0"] if divergence else [])
         drawn.add_section()
         drawn.add_row(*map(Text, cells), style="dim")
+    if divergence is not None:
+        drawn.caption = Text(f"{formatting.readable(divergence.name)}: from the dense model, on {report.reported_on}")
+        drawn.caption_justify = "left"
     return drawn
 
 

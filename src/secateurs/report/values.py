@@ -25,6 +25,7 @@ __all__ = [
     "ModelResult",
     "RunResult",
     "Trial",
+    "Texts",
     "labels",
 ]
 
@@ -94,6 +95,25 @@ class Divergence:
 
     name: str
     value: float
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Texts:
+    """The texts of one role: ``fit``, ``search``, ``accept``, ``report``, or ``train``.
+
+    Args:
+        role: name of the role.
+        use: what was done on the texts.
+        rows: number of texts.
+        tokens: number of tokens; ``None`` for training rows, which are tokenized when they are read.
+        split: name of the split that the texts come from.
+    """
+
+    role: str
+    use: str
+    rows: int
+    tokens: int | None
+    split: str
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -195,6 +215,7 @@ class RunResult:
         higher_is_better: direction of the metric, ``Score.higher_is_better``.
         auto_class: name of the transformers class that loads the models, ``Task.auto_class``.
         pipeline_tag: name of the task on the Hugging Face Hub.
+        texts: the texts of every role, and what was done on them.
         format: version of the file format.
     """
 
@@ -219,6 +240,7 @@ class RunResult:
     higher_is_better: bool = True
     auto_class: str = "AutoModel"
     pipeline_tag: str | None = None
+    texts: list[Texts] = field(default_factory=list)
     format: int = FORMAT
 
     @property
@@ -230,6 +252,16 @@ class RunResult:
             if result.measured_speedup is not None and result.predicted_speedup is not None and result.met is not None
         ]
         return sum(errors) / len(errors) if errors else None
+
+    @property
+    def reported_on(self) -> str:
+        """The texts of the divergence: ``256 texts of validation``; ``held-out texts`` in reports that do not name them."""
+        for texts in self.texts:
+            if texts.role == "report":
+                return (
+                    f"{texts.rows} {texts.split}" if "texts" in texts.split else f"{texts.rows} texts of {texts.split}"
+                )
+        return "held-out texts"
 
     @property
     def model_name(self) -> str:

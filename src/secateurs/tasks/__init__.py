@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_name", "names", "task"]
 
-NOT_TASKS = {"base", "data", "metrics", "task_data"}
+NOT_TASKS = {"base", "data", "metrics", "roles", "task_data"}
 """Files and folders of this folder that do not define a task."""
 
 

@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from secateurs.tasks.task_data import TaskData, Understood
+from secateurs.tasks.roles import RoleSizes
+from secateurs.tasks.task_data import Columns, DataRequest, TaskData, Understood
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Batch", "Columns", "Score", "Task", "TaskData", "Understood", "model_inputs"]
+__all__ = ["Batch", "Columns", "DataRequest", "Score", "Task", "TaskData", "Understood", "model_inputs"]
 
 Batch = dict[str, Tensor]
 """Tensors of one batch, on the CPU, padded on the right to the longest row of the batch.
@@ -33,24 +34,6 @@ TASK_KEYS = frozenset({"labels", "loss_mask"})
 def model_inputs(batch: Mapping[str, Tensor]) -> Batch:
     """The part of a batch that is passed to the model."""
     return {name: value for name, value in batch.items() if name not in TASK_KEYS}
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns of a data set. A name that is ``None`` is replaced by the first usual name that exists.
-
-    Args:
-        text: column of the text, of the first text of a pair, of the words, or of the question.
-        text_pair: column of the second text of a pair, or of the context that answers the question.
-        label: column of the class, class name or score; of the tags of the words; or of the answers. ``"none"`` ignores
-            all labels.
-        classes: how classes of the data are matched with the model's: ``"name"``, ``"number"``, or ``None`` to decide.
-    """
-
-    text: str | None = None
-    text_pair: str | None = None
-    label: str | None = None
-    classes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +155,6 @@ class Task(ABC):
         """
         model.base_model.load_state_dict(self.body(model, source), strict=False)
 
-    @abstractmethod
     def read(
         self,
         source: str,
@@ -182,7 +164,7 @@ class Task(ABC):
         columns: Columns,
         batch_size: int,
         sequence_length: int,
-        calibration_samples: int,
+        roles: RoleSizes,
         seed: int,
         evaluation_samples: int | None = None,
     ) -> TaskData:
@@ -193,14 +175,28 @@ class Task(ABC):
             model: model whose labels, vocabulary and number of positions the data must fit.
             tokenizer: tokenizer of the model.
             columns: names of the columns.
-            batch_size: sequences per batch.
+            batch_size: sequences per batch of data.
             sequence_length: maximum number of tokens per sequence; longer sequences are truncated or divided.
-            calibration_samples: number of calibration sequences; all sequences are used if there are fewer.
+            roles: number of texts of every role. If there are fewer, all roles get less, and the notes of the roles say so.
             seed: seed of the random samples.
             evaluation_samples: size of a random sample to evaluate on; ``None`` evaluates on everything.
 
         Raises:
             DataError: the data cannot be read, or does not fit the model.
+        """
+        return self.read_data(
+            DataRequest(source, model, tokenizer, columns, batch_size, sequence_length, roles, seed, evaluation_samples)
+        )
+
+    @abstractmethod
+    def read_data(self, request: DataRequest) -> TaskData:
+        """What ``read`` does in this task.
+
+        Args:
+            request: the arguments of ``read``.
+
+        Raises:
+            DataError: see ``read``.
         """
 
     @abstractmethod

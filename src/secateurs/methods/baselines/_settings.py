@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from secateurs.methods._settings import Finetuning, ForwardPasses, OneShot, TrainOn
 from secateurs.methods.flop.settings import PRESETS as FLOP_PRESETS
 from secateurs.methods.flop.settings import GateTrainingSettings
+from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
     from secateurs.context import PruneContext
@@ -89,6 +90,10 @@ class GradualSettings:
 
         check_labels(self.teach, context)
 
+    def role_sizes(self, samples: int) -> RoleSizes:
+        """See ``Method.role_sizes``: the method trains on the training split and uses no other texts."""
+        return RoleSizes()
+
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``: a step is three passes, and one of the teacher where there are no labels."""
         return ForwardPasses(0.0, 4.0 * (self.steps * batch if self.steps else self.epochs * rows))
@@ -154,6 +159,10 @@ class FACSettings:
         from secateurs.methods._labels import check_labels  # imports torch
 
         check_labels(self.teach, context)
+
+    def role_sizes(self, samples: int) -> RoleSizes:
+        """See ``Method.role_sizes``: the method trains on the training split and uses no other texts."""
+        return RoleSizes()
 
 
 @dataclass(frozen=True)

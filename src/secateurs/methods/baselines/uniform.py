@@ -18,6 +18,7 @@ from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Structure
 from secateurs.structure.target import Budget
+from secateurs.tasks.roles import RoleSizes
 
 __all__ = ["METHOD", "Uniform"]
 
@@ -29,6 +30,10 @@ class Uniform(UniformSettings):
     def structure(self, model: nn.Module) -> Structure:
         """Heads and feed-forward neurons."""
         return discover(model)
+
+    def role_sizes(self, samples: int) -> RoleSizes:
+        """See ``Method.role_sizes``: texts to fit, and none to search."""
+        return RoleSizes(samples)
 
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``: calibration, and the refit of each target."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from secateurs.context import PruneContext
 from secateurs.errors import RecipeError
+from secateurs.gates.choices import EXAMINED_TEXTS
 from secateurs.methods.base import ForwardPasses
 from secateurs.methods.cofi.schedule import steps_and_rate
 from secateurs.methods.cofi.settings import PRESETS, CoFiSettings
@@ -14,6 +17,7 @@ from secateurs.methods.cofi.steps import FittedCoFi
 from secateurs.methods.ziplm import ZipLM
 from secateurs.structure.families import discover
 from secateurs.structure.structure import Structure
+from secateurs.tasks.roles import RoleSizes
 
 __all__ = ["METHOD", "PRESETS", "CoFi"]
 
@@ -47,10 +51,15 @@ class CoFi(CoFiSettings):
         if self.start:
             context.task.body(context.model, self.start)  # pyright: ignore[reportArgumentType]
 
+    def role_sizes(self, samples: int) -> RoleSizes:
+        """See ``Method.role_sizes``: masks are compared during the training; ZipLM, if it gives the first masks, fits."""
+        start = RoleSizes() if self.masks == "open" else ZipLM(finalists=0).role_sizes(samples)
+        return replace(start, accept=max(start.accept, min(samples, EXAMINED_TEXTS)))
+
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``; a step is one pass of the teacher, three of the student, and work for the gates."""
         read = self.steps * batch if self.steps else self.epochs * rows
-        learned = 4.5 * (read + self.prepruning * rows) + self.evaluations * samples
+        learned = 4.5 * (read + self.prepruning * rows) + self.evaluations * min(samples, EXAMINED_TEXTS)
         if self.masks == "open":
             return ForwardPasses(0.0, learned)
         # Each target gets a ZipLM of its own; what targets share, the first leaves on disk for the others.

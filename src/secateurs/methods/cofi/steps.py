@@ -1,10 +1,12 @@
 """CoFi (Xia, Zhong, Chen 2022, 2204.00408) step by step.
 
-fit            keep the dense model as the teacher
-train_gates    prepruning -> weights, gates and multipliers together; once per target, from the dense model
-allocate       one offset to all gates, such that the budget is met
-apply          the gates folded into the trained weights
-finetune       the same distillation without gates
+    fit            keep the dense model as the teacher
+    train_gates    prepruning -> weights, gates and multipliers together; once per target, from the dense model
+    allocate       one offset to all gates, such that the budget is met
+    apply          the gates folded into the trained weights
+    finetune       the same distillation without gates
+
+``fit`` runs once, the other steps once for every target; ``allocate`` again for every correction of the contract.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from secateurs.methods.flop.components import component_groups, with_pairs
 from secateurs.methods.flop.settings import PRESETS, FLOPSettings
 from secateurs.methods.flop.steps import FittedFLOP, fit_factors
 from secateurs.structure.structure import Structure
+from secateurs.tasks.roles import RoleSizes
 
 __all__ = ["METHOD", "PRESETS", "FLOP"]
 
@@ -38,6 +39,11 @@ class FLOP(FLOPSettings):
     def structure(self, model: nn.Module) -> Structure:
         """The components of all pairs and, if all matrices are chosen, the widths of adaptive embeddings."""
         return component_groups(model, self.matrices)
+
+    def role_sizes(self, samples: int) -> RoleSizes:
+        """See ``Method.role_sizes``; ``init=aware`` fits the factors to texts."""
+        sizes = super().role_sizes(samples)
+        return replace(sizes, fit=samples) if self.init == "aware" else sizes
 
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``; ``init=aware`` runs the calibration texts once."""

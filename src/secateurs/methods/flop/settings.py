@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from secateurs.gates.choices import Ascent
+from secateurs.gates.choices import EXAMINED_TEXTS, Ascent
 from secateurs.methods._settings import Finetuning, ForwardPasses
+from secateurs.tasks.roles import RoleSizes
 
 if TYPE_CHECKING:
     from secateurs.context import PruneContext
@@ -104,6 +105,10 @@ class GateTrainingSettings:
         from secateurs.methods._labels import check_labels  # imports torch
 
         check_labels(self.teach, context)
+
+    def role_sizes(self, samples: int) -> RoleSizes:
+        """See ``Method.role_sizes``: masks are compared during the training."""
+        return RoleSizes(accept=min(samples, EXAMINED_TEXTS))
 
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``; at full rank a step of the student takes half as long again as a dense one."""

@@ -174,7 +174,7 @@ def pair_input_moments(context: PruneContext, which: str) -> dict[str, Float[Ten
         if f"{path}.first" in dict(context.model.named_modules()):
             places.setdefault((group.name, group.output_projection == f"{path}.first"), []).append(path)
     watched = Structure(tuple(_input_as_group(context.model, path) for path, *_ in places.values()))
-    moments = calibrate(context.model, watched, context.batches, device=context.device, track=context.track)
+    moments = calibrate(context.model, watched, context.fit, device=context.device, track=context.track)
     return {path: moments[paths[0]].gram for paths in places.values() for path in paths}
 
 

@@ -7,11 +7,12 @@ from torch import nn
 
 from secateurs.context import PruneContext
 from secateurs.methods.base import ForwardPasses
-from secateurs.methods.ziplm.settings import FINALIST_TEXTS, PRESETS, ZipLMSettings
+from secateurs.methods.ziplm.settings import FINALIST_TEXTS, FINALISTS_FROM, PRESETS, ZipLMSettings
 from secateurs.methods.ziplm.steps import FittedZipLM
 from secateurs.structure.families import discover
 from secateurs.structure.structure import Structure
 from secateurs.surgery.low_rank_groups import with_low_rank_options
+from secateurs.tasks.roles import RoleSizes
 
 __all__ = ["METHOD", "PRESETS", "ZipLM"]
 
@@ -24,16 +25,23 @@ class ZipLM(ZipLMSettings):
         """Heads and feed-forward neurons, and with ``allow=rank`` the ranks of their matrices. The hidden size stays."""
         return with_low_rank_options(model) if self.allow == "rank" else discover(model)
 
+    def role_sizes(self, samples: int) -> RoleSizes:
+        """See ``Method.role_sizes``. The search by loss has no step that accepts, and proposes on all texts of a search."""
+        half = max(1, min(self.search_samples, samples // 2))
+        if self.objective == "loss":
+            return RoleSizes(samples, search=2 * half)
+        return RoleSizes(samples, search=half, accept=half)
+
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``."""
-        searched = min(self.search_samples, samples // 2)
+        searched = self.role_sizes(samples).search
         weighing = 3.0 if self.weighs_tokens else 0.0  # forward and backward
         gathered = samples * (2.5 + weighing)  # with the Gram matrices
         if self.objective == "loss":
-            return ForwardPasses(gathered, (self.inits + self.steps) * samples * 0.6)
+            return ForwardPasses(gathered, (self.inits + self.steps) * searched * 0.6)
         # A probe starts at its own layer: half a pass on average; around an incumbent the model is smaller too.
         sweep = self.probes * len(structure.without_low_rank_options()) * searched * 0.5
-        finalists = self.finalists * FINALIST_TEXTS if samples - 2 * searched >= FINALIST_TEXTS else 0
+        finalists = self.finalists * FINALIST_TEXTS if samples >= FINALISTS_FROM else 0
         refitted = (5.0 + weighing) * (samples + finalists) if self.inputs == "sequential" else 0.0
         return ForwardPasses(gathered + sweep, (self.rounds * 0.6 * sweep + self.steps * searched * 0.5) + refitted)
 

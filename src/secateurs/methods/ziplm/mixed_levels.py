@@ -60,7 +60,7 @@ class MixedLevels:
     def add_low_rank(self, options: Mapping[str, LevelOptions], table: LatencyTable) -> dict[str, LevelOptions]:
         """The options with low-rank options added. They are found once: all tables of a run have the same curves."""
         if not self.found:
-            self.found = self.ranks.find(table, self.context.batches, self.context.device, self.context.track)
+            self.found = self.ranks.find(table, self.context.fit, self.context.device, self.context.track)
         return {name: mixed_options(own, self.found.get(name, ())) for name, own in options.items()}
 
     def allocation(self, choice: Mapping[str, int]) -> Allocation:
@@ -101,7 +101,7 @@ class MixedLevels:
         moments = input_projection_moments(
             context.model,
             self.stitch.structure,
-            context.batches,
+            context.fit,
             device=context.device,
             padding=self.padding,
             track=context.track,

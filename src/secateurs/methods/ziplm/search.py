@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from secateurs.artifacts import read_json, write_json
 from secateurs.context import PruneContext
@@ -22,7 +20,7 @@ from secateurs.oneshot.paper_search import coefficient_search
 from secateurs.oneshot.search import refine, sensitivities
 from secateurs.structure.allocation import Allocation
 
-__all__ = ["AllocationSearch", "longer_first"]
+__all__ = ["AllocationSearch"]
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +90,11 @@ class AllocationSearch:
         """The paper's search: layer errors as prior, random coefficients, task loss (or the divergence without labels)."""
         settings, context = self.settings, self.context
         self.candidates.apply(self.candidates.stitch.structure.sizes)
-        if all("labels" in batch for batch in context.batches) or context.task.has_loss_without_labels:
-            evaluate = TaskLossObjective(self.candidates, context, context.batches)
+        if all("labels" in batch for batch in context.search) or context.task.has_loss_without_labels:
+            evaluate = TaskLossObjective(self.candidates, context, context.search)
         else:
             logger.warning("the calibration data has no labels: the search uses the divergence from the dense outputs")
-            evaluate = DivergenceObjective(self.candidates, context, context.batches)
+            evaluate = DivergenceObjective(self.candidates, context, context.search)
         if similar is None:
             prior = {name: np.asarray(own.error) for name, own in options.items()}
         else:
@@ -116,16 +114,8 @@ class AllocationSearch:
 
     @cached_property
     def objective(self) -> SearchObjective:
-        """Search texts and held-out texts: two disjoint samples of the calibration batches, long texts preferred."""
-        batches = list(self.context.batches)
-        halves: tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]] = ([], [])
-        for position, index in enumerate(longer_first(batches, self.context.seed)):
-            half = halves[position % 2]
-            if sum(len(batch["input_ids"]) for batch in half) < self.settings.search_samples:
-                half.append(batches[index])
-        searched, held_out = halves
-        # A single batch serves as both: nothing is left to hold out.
-        return SearchObjective(self.candidates, self.context, searched, held_out or searched)
+        """The divergence on the texts that propose, and on those that accept or reject."""
+        return SearchObjective(self.candidates, self.context, self.context.search, self.context.accept)
 
     def _dense_sensitivities(self, options: Mapping[str, LevelOptions]) -> dict[str, np.ndarray]:
         """Sensitivities around the dense model. They serve every target, so they are measured once and kept on disk."""
@@ -144,14 +134,3 @@ class AllocationSearch:
         listed = {name: values.tolist() for name, values in costs.items()}
         write_json(path, {"method": settings, "kept": kept, "costs": listed})
         return costs
-
-
-def longer_first(batches: Sequence[Mapping[str, Tensor]], seed: int) -> list[int]:
-    """Indices of the batches in a random order, each next one drawn with probability proportional to its length.
-
-    Short texts are easy to preserve: a search on them removes what longer texts need.
-    """
-    draws = torch.rand(len(batches), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    lengths = torch.tensor([batch["input_ids"].shape[1] for batch in batches], dtype=torch.float64)
-    # The largest U^(1/length) first: weighted sampling without replacement (Efraimidis and Spirakis, 2006).
-    return (draws.log() / lengths).argsort(descending=True, stable=True).tolist()

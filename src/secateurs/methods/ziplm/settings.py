@@ -12,10 +12,13 @@ from pydantic.dataclasses import dataclass
 
 from secateurs.methods._settings import OneShot
 
-__all__ = ["FINALIST_TEXTS", "PRESETS", "SETTINGS", "ZipLMSettings"]
+__all__ = ["FINALISTS_FROM", "FINALIST_TEXTS", "PRESETS", "SETTINGS", "ZipLMSettings"]
 
 FINALIST_TEXTS = 1024
 """Texts that a finalist is refitted on: with half as many, refits scatter more than finalists differ."""
+
+FINALISTS_FROM = 1792
+"""Texts to fit from which there are finalists: refitting all of them takes as long as the rest of a run with fewer texts."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,13 @@ class ZipLMSettings(OneShot):
         ratio: each feed-forward level keeps this fraction of the one before it (0.9 in the paper).
         snap: round widths to the multiple of the latency table: 8 on the CPU, 64 on a GPU, or what `measure --table FILE
             --probe` measured.
-        search_samples: texts on which candidates are compared, long ones preferred; as many again accept or reject them.
+        search_samples: texts on which candidates are proposed, long ones preferred; as many others accept or reject them.
+            Neither are more than half of the calibration samples.
         probes: levels measured per group; the others are interpolated.
         rounds: how many times the sensitivities are measured again around the incumbent.
         steps: local moves (``divergence``), or redraws of the coefficients (``loss``; 1000 in the paper).
         finalists: near-optimal allocations that are refitted to find the best one (with ``divergence`` and ``sequential``,
-            and 1024 texts besides those of the search); 0 = take the result of the search.
+            and 1792 calibration samples or more); 0 = take the result of the search.
         inits: random coefficient vectors to start from (``loss``; 100 in the paper).
         probability: probability that a coefficient is drawn again (``loss``; 0.1 in the paper).
     """

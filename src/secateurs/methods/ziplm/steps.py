@@ -1,9 +1,11 @@
 """ZipLM (Kurtic, Frantar, Alistarh 2023, 2302.04089) step by step.
 
-fit         calibrate -> level database (structured OBS)
-allocate    options of every group -> sensitivities -> search -> finalists
-apply       sequential refit -> zeros in the removed columns
-finetune    distillation of every layer, if the recipe asks for it
+    fit         calibrate -> level database (structured OBS)
+    allocate    options of every group -> sensitivities -> search -> finalists
+    apply       sequential refit -> zeros in the removed columns
+    finetune    distillation of every layer, if the recipe asks for it
+
+``fit`` runs once. The other steps run for every target, and ``allocate`` again for every correction of the contract.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from secateurs.artifacts import write
 from secateurs.context import PruneContext
@@ -23,7 +27,7 @@ from secateurs.methods.ziplm.finalists import Finalists
 from secateurs.methods.ziplm.mixed_levels import MixedLevels
 from secateurs.methods.ziplm.search import AllocationSearch
 from secateurs.methods.ziplm.search_cache import CachedSearch
-from secateurs.methods.ziplm.settings import FINALIST_TEXTS, ZipLMSettings
+from secateurs.methods.ziplm.settings import FINALIST_TEXTS, FINALISTS_FROM, ZipLMSettings
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.oneshot.candidates import CandidateModel
 from secateurs.oneshot.level_options import LevelOptions, SearchResult, level_options
@@ -80,11 +84,15 @@ class FittedZipLM(OneShotFitted):
             self.search.cache.add(cached)
         return self.levels.allocation(cached.profile)
 
+    @cached_property
+    def errors(self) -> dict[str, Tensor]:
+        """Group name -> relative error of every level. Computed once, because the contract allocates several times."""
+        return {group.name: self.database.errors(group.name) for group in self.context.structure}
+
     def options(self, cost: Cost) -> dict[str, LevelOptions]:
         """What every group may choose from, priced by ``cost``."""
         settings = self.settings
-        errors = {group.name: self.database.errors(group.name) for group in self.context.structure}
-        options = level_options(self.context.structure, cost, errors, settings.ratio, settings.snap)
+        options = level_options(self.context.structure, cost, self.errors, settings.ratio, settings.snap)
         if settings.allow == "units":
             return options
         assert isinstance(cost, LatencyTable), "ranks are priced in milliseconds"
@@ -103,15 +111,13 @@ class FittedZipLM(OneShotFitted):
         return CachedSearch(limit, budget.limit, found.allocation, costs, found.held_out, found.evaluations)
 
     def best_finalist(self, found: SearchResult, options: Mapping[str, LevelOptions], limit: float) -> SearchResult:
-        """Refit near-optimal allocations on texts that the search did not use, and take the best one."""
+        """Refit near-optimal allocations on the texts to fit, and take the best one on the texts of the search."""
         context, objective, tries = self.context, self.search.objective, self.settings.finalists
-        texts = objective.unseen(context.batches)
-        if sum(len(batch["input_ids"]) for batch in texts) < FINALIST_TEXTS:
-            logger.info(
-                "no finalists: they need %d texts besides those of the search; calibrate on more texts", FINALIST_TEXTS
-            )
+        count = sum(len(batch["input_ids"]) for batch in context.fit)
+        if count < FINALISTS_FROM:
+            logger.info("no finalists: they need %d texts to fit; calibrate on more texts", FINALISTS_FROM)
             return found
-        texts = texts[: max(1, FINALIST_TEXTS // len(texts[0]["input_ids"]))]
+        texts = context.fit[: max(1, round(len(context.fit) * FINALIST_TEXTS / count))]
         finalists = Finalists(found, options, limit, tries=tries, seed=context.seed)
         for choice in context.track(finalists, "fit finalists", total=tries):
             self.refit(self.levels.allocation(choice), texts)
@@ -122,7 +128,7 @@ class FittedZipLM(OneShotFitted):
     def apply(self, allocation: Allocation, folder: str) -> Mask:
         """See ``Fitted.apply``. The refit may keep other units than the level database, but as many."""
         if self.settings.inputs == "sequential":
-            levels = self.refit(allocation, self.context.batches)
+            levels = self.refit(allocation, self.context.fit)
         else:
             self.stitch.reset_all()
             levels = self.levels.levels(allocation)
@@ -166,7 +172,7 @@ def level_database(settings: ZipLMSettings, context: PruneContext, stitch: Stitc
     moments = calibrate(
         context.model,
         context.structure,
-        context.batches,
+        context.fit,
         device=context.device,
         token_weights=weights if settings.weighs_tokens else None,
         padding=settings.padding,

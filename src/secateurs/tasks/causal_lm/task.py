@@ -14,13 +14,15 @@ from torch.nn import functional
 
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
-from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData, model_inputs
-from secateurs.tasks.causal_lm.windows import Windows, join_rows
+from secateurs.tasks.base import Batch, Columns, DataRequest, Score, Task, TaskData, model_inputs
+from secateurs.tasks.causal_lm.windows import WindowPool, Windows, join_rows, refuse_parts, rows_are
 from secateurs.tasks.data.batches import IGNORED, Collate, forward, sample
 from secateurs.tasks.data.columns import find_texts, skip_empty, texts_of
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
+from secateurs.tasks.data.understood import about_skipped, about_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -61,51 +63,64 @@ class CausalLM(Task):
     auto_class = "AutoModelForCausalLM"
     needs_labels_for_metric = False
 
-    def read(
-        self,
-        source: str,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        columns: Columns,
-        batch_size: int,
-        sequence_length: int,
-        calibration_samples: int,
-        seed: int,
-        evaluation_samples: int | None = None,
-    ) -> TaskData:
-        """See ``Task.read``. A sample is a window of ``sequence_length`` tokens."""
-        if sequence_length < 3:
-            raise DataError(f"sequence_length {sequence_length} is too short for next tokens; give at least 3")
-        encode = Encode.for_model(model, tokenizer, sequence_length)
-        splits = skip_empty(read_splits(source), columns, source)
-        division = divide(source, splits, usable=lambda rows: True, seed=seed, contiguous=True)
+    def read_data(self, request: DataRequest) -> TaskData:
+        """See ``Task.read_data``. A sample is a window of ``sequence_length`` tokens."""
+        source, columns = request.source, request.columns
+        if request.sequence_length < 3:
+            raise DataError(f"sequence_length {request.sequence_length} is too short for next tokens; give at least 3")
+        encode = Encode.for_model(request.model, request.tokenizer, request.sequence_length)
+        everything = read_splits(source)
+        refuse_parts(everything, columns, source)
+        splits = skip_empty(everything, columns, source)
+        division = divide(source, splits, usable=lambda rows: True, seed=request.seed, contiguous=True)
         assert division.held_out is not None
-        train = Windows(encode, self._texts(division.rows, columns, tokenizer, f"{source} ({division.rows_name})"))
-        texts = self._texts(division.held_out, columns, tokenizer, f"{source} ({division.held_out_name})")
+        train = Windows(
+            encode, self._texts(division.rows, columns, request.tokenizer, f"{source} ({division.rows_name})")
+        )
+        texts = self._texts(division.held_out, columns, request.tokenizer, f"{source} ({division.held_out_name})")
         held_out = Windows(encode, texts, partial=True)
-        calibration = train.sample(calibration_samples, seed)
-        for windows, what in ((calibration, "calibrate on"), (held_out, "evaluate on")):
-            if not len(windows):
-                raise DataError(f"{source} has less text than one window of {sequence_length} tokens to {what}")
-        collate = Collate.like(tokenizer)
-        chosen = [held_out[i] for i in sample(len(held_out), evaluation_samples, seed)]
+        pool = train.pool(request.roles.fit + request.roles.search + request.roles.accept)
+        for found, what in ((pool.text_keys(), "calibrate on"), (held_out, "evaluate on")):
+            if not len(found):
+                raise DataError(f"{source} has less text than one window of {request.sequence_length} tokens to {what}")
+        collate = Collate.like(request.tokenizer)
+        chosen = [held_out[i] for i in sample(len(held_out), request.evaluation_samples, request.seed)]
         details = {
-            "window": sequence_length,
-            "stride": sequence_length - len(train.start_tokens),
+            "window": request.sequence_length,
+            "stride": request.sequence_length - len(train.start_tokens),
             "windows": len(chosen),
         }
-        windows = f"windows of {sequence_length} tokens"
+        drawn, rest = draw_roles(
+            pool,
+            WindowPool(chosen, encode),
+            request.roles,
+            split=division.rows_name,
+            held_out_split=division.held_out_name,
+            batch_size=request.batch_size,
+            seed=request.seed,
+        )
+        windows = f"windows of {request.sequence_length} tokens"
+        column = find_texts(columns, division.rows, source).text
+        unused = [name for name in division.rows.column_names if name != column]
+        about = [
+            *about_splits(division, splits),
+            *about_skipped(everything, splits),
+            ("columns", f"text is {column!r}" + (f"; not used: {', '.join(unused)}" if unused else "")),
+            ("text", f"rows are {rows_are(train.texts)}; their text is divided into {windows}"),
+        ]
         return TaskData(
-            calibration=_batches(calibration, batch_size, collate),
+            roles=drawn,
             calibration_labels=True,
-            evaluation=HeldOutWindows(_batches(chosen, batch_size, collate), details, _bytewise(encode.tokenizer)),
-            train=train if division.trainable else None,
+            evaluation=HeldOutWindows(
+                _batches(chosen, request.batch_size, collate), details, _bytewise(encode.tokenizer)
+            ),
+            train=rest if division.trainable else None,
             collate=collate,
             description=(
-                f"{source}: {len(calibration)} {windows} to calibrate ({division.rows_name}), "
+                f"{source}: {drawn.fit.rows} {windows} to calibrate ({division.rows_name}), "
                 f"{len(chosen)} to evaluate ({division.held_out_name})"
             ),
+            understood=tuple(about),
         )
 
     @staticmethod

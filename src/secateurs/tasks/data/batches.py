@@ -1,19 +1,19 @@
 """Rows of tokens, padded batches, and forward passes over batches.
 
-``Collate`` pads rows to one batch; ``calibration_batches`` and ``ordered_batches`` choose which rows form a batch.
+``Collate`` pads rows to one batch; ``batches_of`` and ``ordered_batches`` choose which rows form a batch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from transformers import DataCollatorWithPadding
 
 from secateurs.tasks.base import Batch, model_inputs
@@ -27,8 +27,9 @@ __all__ = [
     "Collate",
     "Ordered",
     "Rows",
+    "TextKey",
     "TextRows",
-    "calibration_batches",
+    "batches_of",
     "forward",
     "ordered",
     "ordered_batches",
@@ -85,12 +86,22 @@ def _fill(values: Sequence[int], fill: int, length: int) -> list[int]:
     return [*values, *[fill] * (length - len(values))]
 
 
+class TextKey(NamedTuple):
+    """What identifies a text: its neighbours have the same ``group``, equal texts have the same ``text``."""
+
+    group: Hashable
+    text: Hashable
+
+
 class Rows(Dataset[Row], ABC):
-    """Data set of rows for calibration, training and evaluation.
+    """Data set of rows for calibration, training and evaluation; a ``Pool`` of texts.
 
     Args:
         collate: function that pads rows to a batch.
     """
+
+    rows_per_item: int = 1
+    """See ``Pool.rows_per_item``."""
 
     def __init__(self, collate: Collate) -> None:
         self.collate = collate
@@ -106,8 +117,16 @@ class Rows(Dataset[Row], ABC):
         """The rows with the given indices, tokenized in one call."""
 
     @abstractmethod
-    def sample(self, size: int, seed: int) -> list[Row]:
-        """A random sample of ``size`` rows, or all rows if there are fewer."""
+    def text_keys(self) -> list[TextKey]:
+        """See ``Pool.text_keys``; an item is a row."""
+
+    def draw(self, items: Sequence[int]) -> list[list[Row]]:
+        """See ``Pool.draw``."""
+        return [[row] for row in self.rows(items)]
+
+    def without(self, items: Collection[int]) -> Dataset[Row]:
+        """See ``Pool.without``."""
+        return Subset(self, [index for index in range(len(self)) if index not in items]) if items else self
 
 
 @final
@@ -130,9 +149,11 @@ class TextRows(Rows):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def sample(self, size: int, seed: int) -> list[Row]:
-        """See ``Rows.sample``."""
-        return self.rows(sample(len(self), size, seed))
+    def text_keys(self) -> list[TextKey]:
+        """See ``Rows.text_keys``. Pairs with the same first text are neighbours, e.g. all documents of a query."""
+        if self.pairs is None:
+            return [TextKey(text, text) for text in self.texts]
+        return [TextKey(pair[0], pair) for pair in zip(self.texts, self.pairs, strict=True)]
 
     def rows(self, indices: Sequence[int]) -> list[Row]:
         """See ``Rows.rows``."""
@@ -158,16 +179,16 @@ def sample(count: int, size: int | None, seed: int) -> list[int]:
     return sorted(torch.randperm(count, generator=generator)[:size].tolist())
 
 
-def calibration_batches(data: Rows, size: int, batch_size: int, seed: int) -> list[Batch]:
-    """Batches of a random sample of rows, in random order. Each batch has rows of similar length, to need little padding.
+def batches_of(rows: list[Row], batch_size: int, collate: Collate, seed: int) -> list[Batch]:
+    """Batches in random order. Each has rows of similar length, to need little padding.
 
     Args:
-        data: rows to sample from.
-        size: number of rows in the sample.
+        rows: rows in any order.
         batch_size: rows per batch.
-        seed: seed of the sample and of the order of the batches.
+        collate: function that pads rows to a batch.
+        seed: seed of the order of the batches.
     """
-    batches = _by_length(data.sample(size, seed), batch_size, data.collate)[0]
+    batches = _by_length(rows, batch_size, collate)[0]
     generator = torch.Generator().manual_seed(seed)
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 

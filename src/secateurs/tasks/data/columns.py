@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from secateurs.errors import DataError
 from secateurs.tasks.base import Columns
 from secateurs.tasks.data.bad_rows import place, skip_without
+from secateurs.tasks.data.list_cells import as_list, lists_or_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,6 +21,8 @@ __all__ = [
     "find_column",
     "find_label",
     "find_texts",
+    "first_of_pair",
+    "parallel_column",
     "skip_empty",
     "texts_of",
 ]
@@ -40,6 +43,7 @@ PAIRS = (  # names of columns that hold a pair of texts; the first pair that exi
 TEXTS = (
     *("text", "sentence", "content", "question", "query", "review", "document", "passage", "description"),
     *("utterance", "claim", "abstract", "context", "prompt", "sentence1", "premise", "title", "tokens", "words"),
+    *("comment_text", "comment", "tweet", "message", "body"),
 )
 LABELS = ("label", "labels", "score", "intent", "class", "category", "target", "sentiment", "similarity_score", "gold")
 
@@ -81,7 +85,21 @@ def find_texts(columns: Columns, rows: Dataset, source: str) -> TextColumns:
             return TextColumns(name, None)
     if len(there) == 1:
         return TextColumns(there[0], None)
-    raise DataError(f"no text column is recognised in {source}; name one of its columns: {', '.join(there)}")
+    nested = [name for name in there if len(rows) and isinstance(rows[0][name], dict)]
+    hint = f" ({', '.join(nested)} holds fields: write them as columns of their own)" if nested else ""
+    raise DataError(f"no text column is recognised in {source}; name one of its columns: {', '.join(there)}{hint}")
+
+
+def first_of_pair(columns: Columns, rows: Dataset, source: str) -> str | None:
+    """The column of the first text of a pair, such as the query of a reranker; ``None`` if rows hold single texts.
+
+    Args:
+        columns: names given by the user.
+        rows: data set.
+        source: name of the data set in error messages.
+    """
+    found = find_texts(columns, rows, source)
+    return found.text if found.text_pair is not None else None
 
 
 def find_column(given: str | None, role: str, usual: Sequence[str], rows: Dataset, source: str) -> str:
@@ -130,6 +148,26 @@ def _check(name: str | None, role: str, there: list[str], source: str) -> None:
         raise DataError(f"{source} has no column {name!r} (given as {role}); its columns are {', '.join(there)}")
 
 
+def parallel_column(rows: Dataset, words: str, others: Sequence[str]) -> str | None:
+    """The first column with a list of as many elements as a row has words, in each of the first rows.
+
+    Args:
+        rows: rows of a split.
+        words: column of lists of words, or of texts that are divided at white space.
+        others: columns to search.
+    """
+    head = rows[:100]
+    counts = [
+        len(listed) if (listed := as_list(value)) is not None else len(value.split()) if isinstance(value, str) else -1
+        for value in head[words]
+    ]
+    for name in others:
+        lists = map(as_list, head[name])
+        if all(tags is not None and len(tags) == count for tags, count in zip(lists, counts, strict=True)):
+            return name
+    return None
+
+
 def skip_empty(splits: dict[str, Dataset], columns: Columns, source: str) -> dict[str, Dataset]:
     """Skip the rows without a text, or without a label where others have one, if a split has few of them.
 
@@ -155,7 +193,7 @@ def texts_of(rows: Dataset, column: str, source: str) -> list[str]:
     Raises:
         DataError: a row is empty, or holds neither a text nor a list of texts.
     """
-    values = rows[column][:]
+    values = lists_or_texts(rows[column][:], f"column {column!r} of {source}")
     for index, value in enumerate(values):
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             values[index] = " ".join(value)

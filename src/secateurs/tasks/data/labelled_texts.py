@@ -6,23 +6,31 @@ What was understood about splits, columns and labels is described for the user. 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from secateurs.errors import DataError
-from secateurs.tasks.base import Columns, TaskData, Understood
-from secateurs.tasks.data.batches import Collate, TextRows, calibration_batches, ordered_batches, sample
+from secateurs.tasks.base import Columns, DataRequest, TaskData, Understood
+from secateurs.tasks.data.batches import Collate, TextRows, ordered_batches, sample
 from secateurs.tasks.data.classes import WITHOUT_LABELS
-from secateurs.tasks.data.columns import NO_LABELS, TextColumns, check_label, find_label, find_texts, texts_of
+from secateurs.tasks.data.columns import (
+    check_label,
+    find_label,
+    find_texts,
+    first_of_pair,
+    parallel_column,
+    skip_empty,
+    texts_of,
+)
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
-from secateurs.tasks.data.sources import read_splits
-from secateurs.tasks.data.splits import Division, divide
+from secateurs.tasks.data.list_cells import as_list
+from secateurs.tasks.data.splits import divide
+from secateurs.tasks.data.understood import NOT_EVALUATED, about_columns, about_skipped, about_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["LabelReader", "Sizes", "read_labelled_texts"]
+__all__ = ["LabelReader", "read_labelled_texts"]
 
 
 class LabelReader(Protocol):
@@ -49,60 +57,52 @@ class LabelReader(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Numbers of rows and tokens, and the seed; see ``Task.read``."""
-
-    batch_size: int
-    sequence_length: int
-    calibration_samples: int
-    seed: int
-    evaluation_samples: int | None = None
-
-
 def read_labelled_texts(
-    source: str,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    columns: Columns,
+    request: DataRequest,
     labels: LabelReader,
-    sizes: Sizes,
+    splits: dict[str, Dataset],
+    *,
     expand: Callable[[Dataset], Dataset] | None = None,
-    splits: dict[str, Dataset] | None = None,
+    together: str | None = None,
     taken: Understood | None = None,
 ) -> TaskData:
     """Read texts and their labels, if there are any.
 
     Args:
-        source: path or hub id of the data set.
-        model: model whose inputs are made.
-        tokenizer: tokenizer of the model.
-        columns: names of the columns, after ``expand``.
+        request: what is read; its columns are those after ``expand``.
         labels: labels of the task.
-        sizes: numbers of rows and tokens, and the seed.
-        expand: function that turns the rows of a split into rows with ``columns``, if they have other columns.
-        splits: the splits, if they are read already.
+        splits: rows by the name of their split.
+        expand: function that turns the rows of a split into rows with the columns, if they have other columns.
+        together: column, before ``expand``, whose equal values must not be on both sides of a divided split; by default
+            the first text of pairs.
         taken: what ``expand`` does, for the user.
 
     Raises:
         DataError: the data cannot be read, do not fit the model, or would have to be guessed.
     """
-    encode = Encode.for_model(model, tokenizer, sizes.sequence_length)
-    splits = read_splits(source) if splits is None else splits
+    source, columns = request.source, request.columns
+    encode = Encode.for_model(request.model, request.tokenizer, request.sequence_length)
+    skipped: list[Understood] = []
     if expand is None:
+        read, splits = splits, skip_empty(splits, columns, source)
+        skipped = about_skipped(read, splits)
         check_label(columns, splits, source)
         _refuse_guesses(splits, columns, labels, source)
     usable: Callable[[Dataset], bool] = labels.present if expand is None else lambda rows: labels.present(expand(rows))
-    division = divide(source, splits, usable=usable, seed=sizes.seed)
-    parts = {division.rows_name: division.rows}
-    if division.held_out is not None:
-        parts[division.held_out_name] = division.held_out
+    division = divide(
+        source,
+        splits,
+        usable=usable,
+        seed=request.seed,
+        together=lambda rows: together or first_of_pair(columns, rows, source),
+    )
+    parts = division.parts
     if expand is not None:
         parts = {name: expand(rows) for name, rows in parts.items()}
     kept = {name: labels.labelled(rows) for name, rows in parts.items()}
     about = [
-        *_about_splits(division, splits),
+        *about_splits(division, splits),
+        *skipped,
         taken or _about_columns(columns, division.rows, source),
         *labels.prepare(kept),
         *_about_unlabelled(parts, kept),
@@ -111,22 +111,33 @@ def read_labelled_texts(
     held_out = None
     if division.held_out is not None:
         whole = kept[division.held_out_name]
-        chosen = whole.select(sample(len(whole), sizes.evaluation_samples, sizes.seed))
+        chosen = whole.select(sample(len(whole), request.evaluation_samples, request.seed))
         held_out = _text_rows(chosen, encode, labels, columns, f"{source} ({division.held_out_name})")
-    calibration = calibration_batches(rows, sizes.calibration_samples, sizes.batch_size, sizes.seed)
-    count = sum(len(batch["input_ids"]) for batch in calibration)
+    compared = held_out
+    if division.unlabelled is not None:
+        texts = division.unlabelled if expand is None else expand(division.unlabelled)
+        compared = _text_rows(texts, encode, labels, columns, f"{source} ({division.held_out_name})")
+    roles, train = draw_roles(
+        rows,
+        compared,
+        request.roles,
+        split=division.rows_name,
+        held_out_split=division.held_out_name,
+        batch_size=request.batch_size,
+        seed=request.seed,
+    )
     if held_out is None:
         evaluated = "none to evaluate (no labels)"
-        about.append(("evaluation", "none without labels: the divergence from the dense model is reported"))
+        about.append(NOT_EVALUATED)
     else:
         evaluated = f"{len(held_out)} rows to evaluate ({division.held_out_name})"
     return TaskData(
-        calibration=calibration,
+        roles=roles,
         calibration_labels=rows.labels is not None,
-        evaluation=ordered_batches(held_out, sizes.batch_size).batches if held_out is not None else None,
-        train=rows if division.trainable else None,
-        collate=Collate.like(tokenizer),
-        description=f"{source}: {count} of {len(rows)} {division.rows_name} rows to calibrate, {evaluated}",
+        evaluation=ordered_batches(held_out, request.batch_size).batches if held_out is not None else None,
+        train=train if division.trainable else None,
+        collate=Collate.like(request.tokenizer),
+        description=f"{source}: {roles.fit.rows} of {len(rows)} {division.rows_name} rows to calibrate, {evaluated}",
         understood=tuple(about),
     )
 
@@ -149,12 +160,12 @@ def _refuse_guesses(splits: dict[str, Dataset], columns: Columns, labels: LabelR
     rows = next(rows for rows in splits.values() if len(rows))
     found = find_texts(columns, rows, source)
     others = [name for name in rows.column_names if name not in (found.text, found.text_pair)]
-    if columns.text is None and _holds_lists(rows, found.text) and (tags := _parallel(rows, found.text, others)):
+    if columns.text is None and _holds_lists(rows, found.text) and (tags := parallel_column(rows, found.text, others)):
         raise DataError(
             f"{source} has lists of words ({found.text!r}) with a list as long in {tags!r}, and no label column: choose "
             f"--task token-classification; --text-column {found.text} reads the joined words as texts without labels"
         )
-    fitting = [name for name in others if not _holds_lists(rows, name) and labels.fits(rows, name)]
+    fitting = [name for name in others if labels.fits(rows, name)]
     if fitting:
         choices = "; ".join(f"--label-column {name}" for name in fitting[:3])
         raise DataError(
@@ -164,43 +175,13 @@ def _refuse_guesses(splits: dict[str, Dataset], columns: Columns, labels: LabelR
 
 
 def _holds_lists(rows: Dataset, column: str) -> bool:
-    return isinstance(rows[0][column], list)
-
-
-def _parallel(rows: Dataset, words: str, others: list[str]) -> str | None:
-    """The first other column that has as many list elements as ``words`` in each of the first rows."""
-    head = rows[:100]
-    for name in others:
-        pairs = zip(head[words], head[name], strict=True)
-        if all(isinstance(tags, list) and len(tags) == len(row) for row, tags in pairs):
-            return name
-    return None
-
-
-def _about_splits(division: Division, splits: dict[str, Dataset]) -> list[Understood]:
-    uses = "calibration and training" if division.trainable else "calibration"
-    lines = [("split", f"{division.rows_name}: {len(division.rows)} rows, for {uses}")]
-    if division.held_out is not None:
-        lines.append(("split", f"{division.held_out_name}: {len(division.held_out)} rows, for evaluation"))
-    used = {division.rows_name, division.held_out_name, *division.held_out_name.split(" of ")[1:]}
-    if unused := [f"{name} ({len(rows)} rows)" for name, rows in splits.items() if name not in used]:
-        lines.append(("not used", f"splits: {', '.join(unused)}"))
-    return lines
+    return as_list(rows[0][column]) is not None
 
 
 def _about_columns(columns: Columns, rows: Dataset, source: str) -> Understood:
-    found: TextColumns = find_texts(columns, rows, source)
-    label = find_label(columns, rows)
-    texts = (
-        f"text is {found.text!r}" if found.text_pair is None else f"texts are {found.text!r} and {found.text_pair!r}"
-    )
-    if _holds_lists(rows, found.text):
-        texts += " (lists, joined with blanks)"
-    labels = (
-        f"label is {label!r}" if label else "labels are ignored" if columns.label == NO_LABELS else "there is no label"
-    )
-    unused = [name for name in rows.column_names if name not in (found.text, found.text_pair, label)]
-    return ("columns", f"{texts}, {labels}" + (f"; not used: {', '.join(unused)}" if unused else ""))
+    found = find_texts(columns, rows, source)
+    form = " (lists, joined with blanks)" if _holds_lists(rows, found.text) else ""
+    return about_columns(found, find_label(columns, rows), "label", columns, rows.column_names, form)
 
 
 def _about_unlabelled(parts: Mapping[str, Dataset], kept: Mapping[str, Dataset]) -> list[Understood]:

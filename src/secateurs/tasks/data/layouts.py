@@ -65,12 +65,38 @@ def find_files(folder: Path) -> dict[str, list[Path]]:
             groups.setdefault(split[0], {}).setdefault(split[1], []).append(path)
     found: dict[str, list[Path]] = {}
     for word, names in groups.items():
-        name = next(iter(names)) if len(names) == 1 else word
-        found[name] = _one_kind(folder, name, [path for files in names.values() for path in files])
+        for name, files in _apart(folder, word, names).items():
+            found[name] = _one_kind(folder, name, files)
     left = [path.name for path, split in stated.items() if split is None]
     if left:
         logger.info("%s: not read, because their names state no split: %s", folder, ", ".join(left[:5]))
     return found
+
+
+def _apart(folder: Path, word: str, names: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """The splits of all files with one word in their names.
+
+    Names that differ in numbers alone are parts of one split. Other names of evaluation splits are splits of their own
+    (``validation_matched``), and so are variants of a split that has the word as its name (``train_small`` beside
+    ``train``). ``datasets`` joins those too.
+
+    Args:
+        folder: folder of the data set.
+        word: word of the split.
+        names: name of folder or file -> files.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(re.sub(r"[-_. 0-9]+", "_", name.lower()).strip("_"), []).append(name)
+    if len(alike) > 1 and (word in EVALUATION or word in alike):
+        return {
+            same[0] if len(same) == 1 else key: [path for name in same for path in names[name]]
+            for key, same in alike.items()
+        }
+    if len(alike) > 1:
+        logger.warning("%s: the split %r is read from all of: %s", folder, word, ", ".join(names))
+    name = next(iter(names)) if len(names) == 1 else word
+    return {name: [path for files in names.values() for path in files]}
 
 
 def split_word(name: str) -> str | None:

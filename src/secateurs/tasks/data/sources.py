@@ -15,11 +15,12 @@ from secateurs.errors import DataError
 from secateurs.tasks.data import conll
 from secateurs.tasks.data.cache import cache_folder, can_write
 from secateurs.tasks.data.dialects import Table, read_table
+from secateurs.tasks.data.fasttext import read_fasttext
 from secateurs.tasks.data.hub_configs import find_config
 from secateurs.tasks.data.json_files import read_object
 from secateurs.tasks.data.label_folders import LabelFolders, find_label_folders
 from secateurs.tasks.data.layouts import READERS, find_files, lone_split, refusal, split_word
-from secateurs.tasks.data.text_files import read_text
+from secateurs.tasks.data.text_files import read_text, refuse_tables
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -78,9 +79,10 @@ def read_file(*paths: Path) -> Dataset:
     """
     from datasets import load_dataset
 
-    kind = READERS.get(paths[0].suffix.lower())
+    first = paths[0]
+    kind = READERS.get(first.suffix.lower())
     if kind is None:
-        raise DataError(f"cannot read {paths[0]}: known kinds of file are {', '.join(READERS)}")
+        raise DataError(f"cannot read {first}: known kinds of file are {', '.join(READERS)}")
     try:
         if (own := _read_own(paths, kind)) is not None:
             return own
@@ -94,7 +96,7 @@ def read_file(*paths: Path) -> Dataset:
     except Exception as error:  # the builders raise exceptions of many classes
         if len(paths) > 1 and len({tuple(sorted(read_file(path).column_names)) for path in paths}) > 1:
             raise DataError(_refusal(paths)) from error
-        raise DataError(f"cannot read {paths[0]}: {first_line(error.__cause__ or error)}") from error
+        raise DataError(f"cannot read {first}: {first_line(error.__cause__ or error)}") from error
 
 
 def _refusal(paths: Sequence[Path]) -> str:
@@ -102,7 +104,7 @@ def _refusal(paths: Sequence[Path]) -> str:
 
 
 def _read_own(paths: tuple[Path, ...], kind: str) -> Dataset | None:
-    """Read files of the formats that are not left to ``datasets``: tables of text, CoNLL, and single JSON objects.
+    """Read files of the formats that are not left to ``datasets``: tables of text, CoNLL, fastText, and single JSON objects.
 
     Returns:
         The rows, or ``None`` for files of other formats.
@@ -124,11 +126,30 @@ def _read_own(paths: tuple[Path, ...], kind: str) -> Dataset | None:
         raise DataError(f"cannot read {paths[0]}: it does not have one word a line with its tags")
     if kind == "csv" and not tables:
         tables = [read_table(path) for path in paths]
+    if not tables and kind == "text":
+        return _read_lines(paths)
     if not tables:
         return None
     if len(tables) < len(paths) or len({tuple(sorted(table.columns)) for table in tables}) > 1:
         raise DataError(_refusal(paths))
     return _joined(paths, tables)
+
+
+def _read_lines(paths: tuple[Path, ...]) -> Dataset | None:
+    """The lines of fastText files, with their labels; ``None`` for text files that are left to ``datasets``.
+
+    Raises:
+        DataError: a file is a table, or only some of the files are in the format of fastText.
+    """
+    found = [read_fasttext(path) for path in paths]
+    tables = [table for table in found if table is not None]
+    if len(tables) not in (0, len(paths)) or len({type(table.columns["label"][0]) for table in tables}) > 1:
+        raise DataError(_refusal(paths))
+    if tables:
+        return _joined(paths, tables)
+    for path in paths:
+        refuse_tables(path)
+    return None
 
 
 def _joined(paths: tuple[Path, ...], tables: Sequence[conll.Sentences | Table]) -> Dataset:

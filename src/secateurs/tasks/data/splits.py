@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import DataError
 
@@ -34,9 +34,13 @@ class Division:
     Args:
         rows: rows for calibration.
         held_out: rows for evaluation; ``None`` if no split is usable for evaluation.
+        unlabelled: rows of an evaluation split that is not usable, on which two models can still be compared; ``None`` if
+            there is ``held_out``, or no such split.
         trainable: whether ``rows`` may also be used for training.
         rows_name: description of the origin of ``rows``.
-        held_out_name: description of the origin of ``held_out``.
+        held_out_name: description of the origin of ``held_out`` or ``unlabelled``; ``"none"`` without either.
+        together: column whose equal values are all in ``rows`` or all in ``held_out``, if values repeat and one split was
+            divided; otherwise ``None``.
     """
 
     rows: Dataset
@@ -44,10 +48,24 @@ class Division:
     trainable: bool
     rows_name: str
     held_out_name: str
+    unlabelled: Dataset | None = None
+    together: str | None = None
+
+    @property
+    def parts(self) -> dict[str, Dataset]:
+        """The rows that are used, by the description of their origin."""
+        held_out = {self.held_out_name: self.held_out} if self.held_out is not None else {}
+        return {self.rows_name: self.rows, **held_out}
 
 
 def divide(
-    source: str, splits: dict[str, Dataset], *, usable: Callable[[Dataset], bool], seed: int, contiguous: bool = False
+    source: str,
+    splits: dict[str, Dataset],
+    *,
+    usable: Callable[[Dataset], bool],
+    seed: int,
+    contiguous: bool = False,
+    together: Callable[[Dataset], str | None] = lambda rows: None,
 ) -> Division:
     """Choose disjoint rows for calibration (and training) and for evaluation.
 
@@ -60,6 +78,8 @@ def divide(
         usable: function that says whether a split can be evaluated on, e.g. because it has labels.
         seed: seed of the random choice of the held-out rows.
         contiguous: hold out the last rows instead of random rows (for running text).
+        together: function that chooses the column whose equal values must not be on both sides of a divided split, such
+            as the query of a reranker's pairs or the context of questions.
 
     Raises:
         DataError: a split that would be used is empty or has too few rows.
@@ -80,14 +100,42 @@ def divide(
             "there is one",
             source, main, ", ".join(rows.column_names),
         )  # fmt: skip
-        return Division(rows, None, True, main, "none")
+        other = next((name for name in _ordered(splits, EVALUATION) if name != main and len(splits[name])), None)
+        return Division(rows, None, True, main, other or "none", splits[other] if other else None)
     size = min(int(len(rows) * HELD_OUT_SHARE), HELD_OUT_ROWS)
     if size < 1:
         raise DataError(f"the split {main!r} of {source} has {len(rows)} rows; at least 5 are needed to hold some out")
     if not contiguous:
         rows = rows.shuffle(seed=seed)
-    kept = rows.select(range(len(rows) - size))
-    return Division(kept, rows.select(range(len(kept), len(rows))), True, main, f"rows held out of {main}")
+    column = together(rows)
+    held = _last_groups(rows[column][:], size) if column is not None else None
+    if held is None:
+        kept = rows.select(range(len(rows) - size))
+        return Division(kept, rows.select(range(len(kept), len(rows))), True, main, f"rows held out of {main}")
+    kept = rows.select([index for index in range(len(rows)) if index not in held])
+    return Division(kept, rows.select(sorted(held)), True, main, f"rows held out of {main}", together=column)
+
+
+def _last_groups(values: list[Any], size: int) -> set[int] | None:
+    """Rows to hold out: those of the last values that have at most ``size`` rows together.
+
+    Args:
+        values: value of every row; rows with equal values stay together.
+        size: number of rows to hold out; exceeded only if the rarest value already has more rows.
+
+    Returns:
+        Indices of the rows, or ``None`` if no value repeats, or all are equal.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, value in enumerate(values):
+        groups.setdefault(str(value), []).append(index)
+    if len(groups) in (1, len(values)):
+        return None
+    held: set[int] = set()
+    for rows in sorted(groups.values(), key=lambda rows: -rows[-1]):
+        if len(held) + len(rows) <= size:
+            held.update(rows)
+    return held or set(min(groups.values(), key=len))
 
 
 def _sizes(splits: dict[str, Dataset]) -> str:
@@ -95,8 +143,9 @@ def _sizes(splits: dict[str, Dataset]) -> str:
 
 
 def _ordered(splits: dict[str, Dataset], words: tuple[str, ...]) -> list[str]:
-    """Names of the splits that contain one of the words, in the order of the words."""
-    return [name for word in words for name in splits if word in re.split(r"[-_. 0-9]+", name.lower())]
+    """Names of the splits that contain one of the words, in the order of the words; first those that are the word alone."""
+    found = [(word, name) for word in words for name in splits if word in re.split(r"[-_. 0-9]+", name.lower())]
+    return [name for word, name in sorted(found, key=lambda pair: (words.index(pair[0]), pair[1].lower() != pair[0]))]
 
 
 def _first(splits: dict[str, Dataset], words: tuple[str, ...]) -> str | None:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from secateurs.errors import DataError
 
-__all__ = ["read_text"]
+__all__ = ["read_text", "refuse_tables"]
+
+LINES = 1000
+"""Lines that are searched for tabs."""
 
 
 def read_text(path: Path) -> str:
@@ -29,3 +32,19 @@ def read_text(path: Path) -> str:
             f"cannot read {path}: line {line} is not UTF-8, and the encoding cannot be known; if it is that of Western "
             f"Windows, convert it with: iconv -f cp1252 -t utf-8 {path.name}"
         ) from error
+
+
+def refuse_tables(path: Path) -> None:
+    """Refuse a text file that is a table: each of its lines has as many tabs.
+
+    Raises:
+        DataError: with the ways to read the file.
+    """
+    lines = [line for line in read_text(path).split("\n")[:LINES] if line.strip()]
+    counts = {line.count("\t") for line in lines}
+    if len(lines) > 2 and len(counts) == 1 and 0 not in counts:
+        raise DataError(
+            f"cannot read {path}: tabs divide every line into {counts.pop() + 1} fields, so it is no running text; rename it "
+            f"{path.stem}.tsv, if its first line names the columns, or {path.stem}.conll, if it has one word a line with its "
+            "tags"
+        )

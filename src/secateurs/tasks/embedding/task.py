@@ -17,20 +17,21 @@ from torch import Tensor
 
 from secateurs.checkpoint.dense_files import copy_tokenizer
 from secateurs.errors import DataError
-from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
+from secateurs.tasks.base import Batch, Columns, DataRequest, Score, Task, TaskData, Understood
 from secateurs.tasks.data.batches import (
     Collate,
     Ordered,
     TextRows,
-    calibration_batches,
     forward,
     ordered_batches,
     sample,
 )
-from secateurs.tasks.data.columns import check_label, find_label, find_texts, skip_empty, texts_of
+from secateurs.tasks.data.columns import check_label, find_label, find_texts, first_of_pair, skip_empty, texts_of
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import local_path, read_splits
-from secateurs.tasks.data.splits import divide
+from secateurs.tasks.data.splits import Division, divide
+from secateurs.tasks.data.understood import about_columns, about_skipped, about_splits
 from secateurs.tasks.embedding.pooling import SentenceFiles, pool
 from secateurs.tasks.embedding.retrieval import Collection, find_collection
 from secateurs.tasks.embedding.similarity import CosineToDense, ScoredPairs, Search
@@ -43,6 +44,9 @@ __all__ = ["Embedding"]
 
 EVALUATION_BATCH = 64
 """Texts per batch in evaluation."""
+
+SCORES = ("score", "similarity_score")
+"""Names of label columns that hold scores."""
 
 MAX_COMPARED_TEXTS = 2000
 """Maximum number of texts whose embeddings are compared with those of the dense model."""
@@ -98,42 +102,43 @@ class Embedding(Task):
             subfolder=self.subfolder,
         )
 
-    def read(
-        self,
-        source: str,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        columns: Columns,
-        batch_size: int,
-        sequence_length: int,
-        calibration_samples: int,
-        seed: int,
-        evaluation_samples: int | None = None,
-    ) -> TaskData:
-        """See ``Task.read``. Calibration uses queries and documents, or both texts of a pair, as single texts."""
-        encode = Encode.for_model(model, tokenizer, sequence_length)
+    def read_data(self, request: DataRequest) -> TaskData:
+        """See ``Task.read_data``. Calibration uses queries and documents, or both texts of a pair, as single texts."""
+        source, columns = request.source, request.columns
+        encode = Encode.for_model(request.model, request.tokenizer, request.sequence_length)
         path = local_path(source)
         collection = find_collection(path) if path is not None and path.is_dir() else None
         if collection is not None:
-            texts, evaluation, what = self._search(collection, encode, seed, evaluation_samples)
-            trainable = True
+            texts, evaluation, what, about = self._search(collection, encode, request.seed, request.evaluation_samples)
+            held_out, trainable, split, held_out_split = None, True, "documents and queries", "none"
         else:
-            texts, evaluation, what, trainable = self._texts(source, columns, encode, seed, evaluation_samples)
-        rows = TextRows(encode, texts)
-        calibration = calibration_batches(rows, calibration_samples, batch_size, seed)
-        count = sum(len(batch["input_ids"]) for batch in calibration)
+            texts, evaluation, what, held_out, division, about = self._texts(
+                source, columns, encode, request.seed, request.evaluation_samples
+            )
+            trainable, split, held_out_split = division.trainable, division.rows_name, division.held_out_name
+        drawn, train = draw_roles(
+            TextRows(encode, texts),
+            held_out,
+            request.roles,
+            split=split,
+            held_out_split=held_out_split,
+            batch_size=request.batch_size,
+            seed=request.seed,
+        )
         return TaskData(
-            calibration=calibration,
+            roles=drawn,
             calibration_labels=False,
             evaluation=evaluation,
-            train=rows if trainable else None,
-            collate=Collate.like(tokenizer),
-            description=f"{source}: {count} of {len(texts)} texts to calibrate, {what}",
+            train=train if trainable else None,
+            collate=Collate.like(request.tokenizer),
+            description=f"{source}: {drawn.fit.rows} of {len(texts)} texts to calibrate, {what}",
+            understood=tuple(about),
         )
 
     @staticmethod
-    def _search(collection: Collection, encode: Encode, seed: int, size: int | None) -> tuple[list[str], Search, str]:
+    def _search(
+        collection: Collection, encode: Encode, seed: int, size: int | None
+    ) -> tuple[list[str], Search, str, list[Understood]]:
         chosen = sample(len(collection.queries), size, seed)
         queries = [collection.queries[i] for i in chosen]
         evaluation = Search(
@@ -146,14 +151,31 @@ class Embedding(Task):
         own = not collection.other_queries
         texts = collection.documents + (collection.queries if own else collection.other_queries)
         what = f"{len(queries)} queries over {len(collection.documents)} documents to evaluate"
-        return texts, evaluation, what + (" (calibration sees these queries, not their judgements)" if own else "")
+        found = sum(map(len, collection.relevance))
+        about = [
+            ("corpus", f"{len(collection.documents)} documents, for calibration, training and search"),
+            ("queries", f"{len(collection.queries)} with relevant documents, for evaluation"),
+            ("queries", "none besides these; calibration sees them, not their judgements")
+            if own
+            else ("queries", f"{len(collection.other_queries)} others, for calibration and training"),
+            ("relevance", f"{found} relevant documents; gain: {collection.gain}"),
+        ]
+        what += " (calibration sees these queries, not their judgements)" if own else ""
+        return texts, evaluation, what, about
 
     def _texts(
         self, source: str, columns: Columns, encode: Encode, seed: int, size: int | None
-    ) -> tuple[list[str], ScoredPairs | CosineToDense, str, bool]:
-        splits = skip_empty(read_splits(source), columns, source)
-        check_label(columns, splits, source)
-        division = divide(source, splits, usable=lambda rows: True, seed=seed)
+    ) -> tuple[list[str], ScoredPairs | CosineToDense, str, TextRows, Division, list[Understood]]:
+        everything = read_splits(source)
+        check_label(columns, everything, source)
+        splits = skip_empty(everything, columns, source)
+        division = divide(
+            source,
+            splits,
+            usable=lambda rows: True,
+            seed=seed,
+            together=lambda rows: first_of_pair(columns, rows, source),
+        )
         assert division.held_out is not None
         first, second = _sides(division.rows, columns, f"{source} ({division.rows_name})")
         rows = division.held_out
@@ -173,7 +195,14 @@ class Embedding(Task):
         else:
             evaluation = CosineToDense(batches(left))
             what = f"{len(left)} texts to compare with the dense model ({division.held_out_name})"
-        return first + (second or []), evaluation, what, division.trainable
+        scored = isinstance(evaluation, ScoredPairs)
+        about = [
+            *about_splits(division, splits),
+            *about_skipped(everything, splits),
+            *_about_columns(division.rows, columns, source, scored),
+        ]
+        held_out = TextRows(encode, left + (right or []))
+        return first + (second or []), evaluation, what, held_out, division, about
 
     def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
         """The embeddings, scaled to length one, one row per text."""
@@ -228,9 +257,26 @@ def _sides(rows: Dataset, columns: Columns, source: str) -> tuple[list[str], lis
     return texts_of(rows, found.text, source), second
 
 
+def _about_columns(rows: Dataset, columns: Columns, source: str, scored: bool) -> list[Understood]:
+    """Which column is what, and what the embeddings are scored by."""
+    found = find_texts(columns, rows, source)
+    label = find_label(columns, rows)
+    lines = [about_columns(found, label if scored else None, "score", columns, rows.column_names)]
+    if scored:
+        return lines
+    why = "there are no scored pairs of texts"
+    if label is not None and found.text_pair is not None:
+        why = f"the column {label!r} holds no scores (fractions, or numbers in a column called score)"
+    return [*lines, ("evaluation", f"{why}: embeddings are compared with those of the dense model")]
+
+
 def _scores(rows: Dataset, columns: Columns) -> list[float] | None:
-    """Labels that are floating-point numbers. Integer labels are classes, which do not measure similarity."""
+    """Labels that are scores: fractions, or whole numbers in a column that is called score.
+
+    Other whole numbers are classes, which do not measure similarity.
+    """
     name = find_label(columns, rows)
     values = rows[name][:] if name is not None else []
-    scored = bool(values) and all(isinstance(value, float) and value == value for value in values)
-    return list(values) if scored else None
+    kinds = (int, float) if name in SCORES and len(set(values)) > 2 else float
+    scored = all(isinstance(value, kinds) and not isinstance(value, bool) and value == value for value in values)
+    return [float(value) for value in values] if values and scored else None

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import DataError
-from secateurs.tasks.base import Columns
+from secateurs.tasks.base import Columns, Understood
 from secateurs.tasks.data.bad_rows import place, skip_rows, skip_without
+from secateurs.tasks.data.classes import WITHOUT_LABELS
 from secateurs.tasks.data.columns import find_column, find_label, texts_of
+from secateurs.tasks.data.understood import about_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Answer", "Questions", "answered", "skip_unasked"]
+__all__ = ["Answer", "Questions", "about_questions", "answered", "choose_answers", "context_column", "skip_unasked"]
 
 QUESTIONS = ("question", "query")
 CONTEXTS = ("context", "passage", "document")
-ANSWERS = ("answers", "answer", "answers.text")
+ANSWERS = ("answers", "answer", "answer_text", "answer_texts", "answers.text")
 STARTS = ("answer_start", "answer_starts", "answers.answer_start")
 FORMS = "give {text: [...], answer_start: [...]}, or texts beside a column answer_start"
 """Supported forms of answers, for error messages."""
@@ -44,6 +46,15 @@ class Questions:
     def __len__(self) -> int:
         return len(self.questions)
 
+    def without(self, items: Collection[int]) -> Questions:
+        """All questions but those with the given indices."""
+        kept = [index for index in range(len(self)) if index not in items]
+        return Questions(
+            [self.questions[index] for index in kept],
+            [self.contexts[index] for index in kept],
+            None if self.answers is None else [self.answers[index] for index in kept],
+        )
+
     @classmethod
     def read(cls, rows: Dataset, columns: Columns, source: str) -> Questions:
         """Read the columns ``question``, ``context`` and ``answers`` (SQuAD). Answers may also be in two columns.
@@ -58,7 +69,7 @@ class Questions:
         """
         rows = _skip_misplaced(rows, columns, source)
         question = find_column(columns.text, "text", QUESTIONS, rows, source)
-        context = find_column(columns.text_pair, "text_pair", CONTEXTS, rows, source)
+        context = context_column(rows, columns, source)
         questions, contexts = texts_of(rows, question, source), texts_of(rows, context, source)
         for name, texts in ((question, questions), (context, contexts)):
             for index, text in enumerate(texts):
@@ -100,7 +111,7 @@ def _skip_misplaced(rows: Dataset, columns: Columns, source: str) -> Dataset:
     answers = _answers(rows, columns, source)
     if not answers:
         return rows
-    contexts = rows[find_column(columns.text_pair, "text_pair", CONTEXTS, rows, source)][:]
+    contexts = rows[context_column(rows, columns, source)][:]
     bad = [
         index
         for index, (context, given) in enumerate(zip(contexts, answers, strict=True))
@@ -108,6 +119,74 @@ def _skip_misplaced(rows: Dataset, columns: Columns, source: str) -> Dataset:
         and any(start < 0 or context[start : start + len(text)] != text for text, start in given)
     ]
     return skip_rows(rows, bad, "have an answer that is not at its stated character", source)
+
+
+def context_column(rows: Dataset, columns: Columns, source: str) -> str:
+    """The column of the contexts.
+
+    Raises:
+        DataError: there is none.
+    """
+    return find_column(columns.text_pair, "text_pair", CONTEXTS, rows, source)
+
+
+def choose_answers(splits: dict[str, Dataset], columns: Columns, source: str) -> None:
+    """Refuse data without a column of answers by a usual name where another column holds answers.
+
+    Raises:
+        DataError: with the readings to choose from.
+    """
+    if columns.label is not None or any(find_label(columns, rows, ANSWERS) for rows in splits.values()):
+        return
+    rows = next(rows for rows in splits.values() if len(rows))
+    head = rows[:100]
+    contexts = head[context_column(rows, columns, source)]
+    starts = next((head[name] for name in STARTS if name in head), [None] * len(contexts))
+    others = [name for name in rows.column_names if name not in (*STARTS, *QUESTIONS, *CONTEXTS)]
+    fitting = [name for name in others if _holds_answers(head[name], starts, contexts)]
+    if fitting:
+        choices = "; ".join(f"--label-column {name}" for name in fitting)
+        raise DataError(
+            f"{source} has no column of answers by a usual name, and {', '.join(map(repr, fitting))} holds answers with "
+            f"their positions: choose {choices}; {WITHOUT_LABELS}"
+        )
+
+
+def _holds_answers(values: list[Any], starts: list[Any], contexts: list[Any]) -> bool:
+    """Whether values are answers that stand where they say in their contexts."""
+    try:
+        found = [_pairs(value, start) for value, start in zip(values, starts, strict=True)]
+    except (TypeError, ValueError, AttributeError):
+        return False
+    placed = [
+        isinstance(context, str) and context[start : start + len(text)] == text
+        for context, given in zip(contexts, found, strict=True)
+        for text, start in given
+    ]
+    return bool(placed) and all(placed)
+
+
+def about_questions(parts: Mapping[str, Dataset], columns: Columns, source: str) -> list[Understood]:
+    """Which column is what, and how many questions have answers.
+
+    Args:
+        parts: the rows that are used, by the name of their split.
+        columns: names of the columns.
+        source: name of the data set in error messages.
+    """
+    rows = next(iter(parts.values()))
+    texts = {
+        "question": find_column(columns.text, "text", QUESTIONS, rows, source),
+        "context": context_column(rows, columns, source),
+    }
+    label = find_label(columns, rows, ANSWERS)
+    names = [name for name in rows.column_names if label is None or name not in STARTS]
+    lines = [about_columns(texts, label, "column of answers", columns, names)]
+    for name, part in parts.items():
+        if answers := _answers(part, columns, source):
+            without = sum(not given for given in answers)
+            lines.append(("answers", f"{name}: {len(answers) - without} questions with an answer, {without} without"))
+    return lines
 
 
 def answered(rows: Dataset, columns: Columns, source: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from secateurs.errors import DataError
-from secateurs.tasks.data.batches import Collate, Rows, sample
+from secateurs.tasks.data.batches import Collate, Rows, TextKey
 from secateurs.tasks.data.encode import Encode, Row
 from secateurs.tasks.question_answering.questions import Answer, Questions
 
@@ -85,10 +85,21 @@ class SpanRows(Rows):
             found.setdefault(window.question, []).append(window.row)
         return [found[question][number] for question, number in places]
 
-    def sample(self, size: int, seed: int) -> list[Row]:
-        """See ``Rows.sample``. The windows come from ``size`` random questions, so that only those are tokenized."""
-        windows = list(self.windows(sample(len(self.data), size, seed)))
-        return [windows[i].row for i in sample(len(windows), size, seed)]
+    def text_keys(self) -> list[TextKey]:
+        """See ``Pool.text_keys``. An item is a question with its windows; questions about one context are neighbours."""
+        pairs = zip(self.data.contexts, self.data.questions, strict=True)
+        return [TextKey(context, (context, question)) for context, question in pairs]
+
+    def draw(self, items: Sequence[int]) -> list[list[Row]]:
+        """See ``Pool.draw``."""
+        found: dict[int, list[Row]] = {item: [] for item in items}
+        for window in self.windows(items):
+            found[window.question].append(window.row)
+        return list(found.values())
+
+    def without(self, items: Collection[int]) -> SpanRows:
+        """See ``Pool.without``."""
+        return SpanRows(self.encode, self.data.without(items), self.source) if items else self
 
     def windows(self, questions: Sequence[int]) -> Iterator[Window]:
         """All windows of the questions with the given indices, in the order of the indices."""

@@ -15,18 +15,27 @@ from torch.nn import functional
 
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
-from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
-from secateurs.tasks.data.batches import Ordered, calibration_batches, forward, ordered, sample
+from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
+from secateurs.tasks.data.batches import Ordered, forward, ordered, sample
 from secateurs.tasks.data.columns import check_label
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
+from secateurs.tasks.data.understood import NOT_EVALUATED, about_skipped, about_splits
 from secateurs.tasks.metrics.answer_agreement import exact_match_and_f1
-from secateurs.tasks.question_answering.questions import Questions, answered, skip_unasked
+from secateurs.tasks.question_answering.questions import (
+    Questions,
+    about_questions,
+    answered,
+    choose_answers,
+    context_column,
+    skip_unasked,
+)
 from secateurs.tasks.question_answering.spans import MASKED_LOGIT, SpanRows, best_spans
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 __all__ = ["QuestionAnswering"]
 
@@ -93,50 +102,68 @@ class QuestionAnswering(Task):
     auto_class = "AutoModelForQuestionAnswering"
     needs_labels_for_metric = True
 
-    def read(
-        self,
-        source: str,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        columns: Columns,
-        batch_size: int,
-        sequence_length: int,
-        calibration_samples: int,
-        seed: int,
-        evaluation_samples: int | None = None,
-    ) -> TaskData:
-        """See ``Task.read``. A calibration sample is a window, and an evaluation sample is a question.
+    def read_data(self, request: DataRequest) -> TaskData:
+        """See ``Task.read_data``. A calibration sample is a window, and an evaluation sample is a question.
 
         ``columns.text`` names the column of the questions, ``columns.text_pair`` the contexts, ``columns.label`` the
         answers.
         """
-        encode = Encode.for_model(model, tokenizer, sequence_length)
-        splits = skip_unasked(read_splits(source), columns, source)
-        check_label(columns, splits, source)
-        division = divide(source, splits, usable=lambda rows: answered(rows, columns, source), seed=seed)
+        source, columns = request.source, request.columns
+        encode = Encode.for_model(request.model, request.tokenizer, request.sequence_length)
+        everything = read_splits(source)
+        check_label(columns, everything, source)
+        choose_answers(everything, columns, source)
+        splits = skip_unasked(everything, columns, source)
+        division = divide(
+            source,
+            splits,
+            usable=lambda rows: answered(rows, columns, source),
+            seed=request.seed,
+            together=lambda rows: context_column(rows, columns, source),
+        )
         where = f"{source} ({division.rows_name})"
         rows = SpanRows(encode, Questions.read(division.rows, columns, where), where)
-        evaluation, what = None, "none to evaluate"
+        about = [
+            *about_splits(division, splits),
+            *about_skipped(everything, splits),
+            *about_questions(division.parts, columns, source),
+            *about_skipped({division.rows_name: division.rows}, {division.rows_name: rows.data}),
+        ]
+        evaluation, what, compared = None, "none to evaluate (no answers)", None
         if division.held_out is not None:
             where = f"{source} ({division.held_out_name})"
-            chosen = division.held_out.select(sample(len(division.held_out), evaluation_samples, seed))
+            chosen = division.held_out.select(sample(len(division.held_out), request.evaluation_samples, request.seed))
             data = Questions.read(chosen, columns, where)
+            about += about_skipped({division.held_out_name: chosen}, {division.held_out_name: data})
             unanswerable = not all((rows.data.answers or []) + (data.answers or []))
-            evaluation = HeldOutQuestions.of(SpanRows(encode, data, where), unanswerable, batch_size)
+            compared = SpanRows(encode, data, where)
+            evaluation = HeldOutQuestions.of(compared, unanswerable, request.batch_size)
             what = f"{len(data)} questions to evaluate ({division.held_out_name})"
-        calibration = calibration_batches(rows, calibration_samples, batch_size, seed)
-        count = sum(len(batch["input_ids"]) for batch in calibration)
+        else:
+            about.append(NOT_EVALUATED)
+        if division.unlabelled is not None:
+            where = f"{source} ({division.held_out_name})"
+            compared = SpanRows(encode, Questions.read(division.unlabelled, columns, where), where)
+        drawn, train = draw_roles(
+            rows,
+            compared,
+            request.roles,
+            split=division.rows_name,
+            held_out_split=division.held_out_name,
+            batch_size=request.batch_size,
+            seed=request.seed,
+        )
         return TaskData(
-            calibration=calibration,
+            roles=drawn,
             calibration_labels=rows.data.answers is not None,
             evaluation=evaluation,
-            train=rows if division.trainable else None,
+            train=train if division.trainable else None,
             collate=rows.collate,
             description=(
-                f"{source}: {count} windows of {sequence_length} tokens to calibrate, of {len(rows.data)} "
+                f"{source}: {drawn.fit.rows} windows of {request.sequence_length} tokens to calibrate, of {len(rows.data)} "
                 f"{division.rows_name} questions, {what}"
             ),
+            understood=tuple(about),
         )
 
     def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:

@@ -10,14 +10,12 @@ from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.tasks.base import Columns, Understood
 from secateurs.tasks.data.classes import WITHOUT_LABELS, DataClass, ModelClasses, class_of, declared_names, listed
 from secateurs.tasks.data.columns import find_label
+from secateurs.tasks.data.understood import about_classes
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["ClassLabels"]
-
-SHOWN = 10
-"""Maximum number of classes that are described one by one."""
 
 
 class ClassLabels:
@@ -38,7 +36,7 @@ class ClassLabels:
         problem = getattr(config, "problem_type", None)
         if problem == "multi_label_classification":
             raise UnsupportedModelError(
-                f"the model solves {problem} with {config.num_labels} outputs; text_classification needs one class per text"
+                f"the model solves {problem} with {config.num_labels} outputs; use --task multi-label-classification"
             )
         if problem == "regression" and config.num_labels != 1:
             raise UnsupportedModelError(
@@ -97,24 +95,7 @@ class ClassLabels:
             return []
         where = f"column {find_label(self.columns, next(iter(parts.values())))!r} of {self.source}"
         self.outputs = self.classes.match(found, self.columns.classes, where)
-        return self._describe(counts)
-
-    def _describe(self, counts: Mapping[str, Counter[DataClass]]) -> list[Understood]:
-        ordered = sorted(self.outputs, key=lambda each: (self.outputs[each], each))
-        lines: list[Understood] = []
-        for each in ordered[:SHOWN]:
-            output = self.outputs[each]
-            rows = ", ".join(f"{count[each]} {name}" for name, count in counts.items())
-            lines.append(("class", f"{each} is {self.classes.names[output]!r} (output {output}): {rows}"))
-        if rest := ordered[SHOWN:]:
-            rows = ", ".join(f"{sum(count[each] for each in rest)} {name}" for name, count in counts.items())
-            lines.append(("class", f"{len(rest)} more: {rows}"))
-        absent = [name for index, name in enumerate(self.classes.names) if index not in self.outputs.values()]
-        if absent:
-            lines.append(("note", f"no row has {len(absent)} of the model's classes: {listed(absent)}"))
-        if self.classes.unnamed and any(each.named for each in self.outputs if each.name not in self.classes.by_name):
-            lines.append(("note", "the model does not name its classes; those of the data are taken in their order"))
-        return lines
+        return about_classes(self.outputs, counts, self.classes)
 
     def read(self, rows: Dataset) -> list[int] | list[float]:
         """The labels of a split, as class indices of the model, or as scores if the model has one output.
@@ -165,8 +146,9 @@ class ClassLabels:
         if lists := [value for value in values if isinstance(value, list | dict)]:
             raise DataError(
                 f"column {column!r} of {self.source} holds {str(lists[0])[:40]}; the model has {len(self.classes)} classes, "
-                "of which a text has one; choose another --label-column; --task "
-                f"token-classification, if the model is for that; or: {WITHOUT_LABELS}"
+                "of which a text has one; choose: --task token-classification, if these are tags of words; --task "
+                "multi-label-classification, if a text may have several classes; another --label-column; "
+                f"{WITHOUT_LABELS}"
             )
         known = {value: class_of(value, declared) for value in set(values)}
         for value, each in known.items():

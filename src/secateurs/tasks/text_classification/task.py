@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -11,10 +12,9 @@ from torch.nn import functional
 
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
-from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
+from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward
-from secateurs.tasks.data.columns import skip_empty
-from secateurs.tasks.data.labelled_texts import Sizes, read_labelled_texts
+from secateurs.tasks.data.labelled_texts import read_labelled_texts
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.metrics.correlation import correlation
 from secateurs.tasks.text_classification.labels import ClassLabels
@@ -42,34 +42,14 @@ class TextClassification(Task):
         self.divergence_name = "squared error" if model.config.num_labels == 1 else "KL"
         return model, tokenizer
 
-    def read(
-        self,
-        source: str,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        columns: Columns,
-        batch_size: int,
-        sequence_length: int,
-        calibration_samples: int,
-        seed: int,
-        evaluation_samples: int | None = None,
-    ) -> TaskData:
-        """See ``Task.read``. Classes are matched by name, case aside; triplets of a reranker become pairs."""
-        labels = ClassLabels(model.config, columns, source)
-        sizes = Sizes(batch_size, sequence_length, calibration_samples, seed, evaluation_samples)
+    def read_data(self, request: DataRequest) -> TaskData:
+        """See ``Task.read_data``. Classes are matched by name, case aside; triplets of a reranker become pairs."""
+        source, columns, config = request.source, request.columns, request.model.config
+        labels = ClassLabels(config, columns, source)
         splits = read_splits(source)
         triplets = Triplets.find(columns, next(rows for rows in splits.values() if len(rows)))
         if triplets is None:
-            return read_labelled_texts(
-                source,
-                model,
-                tokenizer,
-                columns=columns,
-                labels=labels,
-                sizes=sizes,
-                splits=skip_empty(splits, columns, source),
-            )
+            return read_labelled_texts(request, labels, splits)
         taken = (
             f"{triplets.query!r} with {triplets.positive!r} is a pair of class 1, with {triplets.negative!r} of class 0"
         )
@@ -80,14 +60,11 @@ class TextClassification(Task):
             )
         pair_columns = triplets.columns(columns)
         return read_labelled_texts(
-            source,
-            model,
-            tokenizer,
-            columns=pair_columns,
-            labels=ClassLabels(model.config, pair_columns, f"{source}, triplets read as pairs"),
-            sizes=sizes,
-            splits=splits,
+            replace(request, columns=pair_columns),
+            ClassLabels(config, pair_columns, f"{source}, triplets read as pairs"),
+            splits,
             expand=triplets.pairs,
+            together=triplets.query,
             taken=("columns", taken),
         )
 

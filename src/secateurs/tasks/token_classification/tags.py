@@ -1,31 +1,32 @@
-"""Words and tags: columns of a data set, class indices of a model, and rows of tokens."""
+"""Words and tags: columns of a data set, and class indices of a model."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, final
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import DataError, UnsupportedModelError
-from secateurs.tasks.base import Columns
+from secateurs.tasks.base import Columns, Understood
 from secateurs.tasks.data.bad_rows import place, skip_without
-from secateurs.tasks.data.batches import IGNORED, Collate, Rows, sample
-from secateurs.tasks.data.columns import find_column, find_label
-from secateurs.tasks.data.encode import Encode, Row
+from secateurs.tasks.data.batches import IGNORED
+from secateurs.tasks.data.classes import WITHOUT_LABELS, DataClass, ModelClasses, class_of, declared_names
+from secateurs.tasks.data.columns import find_column, find_label, parallel_column
+from secateurs.tasks.data.list_cells import lists_or_texts
+from secateurs.tasks.data.understood import about_classes
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Tags", "WordRows", "skip_wordless", "words_of"]
+__all__ = ["WORDS", "Tags", "skip_wordless", "words_of"]
 
 WORDS = ("tokens", "words", "text", "sentence")
 TAGS = ("ner_tags", "tags", "slots", "slot_labels", "labels", "label", "pos_tags", "chunk_tags")
 
 
 def skip_wordless(splits: dict[str, Dataset], columns: Columns, source: str) -> dict[str, Dataset]:
-    """Skip the rows without a word, if a split has few of them.
+    """Skip the rows without a word, or without tags where others have some, if a split has few of them.
 
     Args:
         splits: rows by the name of their split, in the order of their files.
@@ -35,7 +36,9 @@ def skip_wordless(splits: dict[str, Dataset], columns: Columns, source: str) -> 
     names = [columns.text] if columns.text is not None else WORDS
 
     def used(rows: Dataset) -> list[str]:
-        return [name for name in names if name in rows.column_names][:1]
+        words = [name for name in names if name in rows.column_names][:1]
+        tags = find_label(columns, rows, TAGS)
+        return [*words, tags] if tags is not None else words
 
     return skip_without(splits, used, source, blank=True)
 
@@ -48,7 +51,7 @@ def words_of(rows: Dataset, columns: Columns, source: str) -> list[list[str]]:
     """
     column = find_column(columns.text, "text", WORDS, rows, source)
     words: list[list[str]] = []
-    for index, value in enumerate(rows[column][:]):
+    for index, value in enumerate(lists_or_texts(rows[column][:], f"column {column!r} of {source}")):
         parts = value.split() if isinstance(value, str) else value
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise DataError(f"{place(rows, index, source, column)} holds no words; give lists of words, or text")
@@ -61,25 +64,104 @@ def words_of(rows: Dataset, columns: Columns, source: str) -> list[list[str]]:
 class Tags:
     """Conversion of the tag column of a data set to class indices of a model.
 
+    ``prepare`` is called before ``read``.
+
     Args:
         config: config of the model.
         columns: names of the columns.
+        source: name of the data set in error messages.
 
     Raises:
         UnsupportedModelError: the model has only one class.
     """
 
-    def __init__(self, config: Any, columns: Columns) -> None:
+    def __init__(self, config: Any, columns: Columns, source: str) -> None:
         if config.num_labels < 2:
             raise UnsupportedModelError("the model has one label; token_classification needs several classes")
-        self.columns = columns
-        self.labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
-        self.by_name = {label: index for index, label in enumerate(self.labels)}
+        self.columns, self.source = columns, source
+        self.classes = ModelClasses.of(config)
+        self.outputs: dict[DataClass, int] = {}
+
+    def choose(self, splits: Mapping[str, Dataset]) -> None:
+        """Choose the tag column where several columns with usual names hold tags: the first that fits the model.
+
+        Args:
+            splits: rows by the name of their split.
+
+        Raises:
+            DataError: it would have to be guessed which column holds the tags.
+        """
+        rows = next(rows for rows in splits.values() if len(rows))
+        words = next((name for name in (self.columns.text, *WORDS) if name in rows.column_names), None)
+        if self.columns.label is not None or words is None:
+            return
+        others = [name for name in rows.column_names if name != words]
+        usual = [name for name in TAGS if name in others and parallel_column(rows, words, [name])]
+        if not usual and find_label(self.columns, rows, TAGS) is None:
+            if found := parallel_column(rows, words, others):
+                raise DataError(
+                    f"{self.source} has no column of tags by a usual name, and {found!r} has as many elements as "
+                    f"{words!r} has words: choose --label-column {found}; {WITHOUT_LABELS}"
+                )
+            if spans := [name for name in others if _holds_spans(rows[:100][name])]:
+                raise DataError(
+                    f"column {spans[0]!r} of {self.source} holds spans of characters; write one tag for every word of "
+                    f"{words!r} instead; or: {WITHOUT_LABELS}"
+                )
+            return
+        fitting = {name: named for name in usual if (named := self._fits(rows, name)) is not None}
+        if len(usual) < 2 or not fitting:
+            return
+        first = next(iter(fitting))
+        if not fitting[first] and len(fitting) > 1:
+            choices = "; ".join(f"--label-column {name}" for name in fitting)
+            raise DataError(
+                f"{self.source} has several columns of tags by number, and each fits the {len(self.classes)} classes of "
+                f"the model: choose {choices}; {WITHOUT_LABELS}"
+            )
+        self.columns = replace(self.columns, label=first)
+
+    def _fits(self, rows: Dataset, column: str) -> bool | None:
+        """Whether the names of the classes of a column decide which is which; ``None`` if the column does not fit."""
+        try:
+            found = set(self._counts(rows, column))
+            self.classes.match(found, self.columns.classes, column)
+        except DataError:
+            return None
+        return any(each.named for each in found) and not self.classes.unnamed
+
+    def column(self, rows: Dataset) -> str | None:
+        """The tag column of a split, or ``None`` if it has none."""
+        return find_label(self.columns, rows, TAGS)
 
     def present(self, rows: Dataset) -> bool:
         """Whether a split has tags. A column without any value counts as missing."""
-        column = find_label(self.columns, rows, TAGS)
+        column = self.column(rows)
         return column is not None and any(value is not None for value in rows[column])
+
+    def prepare(self, parts: Mapping[str, Dataset]) -> list[Understood]:
+        """Decide which tag of the data is which class of the model.
+
+        Args:
+            parts: the rows that are used, by the name of their split.
+
+        Returns:
+            What was decided, for the user, with the number of words of every class.
+
+        Raises:
+            DataError: the tags do not fit the model, or it would have to be guessed which tag is which class.
+        """
+        counts = {
+            name: self._counts(rows, column)
+            for name, rows in parts.items()
+            if self.present(rows) and (column := self.column(rows)) is not None
+        }
+        found = {each for count in counts.values() for each in count}
+        if not found:
+            return []
+        where = f"column {self.column(next(iter(parts.values())))!r} of {self.source}"
+        self.outputs = self.classes.match(found, self.columns.classes, where)
+        return about_classes(self.outputs, counts, self.classes, "word")
 
     def read(self, rows: Dataset, words: Sequence[Sequence[str]], source: str) -> list[list[int]]:
         """Read the tags of a split as class indices of the model, one per word; the tag -100 (``IGNORED``) is kept.
@@ -90,105 +172,53 @@ class Tags:
             source: name of the split in error messages.
 
         Raises:
-            DataError: a row has no tags, another number of tags than words, or a tag that the model does not know.
+            DataError: a row has no tags, or another number of tags than words.
         """
-        column = find_label(self.columns, rows, TAGS)
+        column = self.column(rows)
         assert column is not None
-        names = self._names(rows, column)
+        declared = declared_names(rows, column)
+        known: dict[Any, int] = {IGNORED: IGNORED}
         tags: list[list[int]] = []
-        for index, (value, parts) in enumerate(zip(rows[column][:], words, strict=True)):
-            where = partial(place, rows, index, source, column)
+        for index, (value, parts) in enumerate(zip(self._cells(rows, column), words, strict=True)):
             given = value.split() if isinstance(value, str) else value
             if not isinstance(given, list):
-                raise DataError(f"{where()} holds {value!r}, not a tag for every word")
+                raise DataError(f"{place(rows, index, source, column)} holds {value!r}, not a tag for every word")
             if len(given) != len(parts):
-                raise DataError(f"{where()} has {len(given)} tags for {len(parts)} words")
-            tags.append([self._index(tag, names, where) for tag in given])
+                raise DataError(f"{place(rows, index, source, column)} has {len(given)} tags for {len(parts)} words")
+            for tag in set(given) - known.keys():
+                found = class_of(tag, declared)
+                assert found is not None
+                known[tag] = self.outputs[found]
+            tags.append([known[tag] for tag in given])
         return tags
 
-    def _names(self, rows: Dataset, column: str) -> list[str] | None:
-        """Names of the integer tags in the data; ``None`` if they have no names or the model has none.
+    def _cells(self, rows: Dataset, column: str) -> list[Any]:
+        return lists_or_texts(rows[column][:], f"column {column!r} of {self.source}")
 
-        A model whose labels are ``LABEL_0``, ``LABEL_1``, ... is assumed to number the tags as the data does.
+    def _counts(self, rows: Dataset, column: str) -> Counter[DataClass]:
+        """How many words have each class.
+
+        Raises:
+            DataError: a row holds no tags.
         """
-        feature: Any = rows.features[column]
-        names = getattr(getattr(feature, "feature", feature), "names", None)
-        unnamed = all(re.fullmatch(r"LABEL_\d+", label) for label in self.labels)
-        return None if unnamed else names
-
-    def _index(self, tag: Any, names: list[str] | None, where: Callable[[], str]) -> int:
-        """Class index of a tag, which is an integer or a name.
-
-        Args:
-            tag: tag in the data.
-            names: names of the integer tags, or ``None``.
-            where: function that returns row and column of the tag, for error messages.
-        """
-        if isinstance(tag, int) and tag == IGNORED:
-            return IGNORED
-        if isinstance(tag, int) and names is not None and 0 <= tag < len(names):
-            tag = names[tag]
-        if isinstance(tag, int) and 0 <= tag < len(self.labels):
-            return tag
-        if isinstance(tag, int):
-            raise DataError(f"the tag {tag} in {where()} is unknown; the model has classes 0..{len(self.labels) - 1}")
-        if tag not in self.by_name:
-            known = ", ".join(self.labels[:10])
-            raise DataError(f"the tag {tag!r} in {where()} is unknown to the model; its labels are {known}")
-        return self.by_name[tag]
+        declared = declared_names(rows, column)
+        found: Counter[Any] = Counter()
+        for index, value in enumerate(self._cells(rows, column)):
+            given = value.split() if isinstance(value, str) else value
+            if not isinstance(given, list) or any(isinstance(tag, list | dict) for tag in given):
+                raise DataError(f"{place(rows, index, self.source, column)} holds {value!r}, not a tag for every word")
+            found.update(given)
+        del found[IGNORED]
+        counts: Counter[DataClass] = Counter()
+        for tag, count in found.items():
+            each = class_of(tag, declared)
+            if each is None:
+                raise DataError(f"column {column!r} of {self.source} holds the tag {tag!r}; {WITHOUT_LABELS}")
+            counts[each] += count
+        return counts
 
 
-@final
-class WordRows(Rows):
-    """Rows of words, tokenized on access. Every word is represented by its first token.
-
-    A row has a ``loss_mask`` (1 at first tokens) and, with tags, ``labels`` (class at first tokens, ``IGNORED`` elsewhere).
-
-    Args:
-        encode: tokenizer and maximum number of tokens per row.
-        words: words of every row.
-        tags: class index of every word of every row, or ``None``.
-
-    Raises:
-        UnsupportedModelError: the tokenizer is a slow one, which does not map tokens to words.
-    """
-
-    def __init__(self, encode: Encode, words: list[list[str]], tags: list[list[int]] | None = None) -> None:
-        encode.require_fast("words")
-        super().__init__(Collate.like(encode.tokenizer, token_labels=True))
-        self.encode, self.words, self.tags = encode, words, tags
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def sample(self, size: int, seed: int) -> list[Row]:
-        """See ``Rows.sample``."""
-        return self.rows(sample(len(self), size, seed))
-
-    def rows(self, indices: Sequence[int]) -> list[Row]:
-        """See ``Rows.rows``."""
-        encoded = self.encode.tokenizer(
-            [[self._word_prefix + word for word in self.words[index]] for index in indices],
-            is_split_into_words=True,
-            truncation=True,
-            max_length=self.encode.sequence_length,
-        )
-        rows: list[Row] = []
-        for position, index in enumerate(indices):
-            row: Row = {key: encoded[key][position] for key in self.encode.keys if key in encoded}
-            owners = encoded.word_ids(position)
-            # Index of the word that starts at a token, or None.
-            started = [None if word == before else word for before, word in pairwise([None, *owners])]
-            row["loss_mask"] = [int(word is not None) for word in started]
-            if self.tags is not None:
-                tags = self.tags[index]
-                row["labels"] = [IGNORED if word is None else tags[word] for word in started]
-            rows.append(row)
-        return rows
-
-    @cached_property
-    def _word_prefix(self) -> str:
-        """A blank for byte-level tokenizers (GPT-2, RoBERTa), which would otherwise read the words as one long word."""
-        tokenizer: Any = self.encode.tokenizer
-        from_words = tokenizer([["a", "a"]], is_split_into_words=True)["input_ids"][0]
-        return "" if from_words == tokenizer(["a a"])["input_ids"][0] else " "
+def _holds_spans(values: list[Any]) -> bool:
+    """Whether a column holds lists of spans: objects with a start and an end."""
+    parts = [part for value in values if isinstance(value, list) for part in value]
+    return bool(parts) and all(isinstance(part, dict) and {"start", "end"} <= part.keys() for part in parts)

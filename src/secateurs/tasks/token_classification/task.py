@@ -16,18 +16,21 @@ from torch.nn import functional
 
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
-from secateurs.tasks.base import Batch, Columns, Score, Task, TaskData
-from secateurs.tasks.data.batches import IGNORED, Collate, calibration_batches, forward, ordered_batches, sample
-from secateurs.tasks.data.columns import check_label
+from secateurs.tasks.base import Batch, Columns, DataRequest, Score, Task, TaskData, Understood
+from secateurs.tasks.data.batches import IGNORED, Collate, forward, ordered_batches, sample
+from secateurs.tasks.data.columns import check_label, find_column
+from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
+from secateurs.tasks.data.understood import NOT_EVALUATED, about_columns, about_skipped, about_splits
 from secateurs.tasks.metrics.entity_f1 import are_chunks, score_entities
-from secateurs.tasks.token_classification.tags import Tags, WordRows, skip_wordless, words_of
+from secateurs.tasks.token_classification.tags import WORDS, Tags, skip_wordless, words_of
+from secateurs.tasks.token_classification.word_rows import WordRows
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 __all__ = ["TokenClassification"]
 
@@ -57,58 +60,74 @@ class TokenClassification(Task):
     auto_class = "AutoModelForTokenClassification"
     needs_labels_for_metric = True
 
-    def read(
-        self,
-        source: str,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        columns: Columns,
-        batch_size: int,
-        sequence_length: int,
-        calibration_samples: int,
-        seed: int,
-        evaluation_samples: int | None = None,
-    ) -> TaskData:
-        """See ``Task.read``. ``columns.text`` names the column of the words, ``columns.label`` the column of their tags."""
-        encode = Encode.for_model(model, tokenizer, sequence_length)
-        tags = Tags(model.config, columns)
-        splits = skip_wordless(read_splits(source), columns, source)
-        check_label(columns, splits, source)
-        division = divide(source, splits, usable=tags.present, seed=seed)
+    def read_data(self, request: DataRequest) -> TaskData:
+        """See ``Task.read_data``. ``columns.text`` names the column of the words, ``columns.label`` that of their tags."""
+        source, columns = request.source, request.columns
+        encode = Encode.for_model(request.model, request.tokenizer, request.sequence_length)
+        tags = Tags(request.model.config, columns, source)
+        everything = read_splits(source)
+        check_label(columns, everything, source)
+        tags.choose(everything)
+        splits = skip_wordless(everything, tags.columns, source)
+        division = divide(source, splits, usable=tags.present, seed=request.seed)
+        about = [
+            *about_splits(division, splits),
+            *about_skipped(everything, splits),
+            self._about_columns(division.rows, tags, source),
+            *tags.prepare(division.parts),
+        ]
         rows = self._rows(division.rows, encode, tags, columns, f"{source} ({division.rows_name})")
-        evaluation, evaluated = None, 0
+        evaluation, evaluated, compared = None, "none to evaluate (no tags)", None
         if division.held_out is not None:
-            chosen = division.held_out.select(sample(len(division.held_out), evaluation_samples, seed))
-            held_out = self._rows(chosen, encode, tags, columns, f"{source} ({division.held_out_name})")
-            batches = ordered_batches(held_out, batch_size).batches
+            chosen = division.held_out.select(sample(len(division.held_out), request.evaluation_samples, request.seed))
+            compared = held_out = self._rows(chosen, encode, tags, columns, f"{source} ({division.held_out_name})")
+            batches = ordered_batches(held_out, request.batch_size).batches
             fitting = sum(int(batch["loss_mask"].sum()) for batch in batches)
             if not any((batch["labels"] != IGNORED).any() for batch in batches):
                 raise DataError(
-                    f"{source} ({division.held_out_name}) has no tagged word within {sequence_length} tokens"
+                    f"{source} ({division.held_out_name}) has no tagged word within {request.sequence_length} tokens"
                 )
-            evaluation = HeldOutSentences(batches, tags.labels, sum(map(len, held_out.words)) - fitting)
-            evaluated = len(held_out)
-        calibration = calibration_batches(rows, calibration_samples, batch_size, seed)
-        if not all(batch["loss_mask"].any() for batch in calibration):
-            raise DataError(f"sequence_length {sequence_length} leaves no room for words; give at least 3")
-        count = sum(len(batch["input_ids"]) for batch in calibration)
+            evaluation = HeldOutSentences(batches, tags.classes.names, sum(map(len, held_out.words)) - fitting)
+            evaluated = f"{len(held_out)} rows to evaluate ({division.held_out_name})"
+        else:
+            about.append(NOT_EVALUATED)
+        if division.unlabelled is not None:
+            where = f"{source} ({division.held_out_name})"
+            compared = self._rows(division.unlabelled, encode, tags, columns, where)
+        drawn, train = draw_roles(
+            rows,
+            compared,
+            request.roles,
+            split=division.rows_name,
+            held_out_split=division.held_out_name,
+            batch_size=request.batch_size,
+            seed=request.seed,
+        )
+        if not all(batch["loss_mask"].any() for role in drawn.by_name.values() for batch in role.batches):
+            raise DataError(f"sequence_length {request.sequence_length} leaves no room for words; give at least 3")
         return TaskData(
-            calibration=calibration,
+            roles=drawn,
             calibration_labels=rows.tags is not None,
             evaluation=evaluation,
-            train=rows if division.trainable else None,
-            collate=Collate.like(tokenizer, token_labels=True),
+            train=train if division.trainable else None,
+            collate=Collate.like(request.tokenizer, token_labels=True),
             description=(
-                f"{source}: {count} of {len(rows)} {division.rows_name} rows to calibrate, "
-                f"{evaluated} rows to evaluate ({division.held_out_name})"
+                f"{source}: {drawn.fit.rows} of {len(rows)} {division.rows_name} rows to calibrate, {evaluated}"
             ),
+            understood=tuple(about),
         )
 
     @staticmethod
     def _rows(data: Dataset, encode: Encode, tags: Tags, columns: Columns, source: str) -> WordRows:
         words = words_of(data, columns, source)
         return WordRows(encode, words, tags.read(data, words, source) if tags.present(data) else None)
+
+    @staticmethod
+    def _about_columns(rows: Dataset, tags: Tags, source: str) -> Understood:
+        words = find_column(tags.columns.text, "text", WORDS, rows, source)
+        return about_columns(
+            {"list of words": words}, tags.column(rows), "list of tags", tags.columns, rows.column_names
+        )
 
     def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
         """The logits at the first token of every word, one row per word."""

@@ -1,0 +1,36 @@
+"""ZipLM's steps do shared work once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from secateurs.methods import method
+from secateurs.oneshot.levels import LevelDatabase
+from secateurs.pipeline.load import load
+from secateurs.structure.cost import ParameterCost
+from secateurs.structure.target import Budget
+from tiny_run import recipe
+
+
+def test_two_allocations_compute_the_errors_of_a_group_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contract allocates again for every correction; errors of levels of 3072 neurons take seconds each."""
+    loaded = load(recipe(tmp_path))
+    asked: Counter[str] = Counter()
+    errors = LevelDatabase.errors
+
+    def counted(self: LevelDatabase, name: str) -> object:
+        asked[name] += 1
+        return errors(self, name)
+
+    monkeypatch.setattr(LevelDatabase, "errors", counted)
+    (tmp_path / "stages").mkdir()
+    fitted = method("ziplm", "default", **loaded.recipe.hyperparameters).fit(loaded.context(tmp_path / "stages"))
+    cost = ParameterCost.of(loaded.model, loaded.structure)
+    dense = float(cost(loaded.structure.sizes))
+    for share in (0.8, 0.7):
+        fitted.allocate(Budget(cost.fixed + share * (dense - cost.fixed), cost))
+    assert set(asked) == {group.name for group in loaded.structure}
+    assert set(asked.values()) == {1}
