@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
@@ -23,6 +25,7 @@ from secateurs.methods import names as method_names
 from secateurs.pipeline import one_target
 from secateurs.pipeline.recipe import Recipe
 from secateurs.report.report import Report
+from secateurs.report.terminal import table
 from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Structure
 
@@ -219,3 +222,19 @@ def test_question_answering_is_pruned_and_finetuned(tmp_path: Path) -> None:
     assert pruned.metric.name == "f1"
     loaded = AutoModelForQuestionAnswering.from_pretrained(tmp_path / "out" / pruned.path)
     assert sum(parameter.numel() for parameter in loaded.parameters()) == pruned.parameters
+
+
+def test_the_report_lists_what_was_done_on_which_texts(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
+    recipe = finished[1].model_copy(update={"method": "uniform", "hyperparameters": {}, "speedup": (2.0,)})
+    report = secateurs.run(recipe.model_copy(update={"recover_epochs": 1.0}), tmp_path / "out")
+    texts = {each.role: each for each in Report.load(tmp_path / "out").texts}
+    assert set(texts) == {"fit", "report", "train"}, "uniform does not search"
+    assert (texts["fit"].rows, texts["fit"].split) == (32, "train")
+    assert (texts["report"].rows, texts["report"].split) == (16, "validation")
+    assert texts["train"].rows == 48
+    assert report.reported_on == "16 texts of validation"
+    assert "the reported divergence is taken" in (tmp_path / "out" / "report.html").read_text()
+    assert "on 16 texts of validation" in (tmp_path / "out" / report.models[0].path / "README.md").read_text()
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table(report))
+    assert "from the dense model, on 16 texts of validation" in console.export_text()
