@@ -109,7 +109,7 @@ def test_lora_on_all_linear_modules(
 
 @every_result
 def test_int8(model_type: str, made: Made) -> None:
-    """PyTorch's dynamic int8 and torchao's, each close to the model, and both with fewer bytes."""
+    """PyTorch's dynamic int8, which replaces every linear module, and torchao's: each close to the model."""
     torchao = pytest.importorskip("torchao.quantization")
     model = made(tiny_model(model_type)).float()
     wanted = logits(model)
