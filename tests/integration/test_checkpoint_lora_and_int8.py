@@ -20,6 +20,10 @@ from pruned_results import ADAPTIVE, RESULTS, TYPES, blocks_removed, factored, h
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import load, save
 from secateurs.modeling.pruned_modules import is_emptied
+from secateurs.structure.families import discover
+from secateurs.structure.mask import Mask
+from secateurs.surgery.factorize import factorize, matrices
+from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_models import DECODERS, batch, tiny_model
 
 install()
@@ -105,7 +109,7 @@ def test_lora_on_all_linear_modules(
 
 @every_result
 def test_int8(model_type: str, made: Made) -> None:
-    """PyTorch's dynamic int8 and torchao's, each close to the model, and both with fewer bytes."""
+    """PyTorch's dynamic int8, which replaces every linear module, and torchao's: each close to the model."""
     torchao = pytest.importorskip("torchao.quantization")
     model = made(tiny_model(model_type)).float()
     wanted = logits(model)
@@ -166,3 +170,23 @@ def test_the_weight_of_a_pair_of_quantised_factors_is_a_placeholder() -> None:
         for path in pairs:
             each.get_submodule(path).weight.data.normal_()
         assert torch.equal(logits(each), wanted)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert", "llama"])
+def test_a_matrix_with_one_input_is_no_linear_module_and_is_pruned_again(model_type: str, tmp_path: Path) -> None:
+    """One neuron is left; then none. The matrix can be factorised too."""
+    model = tiny_model(model_type)
+    structure = discover(model)
+    shrink(model, structure, Mask.from_units(structure, {"layer.0.intermediate": torch.tensor([3])}))
+    wanted = logits(model)
+    assert [type(module).__name__ for module in model.modules()].count("OneInput") == 1
+    assert distance(load(save(model, None, tmp_path / "model")).double(), wanted) == 0
+    pairs = copy.deepcopy(model)
+    factorize(pairs, matrices(pairs))
+    assert distance(pairs, wanted) < 1e-6
+    structure = discover(model)
+    nothing = Mask.from_units(structure, {"layer.0.intermediate": torch.arange(0)})
+    masked = copy.deepcopy(model)
+    zero_masked(masked, structure, nothing)
+    assert distance(shrink(model, structure, nothing), logits(masked)) < 1e-6
+    assert not any(type(module).__name__ == "OneInput" for module in model.modules())
