@@ -46,7 +46,7 @@ class Role:
         split: name of the split that the texts come from.
     """
 
-    batches: list[dict[str, Tensor]] = field(default_factory=list[dict[str, Tensor]])
+    batches: list[dict[str, Tensor]] = field(default_factory=list)
     split: str = ""
 
     @property
