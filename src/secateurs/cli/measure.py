@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secateurs.cli.options import AsJson, Quiet, TrustRemoteCode, Verbose
-from secateurs.errors import CheckpointError, RecipeError, UnsupportedModelError
+from secateurs.errors import CheckpointError, RecipeError
 from secateurs.pipeline.recipe import LARGEST_SEED
 
 if TYPE_CHECKING:
@@ -49,6 +49,14 @@ def measure(
             min=0, help="Duration of the timings in seconds. A table takes up to twice as long if timings scatter."
         ),
     ] = 30.0,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Fresh processes that time the models, one after the other; the interval is over them. 1 times in this "
+            "process, where the interval does not show how processes differ.",
+        ),
+    ] = 5,
     probe: Annotated[
         bool,
         typer.Option(
@@ -69,7 +77,7 @@ def measure(
     environment = _environment(batch_size, sequence_length, device, dtype, threads, clock)
     with progress_bars() as track:
         if table is None:
-            timed = _compare(models, environment, seconds, seed, trust_remote_code, track)
+            timed = _compare(models, environment, seconds, processes, seed, trust_remote_code, track)
             printed, values = _comparison_table(timed), timed.to_dict()
         elif len(models) == 1:
             measured = _write_table(models[0], environment, table, seconds, probe, seed, trust_remote_code, track)
@@ -113,41 +121,45 @@ def _compare(
     models: Sequence[str],
     environment: Environment,
     seconds: float,
+    processes: int,
     seed: int,
     trust_remote_code: bool,
     track: Track,
 ) -> Measurement:
-    """Time models in turns.
+    """Time models in turns, in fresh processes, or in this one if one process is asked for.
 
     Raises:
         RecipeError: a model was given twice.
-        UnsupportedModelError: the models cannot run on the same token ids.
+        SecateursError: a model cannot be loaded, or the models cannot run on the same token ids.
     """
-    from secateurs.checkpoint.refusals import first_line
-    from secateurs.checkpoint.saved_model import load_saved_model
-    from secateurs.latency.compare import compare
+    from secateurs.latency.fresh_processes import ROUNDS, time_saved
+    from secateurs.latency.timing_process import Request, SavedModel, answer
 
-    loaded = {name: load_saved_model(name, trust_remote_code=trust_remote_code) for name in models}
-    for model in loaded.values():
-        model.to(environment.device)  # pyright: ignore[reportArgumentType]: transformers' decorator hides the signature
-    if len(loaded) < len(models):
+    if len(set(models)) < len(models):
         raise RecipeError("the same model was given twice")
-    try:
-        return compare(loaded, environment, baseline=models[0], seconds=seconds, seed=seed, track=track)
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise UnsupportedModelError(
-            f"{' and '.join(models)} cannot be timed together on the same token ids ({first_line(error)}); "
-            "encoders and decoders over one vocabulary can"
-        ) from None
+    saved = {name: SavedModel(name, trust_remote_code=trust_remote_code) for name in models}
+    if processes == 1:
+        return answer(Request(saved, models[0], environment, seed, seconds, ROUNDS))
+    return time_saved(
+        saved,
+        environment,
+        processes=processes,
+        baseline=models[0],
+        seed=seed,
+        seconds=seconds / processes,
+        track=track,
+    )
 
 
 def _comparison_table(measured: Measurement) -> Table:
     """One row per model: latency, throughput, and speed-up over the first model."""
     from rich.table import Table
 
+    count = max(len(speed.processes) for speed in measured.speedups.values())
     table = Table(
         "model", "latency", "quartiles", "per second", "speed-up", "95 % interval", title=str(measured.environment)
     )
+    table.caption = f"intervals over {count} processes" if count else "intervals over the rounds of one process"
     for name, timing in measured.timings.items():
         speed = measured.speedups[name]
         table.add_row(

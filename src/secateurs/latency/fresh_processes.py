@@ -47,6 +47,7 @@ def time_saved(
     processes: int,
     baseline: str = "dense",
     seed: int = 0,
+    seconds: float | None = None,
     track: Track = silent,
     label: str = "time",
 ) -> Measurement:
@@ -58,6 +59,7 @@ def time_saved(
         processes: number of processes, at least 2; they run one after the other.
         baseline: name of the model that speed-ups refer to.
         seed: seed of the first process; the others count on from it.
+        seconds: wall time in seconds of the rounds of one process; ``None`` = ``SECONDS``.
         track: progress over the processes.
         label: title of the progress display.
 
@@ -67,8 +69,9 @@ def time_saved(
     Raises:
         TimingError: a process cannot load or run the models.
     """
+    each = SECONDS if seconds is None else seconds
     measured = [
-        run_process(Request(models, baseline, environment, seed + number, SECONDS, ROUNDS))
+        run_process(Request(models, baseline, environment, seed + number, each, ROUNDS))
         for number in track(range(processes), label)
     ]
     return Measurement(
@@ -106,7 +109,7 @@ def run_process(request: Request) -> Measurement:
         raise TimingError(f"a process that times {', '.join(request.models)} failed: {reason}")
     values = json.loads(lines[-1])
     if "error" in values:
-        raise TimingError(f"cannot time the saved models: {values['error']}")
+        raise TimingError(values["error"])
     return Measurement.from_dict(values)
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from secateurs.checkpoint.load_model import load
+from secateurs.checkpoint.refusals import first_line
 from secateurs.checkpoint.saved_model import load_saved_model
-from secateurs.errors import SecateursError
+from secateurs.errors import SecateursError, UnsupportedModelError
 from secateurs.latency.compare import Measurement, compare
 from secateurs.latency.environment import Environment
 
@@ -101,14 +102,20 @@ def answer(request: Request) -> Measurement:
         SecateursError: a model cannot be loaded, or cannot run in the environment.
     """
     models = {name: saved.load() for name, saved in request.models.items()}
-    return compare(
-        models,
-        request.environment,
-        baseline=request.baseline,
-        seed=request.seed,
-        seconds=request.seconds,
-        rounds=(request.rounds[0], request.rounds[1]),
-    )
+    try:
+        return compare(
+            models,
+            request.environment,
+            baseline=request.baseline,
+            seed=request.seed,
+            seconds=request.seconds,
+            rounds=(request.rounds[0], request.rounds[1]),
+        )
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise UnsupportedModelError(
+            f"{' and '.join(request.models)} cannot be timed together on the same token ids ({first_line(error)}); "
+            "encoders and decoders over one vocabulary can"
+        ) from None
 
 
 def main() -> None:

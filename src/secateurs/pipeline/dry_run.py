@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secateurs.errors import TargetUnreachable
+from secateurs.pipeline.contract import STEERING_PROCESSES
 from secateurs.pipeline.estimates import largest_speedup, memory_bytes, rows_of, timed_pass
 from secateurs.pipeline.given_table import given_table, place_of
 from secateurs.pipeline.load import Loaded, load
@@ -21,17 +22,20 @@ from secateurs.structure.target import Speedup
 
 __all__ = ["dry_run_table"]
 
-TABLE_SECONDS = (20.0, 60.0)
+TABLE_SECONDS = (30.0, 80.0)
 """Seconds of a latency table: where timings are steady, and where they scatter."""
 
 ATTEMPTS = (1, 4)
-"""Measurements of the contract of one target, usually."""
+"""Allocations that the contract of one target times while it steers, usually."""
+
+BUILDS = (1, 2)
+"""Models that are built and confirmed for one target, usually."""
 
 SEARCHES = (1, 3)
 """How often a method without training searches for one target: after a measurement that misses, it searches again."""
 
-MEASUREMENT_SECONDS = (10.0, 60.0)
-"""Seconds of one measurement of the contract."""
+PROCESS_SECONDS = (8.0, 25.0)
+"""Seconds of one process that times saved models: it starts, loads both, and times them."""
 
 MARGIN = (0.6, 2.0)
 """Real seconds of a stage, as a multiple of its counted forward passes times a measured pass: widths differ in how fast they
@@ -76,8 +80,9 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     rows_of_training = len(loaded.data.train) if isinstance(loaded.data.train, Sized) else 0
     batch = loaded.context(Path()).rows_a_step
     work = loaded.method.forward_passes(loaded.structure, samples, rows_of_training, batch)
-    attempts = ATTEMPTS if speedups else (1, 1)
-    timing = tuple(number * seconds for number, seconds in zip(attempts, MEASUREMENT_SECONDS, strict=True))
+    steered = [STEERING_PROCESSES * number for number in (ATTEMPTS if speedups else (0, 0))]
+    confirmed = [recipe.timing_processes * number for number in (BUILDS if speedups else (1, 1))]
+    timing = [sum(parts) * seconds for *parts, seconds in zip(steered, confirmed, PROCESS_SECONDS, strict=True)]
     evaluated = rows_of(loaded.data.evaluation)
     reported = roles.report.rows
     rows: list[tuple[str, str, Range]] = [
