@@ -24,6 +24,7 @@ from secateurs.methods import method as find_method
 from secateurs.methods import names as method_names
 from secateurs.pipeline import one_target
 from secateurs.pipeline.recipe import Recipe
+from secateurs.pipeline.run_folder import resolved
 from secateurs.report.report import Report
 from secateurs.report.terminal import table
 from secateurs.structure.mask import Mask
@@ -41,7 +42,7 @@ def test_the_folder_holds_what_the_report_says(finished: tuple[Path, Recipe, Rep
     out, recipe, report = finished
     for name in ("recipe.yaml", "latency.json", "report.json", "report.html"):
         assert (out / name).is_file(), name
-    assert Recipe.load(out / "recipe.yaml") == recipe
+    assert Recipe.load(out / "recipe.yaml") == resolved(recipe)
     written = json.loads((out / "report.json").read_text())
     assert [model["path"] for model in written["models"]] == ["speedup-1.50x", "speedup-2.00x"]
     for model in report.models:
