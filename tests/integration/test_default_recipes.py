@@ -93,7 +93,7 @@ def prune_at_defaults(name: str, model: Path, data: Path, folder: Path) -> None:
     recipe = Recipe.of(
         {
             "model": str(model), "task": name.replace("_", "-"), "data": str(data), "speedup": (1.5,),
-            "latency_table": str(times), "hyperparameters": {"probes": 3, "steps": 3},
+            "latency_table": str(times), "elsewhere": True, "hyperparameters": {"probes": 3, "steps": 3},
         }
     )  # fmt: skip
     report = secateurs.run(recipe, folder / "out")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from deliveries import TEXT, TEXTS, deliver, tokenizer_files, with_idle_units
 from secateurs.checkpoint.saved_model import load_saved_model
-from secateurs.cli.inspect import tables
+from secateurs.cli.inspect import describe, tables
 from secateurs.errors import CheckpointError
 from tiny import tiny_tokenizer, write_rows
 from tiny_models import tiny_model
@@ -125,7 +125,7 @@ def test_a_head_that_has_no_weights_is_not_read(head: str, pooler: bool, remote:
     saved = base.state_dict()
     assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {n: t.shape for n, t in saved.items()}
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
-    assert next(iter(tables(str(tmp_path)))).row_count == 6
+    assert next(iter(tables(describe(str(tmp_path), trust_remote_code=False)))).row_count == 6
 
 
 def test_a_head_that_lost_a_tensor_is_still_incomplete(tmp_path: Path) -> None:

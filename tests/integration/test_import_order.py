@@ -40,7 +40,9 @@ def check(order: str) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     post_init: Any = transformers.modeling_utils.PreTrainedModel.post_init
-    assert post_init.wrapped_by_secateurs
+    assert post_init.__wrapped__
+    assert post_init.__module__ == "transformers.modeling_utils"  # functools.wraps
+    assert "apply_block" in post_init.__code__.co_names
     model_classes: Any = AutoModelForCausalLM._model_mapping
     config = AutoConfig.for_model("secateurs-adaptive-lm")
     assert model_classes[type(config)].__name__ == "AdaptiveLMForCausalLM"

@@ -50,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kept", MATRIX)
 @pytest.mark.parametrize("way", WAYS)
-def test_one_group_is_enough(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, kept: str) -> None:
+def test_one_group_is_enough(place: Path, tmp_path: Path, way: str, kept: str) -> None:
     how = dict(WAYS[way])
     hyperparameters = dict(how.pop("hyperparameters"))
     if how["method"] in OF_MATRICES:
