@@ -65,6 +65,8 @@ def test_sentence_transformers_in_another_process(
 
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)  # another test loaded it from another cache
     folder = save(blocks_removed(tiny_model("bert", auto="AutoModel").float()), tiny_tokenizer(), tmp_path / "model")
     body = Transformer(
         str(folder), model_kwargs={"trust_remote_code": remote}, config_kwargs={"trust_remote_code": remote}
