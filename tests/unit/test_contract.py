@@ -17,7 +17,8 @@ from secateurs.latency.compare import Measurement, Speed, Timing
 from secateurs.latency.table import LatencyTable
 from secateurs.methods.base import Fitted
 from secateurs.methods.baselines._even_counts import even_counts
-from secateurs.pipeline.contract import CONFIRMATIONS, STEERING_PROCESSES, Attempt, Contract, is_met
+from secateurs.pipeline.attempt import Attempt
+from secateurs.pipeline.contract import CONFIRMATIONS, STEERING_PROCESSES, Contract, is_met
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask

@@ -16,19 +16,17 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from secateurs.artifacts import read_json, write_json
-from secateurs.distributed import first
 from secateurs.errors import TargetUnreachable
 from secateurs.latency.compare import Measurement, Speed
 from secateurs.latency.table import LatencyTable
 from secateurs.methods.base import Fitted
+from secateurs.pipeline.attempt import Attempt, read_attempt, write_attempt
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.target import Budget, Speedup
 
-__all__ = ["CONFIRMATIONS", "STEERING_PROCESSES", "Attempt", "Contract", "is_met"]
+__all__ = ["CONFIRMATIONS", "STEERING_PROCESSES", "Contract", "is_met"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,36 +56,6 @@ STEP = 0.004
 
 TimeShapes = Callable[[Allocation], Speed]
 """Speed-up of the dense model shrunk to an allocation, in ``STEERING_PROCESSES`` fresh processes."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One allocation and its speed.
-
-    Args:
-        number: 1 for the first attempt.
-        allocation: kept units of every group.
-        predicted: speed-up by the latency table, before any correction.
-        steering: measured speed-up of these shapes, before the model was built; ``None`` if nothing was steered.
-        confirmed: measured speed-up of the saved model in fresh processes; ``None`` if it was not built.
-        latency_ms: time of the saved model in those processes.
-        dense_latency_ms: time of the dense model in those processes.
-        met: whether the confirmation keeps the contract; ``None`` without confirmation, or if timings here cannot tell.
-    """
-
-    number: int
-    allocation: Allocation
-    predicted: float
-    steering: Speed | None = None
-    confirmed: Speed | None = None
-    latency_ms: float | None = None
-    dense_latency_ms: float | None = None
-    met: bool | None = None
-
-    @property
-    def speed(self) -> Speed | None:
-        """What is known best about the speed-up of these shapes."""
-        return self.confirmed or self.steering
 
 
 def is_met(target: float, confirmed: Speed) -> bool:
@@ -132,7 +100,7 @@ class Contract:
         self.time_shapes, self.folder = time_shapes, folder
         self.tolerance, self.processes = tolerance, processes
         self.attempts: list[Attempt] = []
-        while (attempt := _read(folder, len(self.attempts) + 1)) is not None:
+        while (attempt := read_attempt(folder, len(self.attempts) + 1)) is not None:
             self.attempts.append(attempt)
 
     @property
@@ -186,7 +154,7 @@ class Contract:
             met=None if self.target is None else is_met(self.target.value, speed),
         )
         self.attempts[attempt.number - 1] = confirmed
-        _write(self.folder, confirmed)
+        write_attempt(self.folder, confirmed)
         logger.info("attempt %d confirmed: %.3fx (%.3f to %.3f)", attempt.number, speed.median, speed.low, speed.high)
         return confirmed
 
@@ -293,24 +261,4 @@ class Contract:
         if steering is not None:
             logger.info("attempt %d: %.3fx by steering, aim %.3fx", number, steering.median, self.aim)
         self.attempts.append(attempt)
-        _write(self.folder, attempt)
-
-
-def _place(folder: Path, number: int) -> Path:
-    return folder / f"attempt-{number}" / "measured.json"
-
-
-def _write(folder: Path, attempt: Attempt) -> None:
-    first(lambda: write_json(_place(folder, attempt.number), dataclasses.asdict(attempt)))
-
-
-def _read(folder: Path, number: int) -> Attempt | None:
-    """An attempt that an earlier run left."""
-    path = _place(folder, number)
-    if not path.is_file():
-        return None
-    values = read_json(path)
-    speeds = {
-        name: None if values[name] is None else Speed.from_dict(values[name]) for name in ("steering", "confirmed")
-    }
-    return Attempt(**{**values, **speeds})
+        write_attempt(self.folder, attempt)

@@ -17,7 +17,7 @@ from secateurs.checkpoint.dense_files import card_metadata
 from secateurs.checkpoint.stored_dtype import cast_weights, round_weights
 from secateurs.latency.compare import Measurement, Speed
 from secateurs.latency.environment import machine
-from secateurs.pipeline.contract import Attempt
+from secateurs.pipeline.attempt import Attempt
 from secateurs.pipeline.target_context import TargetContext, record_path
 from secateurs.pipeline.time_folder import time_folder
 from secateurs.report.card import card

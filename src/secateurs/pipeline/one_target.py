@@ -17,7 +17,8 @@ from torch import nn
 from secateurs.artifacts import read_json, write_json
 from secateurs.distributed import first
 from secateurs.numerics.precision import native_bfloat16
-from secateurs.pipeline.contract import Attempt, Contract
+from secateurs.pipeline.attempt import Attempt
+from secateurs.pipeline.contract import Contract
 from secateurs.pipeline.finished_model import FinishedModel
 from secateurs.pipeline.given_table import measured_here
 from secateurs.pipeline.stage_timer import StageTimer

@@ -10,10 +10,9 @@ command line starts quickly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -23,9 +22,7 @@ from secateurs.latency.environment import Clock, Environment
 from secateurs.methods import settings
 from secateurs.pipeline.column_names import ColumnNames
 from secateurs.pipeline.recipe_problems import explain
-
-if TYPE_CHECKING:
-    from secateurs.structure.target import Target
+from secateurs.structure.target import Sparsity, Speedup, Target, ascending
 
 __all__ = ["LARGEST_SEED", "Recipe"]
 
@@ -186,22 +183,18 @@ class Recipe(BaseModel):
     @field_validator("speedup")
     @classmethod
     def _check_speedups(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        from secateurs.structure.target import Speedup
-
         for value in values:
             if not value > 1:
                 raise ValueError(f"a speed-up of {value:g} is not greater than 1")
-        return _ascending(values, Speedup)
+        return ascending(values, Speedup)
 
     @field_validator("sparsity")
     @classmethod
     def _check_sparsities(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        from secateurs.structure.target import Sparsity
-
         for value in values:
             if not 0 < value < 1:
                 raise ValueError(f"a sparsity of {value:g} is not between 0 and 1")
-        return _ascending(values, Sparsity)
+        return ascending(values, Sparsity)
 
     @model_validator(mode="after")
     def _check_kind_of_target(self) -> Recipe:
@@ -277,7 +270,6 @@ class Recipe(BaseModel):
     @property
     def targets(self) -> tuple[Target, ...]:
         """Targets of the run in ascending order: either all speed-ups or all sparsities."""
-        from secateurs.structure.target import Sparsity, Speedup
 
         return (*(Speedup(value) for value in self.speedup), *(Sparsity(value) for value in self.sparsity))
 
@@ -304,11 +296,3 @@ def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(given, dict) or not {field.name for field in fields(known)} <= given.keys():
         return values
     return {name: value for name, value in values.items() if name != "hyperparameters"}
-
-
-def _ascending(values: Iterable[float], target: Callable[[float], Target]) -> tuple[float, ...]:
-    """Distinct values in ascending order; every value must have a folder name of its own."""
-    distinct = sorted(set(values))
-    if len({target(value).folder for value in distinct}) < len(distinct):
-        raise ValueError("two targets share a folder name; let them differ by at least 0.01")
-    return tuple(distinct)

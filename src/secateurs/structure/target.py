@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from secateurs.errors import RecipeError, TargetUnreachable
 if TYPE_CHECKING:  # imports torch, which the check of a recipe does without
     from secateurs.structure.cost import Cost, ParameterCost, TimeCost
 
-__all__ = ["Budget", "Sparsity", "Speedup", "Target"]
+__all__ = ["Budget", "Sparsity", "Speedup", "Target", "ascending"]
 
 
 @dataclass(frozen=True)
@@ -104,3 +105,19 @@ class Sparsity:
 
 
 Target = Speedup | Sparsity
+
+
+def ascending(values: Iterable[float], target: Callable[[float], Target]) -> tuple[float, ...]:
+    """Distinct values in ascending order.
+
+    Args:
+        values: values of targets.
+        target: class of the targets, which names the folder of a value.
+
+    Raises:
+        ValueError: two values share a folder name.
+    """
+    distinct = sorted(set(values))
+    if len({target(value).folder for value in distinct}) < len(distinct):
+        raise ValueError("two targets share a folder name; let them differ by at least 0.01")
+    return tuple(distinct)

@@ -1,0 +1,65 @@
+"""``Attempt``: one allocation of the speed-up contract with its timings, and its file on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from secateurs.artifacts import read_json, write_json
+from secateurs.distributed import first
+from secateurs.latency.compare import Speed
+from secateurs.structure.allocation import Allocation
+
+__all__ = ["Attempt", "read_attempt", "write_attempt"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One allocation and its speed.
+
+    Args:
+        number: 1 for the first attempt.
+        allocation: kept units of every group.
+        predicted: speed-up by the latency table, before any correction.
+        steering: measured speed-up of these shapes, before the model was built; ``None`` if nothing was steered.
+        confirmed: measured speed-up of the saved model in fresh processes; ``None`` if it was not built.
+        latency_ms: time of the saved model in those processes.
+        dense_latency_ms: time of the dense model in those processes.
+        met: whether the confirmation keeps the contract; ``None`` without confirmation, or if timings here cannot tell.
+    """
+
+    number: int
+    allocation: Allocation
+    predicted: float
+    steering: Speed | None = None
+    confirmed: Speed | None = None
+    latency_ms: float | None = None
+    dense_latency_ms: float | None = None
+    met: bool | None = None
+
+    @property
+    def speed(self) -> Speed | None:
+        """What is known best about the speed-up of these shapes."""
+        return self.confirmed or self.steering
+
+
+def _place(folder: Path, number: int) -> Path:
+    return folder / f"attempt-{number}" / "measured.json"
+
+
+def write_attempt(folder: Path, attempt: Attempt) -> None:
+    """Write an attempt into the folder of its target."""
+    first(lambda: write_json(_place(folder, attempt.number), dataclasses.asdict(attempt)))
+
+
+def read_attempt(folder: Path, number: int) -> Attempt | None:
+    """An attempt that an earlier run left."""
+    path = _place(folder, number)
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    speeds = {
+        name: None if values[name] is None else Speed.from_dict(values[name]) for name in ("steering", "confirmed")
+    }
+    return Attempt(**{**values, **speeds})
