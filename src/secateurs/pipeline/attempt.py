@@ -11,7 +11,7 @@ from secateurs.distributed import first
 from secateurs.latency.compare import Speed
 from secateurs.structure.allocation import Allocation
 
-__all__ = ["Attempt", "read_attempt", "write_attempt"]
+__all__ = ["Attempt", "read_attempts", "write_attempt"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,12 @@ def write_attempt(folder: Path, attempt: Attempt) -> None:
     first(lambda: write_json(_place(folder, attempt.number), dataclasses.asdict(attempt)))
 
 
-def read_attempt(folder: Path, number: int) -> Attempt | None:
-    """An attempt that an earlier run left."""
-    path = _place(folder, number)
-    if not path.is_file():
-        return None
-    values = read_json(path)
-    speeds = {
-        name: None if values[name] is None else Speed.from_dict(values[name]) for name in ("steering", "confirmed")
-    }
-    return Attempt(**{**values, **speeds})
+def read_attempts(folder: Path) -> list[Attempt]:
+    """The attempts that earlier runs left in the folder of a target, in order."""
+    found: list[Attempt] = []
+    while (path := _place(folder, len(found) + 1)).is_file():
+        values = read_json(path)
+        timed = ("steering", "confirmed")
+        speeds = {name: None if values[name] is None else Speed.from_dict(values[name]) for name in timed}
+        found.append(Attempt(**{**values, **speeds}))
+    return found

@@ -18,11 +18,12 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from secateurs.distributed import first
 from secateurs.errors import TargetUnreachable
 from secateurs.latency.compare import Measurement, Speed
 from secateurs.latency.table import LatencyTable
 from secateurs.methods.base import Fitted
-from secateurs.pipeline.attempt import Attempt, read_attempt, write_attempt
+from secateurs.pipeline.attempt import Attempt, read_attempts, write_attempt
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.target import Budget, Speedup
 
@@ -99,9 +100,8 @@ class Contract:
         self.target, self.budget, self.table, self.fitted = target if enforce else None, budget, table, fitted
         self.time_shapes, self.folder = time_shapes, folder
         self.tolerance, self.processes = tolerance, processes
-        self.attempts: list[Attempt] = []
-        while (attempt := read_attempt(folder, len(self.attempts) + 1)) is not None:
-            self.attempts.append(attempt)
+        # By the first process, since another one that comes later would find what the first has written meanwhile.
+        self.attempts = first(lambda: read_attempts(folder))
 
     @property
     def built(self) -> list[Attempt]:
