@@ -94,7 +94,7 @@ def run_process(request: Request) -> Measurement:
         for name, value in os.environ.items()
         if name not in LAUNCHER_VARIABLES and not name.startswith("TORCHELASTIC")
     }
-    variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    variables["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     done = subprocess.run(
         [sys.executable, "-P", "-m", "secateurs.latency.timing_process"],
         input=request.to_json(),

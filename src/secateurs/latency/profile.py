@@ -146,9 +146,10 @@ def measure_table(
     warn_if_noisy(noise, environment)
     dense_ms = None if dense is None else samples.median(DENSE)
     table = fit_table(samples, plan, structure, environment, dense_ms=dense_ms, noise=noise)
+    baseline = runs[DENSE if dense is not None else FULL_SIZE]
+    runs, preceded_by = {}, {}  # frees the layers before the whole models need memory
     chosen = {str(number): counts for number, counts in enumerate(spread_counts(structure, table, MODELS, seed))}
     whole = {name: model_run(placed, structure, environment, inputs, counts) for name, counts in chosen.items()}
-    baseline = runs[DENSE if dense is not None else FULL_SIZE]
 
     def ratios_are_precise(seen: Samples) -> bool:
         ratios = [seen.ratio(name, DENSE) for name in whole]

@@ -22,26 +22,27 @@ __all__ = ["model_run", "random_counts", "spread_counts"]
 
 
 def random_counts(
-    structure: Structure, table: LatencyTable, generator: random.Random, share: float | None = None
+    structure: Structure, table: LatencyTable, generator: random.Random, shares: Mapping[Kind, float] | None = None
 ) -> dict[str, int]:
     """Random kept counts of a pruned model.
 
-    Each group keeps a share that differs from a common one by up to 0.4. Widths are snapped to the multiple of their curve,
-    except at full size. Low-rank options stay one matrix.
+    Each group keeps a share that differs from the common one of its kind by up to 0.4. Widths are snapped to the multiple of
+    their curve, except at full size. Low-rank options stay one matrix.
 
     Args:
         structure: structure of the model.
         table: table with the multiple of each group.
         generator: source of the random shares.
-        share: the common share; ``None`` draws it from [0.1, 0.9].
+        shares: kind -> common share; ``None`` draws one for all kinds from [0.1, 0.9].
 
     Returns:
         Group name -> kept units.
     """
-    common = generator.uniform(0.1, 0.9) if share is None else share
+    common = generator.uniform(0.1, 0.9)
     counts = {}
     for group in structure.without_low_rank_options():
-        part = min(1.0, max(0.0, common + generator.uniform(-0.4, 0.4)))
+        own = common if shares is None else shares[group.kind]
+        part = min(1.0, max(0.0, own + generator.uniform(-0.4, 0.4)))
         step = 1 if group.kind is Kind.HEAD else table.curve(group.name).multiple
         snapped = round(group.size * part / step) * step
         counts[group.name] = group.size if part == 1 else min(group.size, snapped)
@@ -49,7 +50,9 @@ def random_counts(
 
 
 def spread_counts(structure: Structure, table: LatencyTable, number: int, seed: int) -> list[dict[str, int]]:
-    """Kept counts of pruned models of all sizes, whose common shares are evenly spread.
+    """Kept counts of pruned models of all sizes. The common shares of each kind are evenly spread, in an order of their own.
+
+    The kinds vary independently, so that timings tell them apart (a Latin hypercube).
 
     Args:
         structure: structure of the model.
@@ -59,7 +62,11 @@ def spread_counts(structure: Structure, table: LatencyTable, number: int, seed: 
     """
     generator = random.Random(seed)
     shares = [0.1 + 0.8 * (index + 0.5) / number for index in range(number)]
-    return [random_counts(structure, table, generator, share) for share in shares]
+    columns = {kind: generator.sample(shares, number) for kind in dict.fromkeys(group.kind for group in structure)}
+    return [
+        random_counts(structure, table, generator, {kind: column[index] for kind, column in columns.items()})
+        for index in range(number)
+    ]
 
 
 def model_run(

@@ -118,8 +118,8 @@ class Contract:
         """The attempt to build next.
 
         Returns:
-            The last attempt that is fast enough by steering, or else the fastest one. If no allocation is left that was
-            not built: the attempt that was built last.
+            The last attempt that is fast enough by steering, or else the fastest one. If no allocation is left, or none
+            that seems faster than the model that just missed: the attempt that was built last.
 
         Raises:
             TargetUnreachable: no choice of levels fits the budget of the target.
@@ -136,7 +136,12 @@ class Contract:
             if allocation is None:
                 break
             self._add(allocation, steer=True)
-        return self._best(self.attempts[since:]) or self.built[-1]
+        best = self._best(self.attempts[since:])
+        missed = self.built[-1] if self.built else None
+        if missed is not None and (best is None or _known(best) <= _known(missed)):
+            return missed
+        assert best is not None, "without an attempt, the first allocation raised"
+        return best
 
     def confirm(self, attempt: Attempt, measured: Measurement) -> Attempt:
         """Write the confirmation of an attempt that was built.
@@ -262,3 +267,9 @@ class Contract:
             logger.info("attempt %d: %.3fx by steering, aim %.3fx", number, steering.median, self.aim)
         self.attempts.append(attempt)
         write_attempt(self.folder, attempt)
+
+
+def _known(attempt: Attempt) -> float:
+    """What is known best about the speed-up of an attempt that was timed."""
+    assert attempt.speed is not None
+    return attempt.speed.median

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from secateurs.context import PruneContext
 from secateurs.distributed import first
+from secateurs.errors import TargetUnreachable
 from secateurs.methods.base import Fitted, Method, OneShotFitted
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.mask import Mask
@@ -29,12 +30,21 @@ class RankZeroFitted(OneShotFitted):
         first(lambda: self._fit(method))
 
     def allocate(self, budget: Budget) -> Allocation:
-        """See ``Fitted.allocate``."""
-        return first(lambda: self._on_rank_zero().allocate(budget))
+        """See ``Fitted.allocate``. Every process refuses an unreachable budget, since the contract may go on after it."""
+        answer = first(lambda: self._allocation_or_refusal(budget))
+        if isinstance(answer, TargetUnreachable):
+            raise answer
+        return answer
 
     def apply(self, allocation: Allocation, folder: str) -> Mask:
         """See ``Fitted.apply``."""
         return first(lambda: self._on_rank_zero().apply(allocation, folder))
+
+    def _allocation_or_refusal(self, budget: Budget) -> Allocation | TargetUnreachable:
+        try:
+            return self._on_rank_zero().allocate(budget)
+        except TargetUnreachable as refusal:
+            return refusal
 
     def _fit(self, method: Method) -> None:
         self._fitted = method.fit(self.context)

@@ -44,7 +44,7 @@ def time_folder(loaded: Loaded, folder: Path, processes: int, track: Track, labe
         "dense": SavedModel(
             recipe.model, task.auto_class, task.subfolder, task.may_be_missing, recipe.trust_remote_code
         ),
-        "pruned": SavedModel(str(folder), task.auto_class, "", task.may_be_missing),
+        "pruned": SavedModel(str(folder), task.auto_class, "", task.may_be_missing, recipe.trust_remote_code),
     }
     return time_saved(models, loaded.environment, processes=processes, seed=recipe.seed, track=track, label=label)
 
