@@ -91,7 +91,7 @@ class Recipe(BaseModel):
         0.05,
         gt=0,
         description="Accepted excess over the target speed-up while shapes are chosen, as a fraction: with 0.05 a target of "
-        "2 accepts 2 to 2.1.",
+        "2 accepts 2 to 2.1, or up to 2.5 % above what the contract aims at where processes differ much.",
     )
 
     timing_processes: int = Field(
