@@ -60,7 +60,10 @@ The runs of layers are short and therefore noisier, and their error counts once 
 MODELS = 8
 """Random pruned models that are timed whole."""
 
-PRECISE_RATIO = 0.015
+STEADY_ROUNDS = 15
+"""Rounds from which the interval of a whole model's time is trusted: over fewer rounds it is too narrow."""
+
+PRECISE_RATIO = 0.01
 """Half-width of the interval of a whole model's time, relative, at which it needs no further readings."""
 
 DENSE = "dense"
@@ -153,7 +156,8 @@ def measure_table(
 
     def ratios_are_precise(seen: Samples) -> bool:
         ratios = [seen.ratio(name, DENSE) for name in whole]
-        return all((high - low) / 2 <= PRECISE_RATIO * median for median, low, high in ratios)
+        precise_enough = all((high - low) / 2 <= PRECISE_RATIO * median for median, low, high in ratios)
+        return len(seen.ms[DENSE]) >= STEADY_ROUNDS and precise_enough
 
     samples = interleave(
         {DENSE: baseline, **whole},
