@@ -10,7 +10,6 @@ command line starts quickly.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Clock, Environment
-from secateurs.methods import settings
 from secateurs.pipeline.column_names import ColumnNames
+from secateurs.pipeline.method_values import without_method_values
 from secateurs.pipeline.recipe_problems import explain
 from secateurs.structure.target import Sparsity, Speedup, Target, ascending
 
@@ -234,7 +233,8 @@ class Recipe(BaseModel):
             path: YAML file with a mapping of recipe fields.
             changes: fields that replace those of the file. In ``columns`` and ``hyperparameters`` single entries are
                 replaced, and the other entries of the file are kept. A file with all hyperparameters of its method (that of
-                a run folder) loses them if the method or the preset is replaced.
+                a run folder) loses them, and the training after shrinking that its method decided, if the method or the
+                preset is replaced.
 
         Raises:
             RecipeError: the file is missing, it is not a YAML mapping, or a field is wrong.
@@ -247,8 +247,7 @@ class Recipe(BaseModel):
             raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise RecipeError(f"{path} holds {type(values).__name__}, not a mapping of recipe fields")
-        if any(name in changes and changes[name] != values.get(name) for name in ("method", "preset")):
-            values = _without_defaults(values)
+        values = without_method_values(values, changes)
         for name in ("columns", "hyperparameters"):
             if isinstance(values.get(name), dict) and isinstance(changes.get(name), dict):
                 changes[name] = {**values[name], **changes[name]}
@@ -287,12 +286,3 @@ class Recipe(BaseModel):
             runtime=self.runtime,
             clock=self.clock,
         )
-
-
-def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a recipe, without the hyperparameters if all of the method are there: those of another would be hidden."""
-    known = settings(str(values.get("method", "ziplm")).replace("-", "_"))
-    given = values.get("hyperparameters")
-    if not isinstance(given, dict) or not {field.name for field in fields(known)} <= given.keys():
-        return values
-    return {name: value for name, value in values.items() if name != "hyperparameters"}
