@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from secateurs.artifacts import expanded
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Environment, machine
 from secateurs.latency.table import LatencyTable
@@ -32,7 +33,7 @@ def given_table(recipe: Recipe, folder: Path | None) -> LatencyTable | None:
     """
     path = own_table(folder, recipe) if folder is not None else None
     if path is None and recipe.latency_table:
-        path = Path(recipe.latency_table)
+        path = expanded(recipe.latency_table)
     if path is None:
         return None
     table = LatencyTable.load(path)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from secateurs.artifacts import expanded
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Clock, Environment
 from secateurs.pipeline.column_names import ColumnNames
@@ -240,7 +241,7 @@ class Recipe(BaseModel):
             RecipeError: the file is missing, it is not a YAML mapping, or a field is wrong.
         """
         try:
-            values = yaml.safe_load(Path(path).read_text())
+            values = yaml.safe_load(expanded(path).read_text())
         except FileNotFoundError:
             raise RecipeError(f"no recipe at {path}") from None
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
