@@ -13,7 +13,17 @@ from typing import Any
 from secateurs.distributed import is_first
 from secateurs.errors import CheckpointError
 
-__all__ = ["OLDER", "apply_umask", "is_path", "older_name", "read_json", "restore_older", "write", "write_json"]
+__all__ = [
+    "OLDER",
+    "apply_umask",
+    "expanded",
+    "is_path",
+    "older_name",
+    "read_json",
+    "restore_older",
+    "write",
+    "write_json",
+]
 
 OLDER = ".older"
 """Ending of the hidden name of a folder while a new one takes its place."""
@@ -95,13 +105,22 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read ({error}); delete it and use --resume") from None
 
 
+def expanded(source: str | os.PathLike[str]) -> Path:
+    """The path that a user gave, with ``~`` at its start as the home folder; ``~name`` stays if there is no such user.
+
+    Args:
+        source: what the user gave.
+    """
+    return Path(os.path.expanduser(source))
+
+
 def is_path(source: str) -> bool:
     """Whether a source of a model or of data names a local path and not a hub id.
 
     Args:
         source: what the user gave.
     """
-    return Path(source).expanduser().exists() or source[:1] in ("/", ".", "~", "\\") or source.count("/") > 1
+    return expanded(source).exists() or source[:1] in ("/", ".", "~", "\\") or source.count("/") > 1
 
 
 def older_name(folder: Path) -> Path:

@@ -76,6 +76,40 @@ def test_times_are_ranges(place: Path) -> None:
     assert all(re.fullmatch(r"[\d.]+-[\d.]+ (s|min|h)", value) for name, value in found.items() if name != "latency")
 
 
+def exact(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, *, here: bool) -> dict[str, tuple[float, float]]:
+    """Stage -> its range of seconds, with a table that timings here can judge, or cannot."""
+    monkeypatch.setattr(dry_run, "measured_here", lambda *_: here)
+    monkeypatch.setattr(dry_run, "_duration", lambda seconds: f"{seconds[0]!r} {seconds[1]!r}")
+    return {name: tuple(map(float, words.split())) for name, words in stages(printed(recipe)).items() if words}  # pyright: ignore[reportReturnType]
+
+
+@pytest.mark.usefixtures("one_second")
+@pytest.mark.parametrize("method", ["ziplm", "agp"])
+def test_a_miss_repeats_all_that_builds_a_model(place: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Not only its timing, but also its training, its fine-tuning and its evaluation; the table and the fit come once."""
+    own: dict[str, Any] = {} if method == "ziplm" else {"hyperparameters": {"steps": 20}}
+    recipe = tiny_run.recipe(place, method=method, speedup=1.2, recover_epochs=1.0, **own)
+    recipe = tiny_run.own_table(recipe, place / f"{method}.json")
+    judged, elsewhere = (exact(recipe, monkeypatch, here=here) for here in (True, False))
+    for stage in ("recover", "evaluate"):
+        assert judged[stage] == (elsewhere[stage][0], 2 * elsewhere[stage][1])
+    for stage in ("latency", "evaluate dense", "prepare"):
+        assert judged[stage] == elsewhere[stage]
+    low, high = elsewhere["prune to 1.20x"]
+    work = low - 10 * 8, high - 10 * 25  # ten processes that confirm one model, and none that steer
+    assert work[0] > 0
+    assert judged["prune to 1.20x"] == pytest.approx(
+        (work[0] + 13 * 8, {"ziplm": 3, "agp": 2}[method] * work[1] + 32 * 25)
+    )
+
+
+@pytest.mark.usefixtures("one_second")
+def test_nothing_is_built_again_for_a_sparsity(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"method": "agp", "hyperparameters": {"steps": 20}, "speedup": (), "sparsity": 0.5}
+    recipe = tiny_run.own_table(tiny_run.recipe(place, **changes), place / "agp.json")
+    assert exact(recipe, monkeypatch, here=True) == exact(recipe, monkeypatch, here=False)
+
+
 def test_a_target_out_of_reach_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny_run.recipe(place, latency_table=None)
     monkeypatch.setattr(dry_run, "largest_speedup", lambda loaded: Speed(3.0, 2.8, 3.2))

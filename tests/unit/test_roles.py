@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from secateurs.errors import DataError
 from secateurs.pipeline.load import load
 from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
@@ -157,6 +158,18 @@ def test_tiny_data_are_shared_or_reduced_and_it_is_said(count: int) -> None:
         check_disjoint(roles)
         assert any("fewer texts than asked for" in note for note in roles.notes)
         assert len(train) < count
+
+
+def test_a_role_without_texts_is_refused() -> None:
+    """An evaluation split without texts gave a report role without batches, which the dry run indexed."""
+    with pytest.raises(DataError, match=r"^test has no text to report the divergence on"):
+        draw(pool(sentences(60)), RoleSizes(20, 10, 10, 10), held_out=pool([]))
+    with pytest.raises(DataError, match=r"^train has no text to calibrate on"):
+        draw(pool([]), RoleSizes(20, 10, 10, 10), held_out=pool(sentences(60)))
+    with pytest.raises(DataError, match=r"^train has no text to calibrate on"):
+        draw(pool([]), RoleSizes(report=10))
+    roles, _ = draw(pool([]), RoleSizes(report=10), held_out=pool(sentences(60)))  # the method uses no texts
+    assert roles.report.rows == 10
 
 
 def test_the_evaluation_split_is_reported_on_even_without_labels(tmp_path: Path) -> None:

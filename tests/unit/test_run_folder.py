@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from secateurs.errors import RecipeError
 from secateurs.methods import settings
+from secateurs.pipeline.check_recipe import finetuning, method_settings
 from secateurs.pipeline.recipe import Recipe
 from secateurs.pipeline.run_folder import check_folder, claim_folder, record_processes, resolved
 
@@ -91,6 +93,47 @@ def test_the_recipe_of_a_run_folder_serves_other_methods_and_presets(tmp_path: P
     assert resolved(Recipe.load(file, preset="paper")).hyperparameters == asdict(settings("ziplm", "paper"))
     assert Recipe.load(file, method="cofi", hyperparameters={"epochs": 9.0}).hyperparameters == {"epochs": 9.0}
     assert Recipe.load(file, method="ziplm", hyperparameters={"steps": 9}).hyperparameters["damping"] == 1e-2
+
+
+EPOCHS = {"cofi": 20, "fac": 10, "flop": 2, "uniform": 0}
+OTHERS: list[dict[str, Any]] = [
+    {"method": "cofi"},
+    {"method": "cofi", "preset": "quick"},
+    {"method": "fac"},
+    {"method": "flop"},
+    {"method": "uniform"},
+    {"preset": "paper"},
+]
+
+
+@pytest.mark.parametrize("changes", OTHERS)
+def test_another_method_or_preset_decides_its_fine_tuning(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """The file of a ziplm run says 0 epochs at 5e-5, because ziplm decided that; cofi and fac then trained for 0 epochs."""
+    claim_folder(tmp_path, RECIPE)
+    found = Recipe.load(tmp_path / "recipe.yaml", **changes)
+    fresh = RECIPE.model_copy(update=changes)
+    assert finetuning(found, method_settings(found)) == finetuning(fresh, method_settings(fresh))
+    assert resolved(found) == resolved(fresh)
+    if changes.get("method") in EPOCHS and "preset" not in changes:
+        assert finetuning(found, method_settings(found)).epochs == EPOCHS[changes["method"]]
+
+
+def test_a_fine_tuning_that_a_user_gave_serves_other_methods(tmp_path: Path) -> None:
+    """What the method would have decided is another value, so this one is the user's."""
+    claim_folder(tmp_path / "run", RECIPE.model_copy(update={"recover_epochs": 3.0}))
+    found = Recipe.load(tmp_path / "run" / "recipe.yaml", method="fac")
+    assert (found.recover_epochs, found.learning_rate) == (3.0, None)
+    short = tmp_path / "short.yaml"  # written by a user: every value in it is meant
+    short.write_text(RECIPE.model_copy(update={"recover_epochs": 0.0, "learning_rate": 5e-5}).to_yaml())
+    found = Recipe.load(short, method="fac")
+    assert (found.recover_epochs, found.learning_rate) == (0.0, 5e-5)
+    assert Recipe.load(tmp_path / "run" / "recipe.yaml", preset="default").recover_epochs == 3.0
+
+
+def test_another_spelling_of_a_method_is_no_other_method(tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"method": "neuron-pruning", "hyperparameters": {"steps": 7}})
+    claim_folder(tmp_path, recipe)
+    assert Recipe.load(tmp_path / "recipe.yaml", method="neuron_pruning").hyperparameters["steps"] == 7
 
 
 def test_a_training_is_resumed_by_as_many_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

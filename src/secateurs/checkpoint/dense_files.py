@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from secateurs.artifacts import is_path
+from secateurs.artifacts import expanded, is_path
 
 __all__ = [
     "SENTENCE_FILES",
@@ -64,7 +64,7 @@ def model_file(source: str, name: str, revision: str | None = None) -> Path | No
     from transformers.utils import cached_file
 
     if is_path(source):
-        path = Path(source).expanduser() / name
+        path = expanded(source) / name
         return path if path.is_file() else None
     found = cached_file(
         source,
@@ -91,7 +91,7 @@ def copy_tokenizer(source: str, folder: Path, *, subfolder: str = "", revision: 
     """
     names = [*TOKENIZER_FILES]
     if is_path(source):
-        templates = Path(source).expanduser() / subfolder / CHAT_TEMPLATES
+        templates = expanded(source) / subfolder / CHAT_TEMPLATES
         names += [f"{CHAT_TEMPLATES}/{path.name}" for path in sorted(templates.glob("*.jinja"))]
     found = {name: model_file(source, _below(subfolder, name), revision) for name in names}
     if not any(found.values()):
@@ -131,7 +131,7 @@ def stored_pad_token_id(source: str, *, subfolder: str = "", trust_remote_code: 
     """
     from transformers import AutoConfig
 
-    location = str(Path(source).expanduser()) if is_path(source) else source
+    location = str(expanded(source)) if is_path(source) else source
     config = AutoConfig.from_pretrained(location, subfolder=subfolder, trust_remote_code=trust_remote_code)
     return getattr(config, "pad_token_id", None)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from secateurs.artifacts import is_path
+from secateurs.artifacts import expanded, is_path
 from secateurs.checkpoint.hooks import installed
 from secateurs.checkpoint.refusals import check_weights, first_line, reason
 from secateurs.errors import CheckpointError, UnsupportedModelError
@@ -132,7 +132,7 @@ def _location(source: str, subfolder: str) -> str:
     """The source with ``~`` expanded; a local folder must hold a ``config.json``."""
     if not is_path(source):
         return source
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if not folder.is_dir():
         raise CheckpointError(f"the model folder {source} does not exist; give a folder or a hub id like owner/name")
     if not (folder / subfolder / "config.json").is_file():

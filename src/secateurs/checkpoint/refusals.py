@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from secateurs.artifacts import expanded
 from secateurs.errors import CheckpointError
 
 __all__ = ["check_weights", "first_line", "reason"]
@@ -24,7 +25,7 @@ def reason(source: str, error: BaseException) -> str:
         source: folder or hub id.
         error: what was raised.
     """
-    if Path(source).expanduser().exists():
+    if expanded(source).exists():
         return first_line(error)
     from huggingface_hub import constants
 

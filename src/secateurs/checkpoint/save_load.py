@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from secateurs.artifacts import apply_umask, older_name, restore_older
+from secateurs.artifacts import apply_umask, expanded, older_name, restore_older
 from secateurs.checkpoint.hooks import installed, suspended
 from secateurs.checkpoint.load_model import lacks_head, quiet, without_pooler
 from secateurs.checkpoint.refusals import check_weights
@@ -133,7 +133,7 @@ def load(folder: str | os.PathLike[str], *, auto_class: str | None = None, **opt
     """
     import transformers
 
-    folder = Path(folder)
+    folder = expanded(folder)
     values = _read_config(folder)
     check_weights(folder, next(iter(values.get("architectures") or ()), "AutoModel"))
     architecture = next(iter(values.get("architectures") or ()), "")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import transformers
 from transformers import PreTrainedModel
 
-from secateurs.artifacts import is_path
+from secateurs.artifacts import expanded, is_path
 from secateurs.checkpoint import save_load
 from secateurs.checkpoint.load_model import load
 from secateurs.checkpoint.refusals import reason
@@ -36,14 +34,17 @@ def load_saved_model(model: str, *, trust_remote_code: bool) -> PreTrainedModel:
     Raises:
         CheckpointError: the folder is missing or damaged, or the hub cannot be reached.
     """
-    if not Path(model).is_dir() and Path(model).exists():
+    folder = expanded(model)
+    if not folder.is_dir() and folder.exists():
         raise CheckpointError(f"{model} is a file; name the folder of a model")
-    if is_path(model) and not Path(model).expanduser().exists():
+    if is_path(model) and not folder.exists():
         raise CheckpointError(f"the model folder {model} does not exist; give a folder or a hub id like owner/name")
-    if (Path(model) / "config.json").is_file() and not trust_remote_code:
-        return save_load.load(model, dtype=torch.float32).eval()
+    if (folder / "config.json").is_file() and not trust_remote_code:
+        return save_load.load(folder, dtype=torch.float32).eval()
     try:
-        config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
+        config = transformers.AutoConfig.from_pretrained(
+            str(folder) if is_path(model) else model, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read the model {model}: {reason(model, error)}") from None
     architecture = next(iter(config.architectures or ()), "AutoModel")

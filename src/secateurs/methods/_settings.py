@@ -50,10 +50,12 @@ class ForwardPasses:
     Args:
         fit: once, for all targets.
         per_target: for each target.
+        per_build: for each model that is built for a target, by training while it is pruned.
     """
 
     fit: float = 0.0
     per_target: float = 0.0
+    per_build: float = 0.0
 
 
 class OneShot:

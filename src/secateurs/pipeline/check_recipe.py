@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateurs.artifacts import is_path
+from secateurs.artifacts import expanded, is_path
 from secateurs.errors import CheckpointError, DataError, RecipeError
 from secateurs.methods import settings
 from secateurs.pipeline.recipe import Recipe
@@ -41,12 +41,12 @@ def check_recipe(recipe: Recipe) -> None:
         raise RecipeError("trackers follow a training, and this run has none; add --recover-epochs, or leave them out")
     if recipe.clock == "cpu" and recipe.threads > 1:
         raise RecipeError(f"the cpu clock counts the time of 1 thread, not of {recipe.threads}; use --threads 1")
-    if is_path(recipe.model) and not Path(recipe.model).expanduser().exists():
+    if is_path(recipe.model) and not expanded(recipe.model).exists():
         raise CheckpointError(
             f"the model folder {recipe.model} does not exist; give a folder or a hub id like owner/name"
         )
     folder = recipe.data.rpartition(":")[0] or recipe.data  # folder:config
-    if is_path(recipe.data) and not any(Path(path).expanduser().exists() for path in (recipe.data, folder)):
+    if is_path(recipe.data) and not any(expanded(path).exists() for path in (recipe.data, folder)):
         raise DataError(f"the data {recipe.data} does not exist; give a folder, a file or a hub id like owner/name")
 
 
@@ -62,7 +62,7 @@ def check_table_exists(recipe: Recipe, folder: Path | None) -> None:
     """
     if folder is not None and (folder / "latency.json").is_file():
         return
-    if recipe.latency_table and not Path(recipe.latency_table).exists():
+    if recipe.latency_table and not expanded(recipe.latency_table).exists():
         raise CheckpointError(
             f"no latency table at {recipe.latency_table}; write one with `secateurs measure MODEL --table FILE`"
         )

@@ -14,7 +14,7 @@ from rich.text import Text
 from secateurs.errors import TargetUnreachable
 from secateurs.pipeline.contract import STEERING_PROCESSES
 from secateurs.pipeline.estimates import largest_speedup, memory_bytes, rows_of, timed_pass
-from secateurs.pipeline.given_table import given_table, place_of
+from secateurs.pipeline.given_table import given_table, measured_here, place_of
 from secateurs.pipeline.load import Loaded, load
 from secateurs.pipeline.recipe import Recipe
 from secateurs.pipeline.run_folder import check_folder
@@ -29,10 +29,10 @@ ATTEMPTS = (1, 4)
 """Allocations that the contract of one target times while it steers, usually."""
 
 BUILDS = (1, 2)
-"""Models that are built and confirmed for one target, usually."""
+"""Models that are built, fine-tuned, evaluated and confirmed for one target, usually."""
 
 SEARCHES = (1, 3)
-"""How often a method without training searches for one target: after a measurement that misses, it searches again."""
+"""How often a method without training searches and refits for one target: once more after each measurement that misses."""
 
 PROCESS_SECONDS = (8.0, 25.0)
 """Seconds of one process that times saved models: it starts, loads both, and times them."""
@@ -80,8 +80,12 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     rows_of_training = len(loaded.data.train) if isinstance(loaded.data.train, Sized) else 0
     batch = loaded.context(Path()).rows_a_step
     work = loaded.method.forward_passes(loaded.structure, samples, rows_of_training, batch)
-    steered = [STEERING_PROCESSES * number for number in (ATTEMPTS if speedups else (0, 0))]
-    confirmed = [recipe.timing_processes * number for number in (BUILDS if speedups else (1, 1))]
+    # The contract neither steers nor builds again for a sparsity, or for a table that timings here cannot judge.
+    steers = bool(speedups) and (table is None or measured_here(table, loaded.environment))
+    builds = BUILDS if steers else (1, 1)
+    searches = SEARCHES if steers and not loaded.method.trains else (1, 1)
+    steered = [STEERING_PROCESSES * number for number in (ATTEMPTS if steers else (0, 0))]
+    confirmed = [recipe.timing_processes * number for number in builds]
     timing = [sum(parts) * seconds for *parts, seconds in zip(steered, confirmed, PROCESS_SECONDS, strict=True)]
     evaluated = rows_of(loaded.data.evaluation)
     reported = roles.report.rows
@@ -93,19 +97,20 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
         ("prepare", f"{loaded.method.name}: {samples} texts, {len(loaded.structure)} groups", passes(work.fit)),
     ]
     for target in recipe.targets:
-        low, high = passes(work.per_target)
-        if isinstance(target, Speedup) and not loaded.method.trains:
-            low, high = SEARCHES[0] * low, SEARCHES[1] * high
-        rows.append((f"prune to {target}", f"folder {target.folder}", (low + timing[0], high + timing[1])))
+        parts = zip(
+            _times(searches, passes(work.per_target)), _times(builds, passes(work.per_build)), timing, strict=True
+        )
+        low, high = (sum(part) for part in parts)
+        rows.append((f"prune to {target}", f"folder {target.folder}", (low, high)))
     if how := loaded.finetuning:
         read = how.steps * batch or how.epochs * rows_of_training
         # forward and backward of the student (3), forward of the teacher (1)
-        rows.append(("recover", f"{how}, each target", passes(len(recipe.targets) * read * 4)))
+        rows.append(("recover", f"{how}, each target", _times(builds, passes(len(recipe.targets) * read * 4))))
     rows.append(
         (
             "evaluate",
             f"{evaluated} sequences, divergence on {reported}, each target",
-            passes(len(recipe.targets) * (evaluated + 2 * reported)),
+            _times(builds, passes(len(recipe.targets) * (evaluated + 2 * reported))),
         )
     )
     total = (sum(low for *_, (low, _) in rows), sum(high for *_, (_, high) in rows))
@@ -140,6 +145,11 @@ def _reach(loaded: Loaded, targets: Sequence[Speedup]) -> str:
         f"The largest speed-up is about {most.median:.1f}x ({most.low:.1f} to {most.high:.1f}, timed for a few seconds); the "
         "latency table will tell."
     )
+
+
+def _times(counts: tuple[int, int], seconds: Range) -> Range:
+    """The range of what is done from ``counts[0]`` to ``counts[1]`` times."""
+    return counts[0] * seconds[0], counts[1] * seconds[1]
 
 
 def _duration(seconds: Range) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
+from secateurs.artifacts import expanded
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Environment, machine
 from secateurs.latency.table import LatencyTable
@@ -30,43 +33,56 @@ def given_table(recipe: Recipe, folder: Path | None) -> LatencyTable | None:
     """
     path = own_table(folder, recipe) if folder is not None else None
     if path is None and recipe.latency_table:
-        path = Path(recipe.latency_table)
+        path = expanded(recipe.latency_table)
     if path is None:
         return None
     table = LatencyTable.load(path)
     if recipe.elsewhere or measured_here(table, recipe.environment):
         return table
+    here = _place(recipe.environment, machine())
     raise RecipeError(
-        f"the latency table {path} is of {place_of(table)}, and speed-ups are measured on {_here(recipe.environment)}; add "
+        f"the latency table {path} is of {place_of(table)}, and speed-ups are measured on {here}; add "
         "--elsewhere to prune for the table's, where this run cannot measure"
         + _same_environment(table.environment, recipe.environment)
     )
 
 
 def measured_here(table: LatencyTable, environment: Environment) -> bool:
-    """Whether the table was measured on this machine in this environment, so that timings here can judge it."""
-    here = machine()
-    same = all(table.machine.get(part) == here[part] for part in ("processor", "gpu"))
-    return same and table.environment == environment
+    """Whether the table was measured on this machine in this environment, so that timings here can judge it.
+
+    Only what the device uses is compared: the processor and its threads for ``cpu``, the GPU for ``cuda``.
+    """
+    part = _part(environment)
+    same = table.machine.get(part) == machine()[part]
+    return same and _of_device(table.environment) == _of_device(environment)
 
 
 def place_of(table: LatencyTable) -> str:
     """The environment and the machine of a table."""
-    return _place(table.environment, table.machine.get("processor"), table.machine.get("gpu"))
+    return _place(table.environment, table.machine)
 
 
-def _here(environment: Environment) -> str:
-    here = machine()
-    return _place(environment, here["processor"], here["gpu"])
+def _place(environment: Environment, machine: Mapping[str, Any]) -> str:
+    return f"{environment} on {machine.get(_part(environment)) or 'a machine without a name'}"
 
 
-def _place(environment: Environment, processor: str | None, gpu: str | None) -> str:
-    name = gpu if environment.device.startswith("cuda") else processor
-    return f"{environment} on {name or 'a machine without a name'}"
+def _on_gpu(environment: Environment) -> bool:
+    return environment.device.startswith("cuda")
+
+
+def _part(environment: Environment) -> str:
+    """The key of ``machine()`` for what executes the model."""
+    return "gpu" if _on_gpu(environment) else "processor"
+
+
+def _of_device(environment: Environment) -> Environment:
+    """The environment without the threads of the processor, if a GPU executes the model."""
+    return replace(environment, threads=0) if _on_gpu(environment) else environment
 
 
 def _same_environment(table: Environment, recipe: Environment) -> str:
     """The options that give the recipe the environment of the table."""
-    differ = [field.name for field in fields(Environment) if getattr(table, field.name) != getattr(recipe, field.name)]
+    names = [field.name for field in fields(Environment) if not (field.name == "threads" and _on_gpu(table))]
+    differ = [name for name in names if getattr(table, name) != getattr(recipe, name)]
     options = " ".join(f"--{name.replace('_', '-')} {getattr(table, name)}" for name in differ)
     return f", or give its environment with {options}" if options else ""

@@ -10,17 +10,17 @@ command line starts quickly.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from secateurs.artifacts import expanded
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Clock, Environment
-from secateurs.methods import settings
 from secateurs.pipeline.column_names import ColumnNames
+from secateurs.pipeline.method_values import without_method_values
 from secateurs.pipeline.recipe_problems import explain
 from secateurs.structure.target import Sparsity, Speedup, Target, ascending
 
@@ -234,21 +234,21 @@ class Recipe(BaseModel):
             path: YAML file with a mapping of recipe fields.
             changes: fields that replace those of the file. In ``columns`` and ``hyperparameters`` single entries are
                 replaced, and the other entries of the file are kept. A file with all hyperparameters of its method (that of
-                a run folder) loses them if the method or the preset is replaced.
+                a run folder) loses them, and the training after shrinking that its method decided, if the method or the
+                preset is replaced.
 
         Raises:
             RecipeError: the file is missing, it is not a YAML mapping, or a field is wrong.
         """
         try:
-            values = yaml.safe_load(Path(path).read_text())
+            values = yaml.safe_load(expanded(path).read_text())
         except FileNotFoundError:
             raise RecipeError(f"no recipe at {path}") from None
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise RecipeError(f"{path} holds {type(values).__name__}, not a mapping of recipe fields")
-        if any(name in changes and changes[name] != values.get(name) for name in ("method", "preset")):
-            values = _without_defaults(values)
+        values = without_method_values(values, changes)
         for name in ("columns", "hyperparameters"):
             if isinstance(values.get(name), dict) and isinstance(changes.get(name), dict):
                 changes[name] = {**values[name], **changes[name]}
@@ -287,12 +287,3 @@ class Recipe(BaseModel):
             runtime=self.runtime,
             clock=self.clock,
         )
-
-
-def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a recipe, without the hyperparameters if all of the method are there: those of another would be hidden."""
-    known = settings(str(values.get("method", "ziplm")).replace("-", "_"))
-    given = values.get("hyperparameters")
-    if not isinstance(given, dict) or not {field.name for field in fields(known)} <= given.keys():
-        return values
-    return {name: value for name, value in values.items() if name != "hyperparameters"}

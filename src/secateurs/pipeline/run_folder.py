@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from secateurs.artifacts import OLDER, read_json, restore_older, write, write_json
+from secateurs.artifacts import OLDER, expanded, read_json, restore_older, write, write_json
 from secateurs.distributed import count
 from secateurs.errors import RecipeError
 from secateurs.pipeline.check_recipe import finetuning, method_settings
@@ -76,7 +76,7 @@ def claim_folder(folder: Path, recipe: Recipe) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         if _never_began(_held(folder)) and not _same_recipe(folder, recipe):
             table = folder / "latency.json"  # perhaps of another model or environment
-            if not recipe.latency_table or Path(recipe.latency_table).resolve() != table.resolve():
+            if not recipe.latency_table or expanded(recipe.latency_table).resolve() != table.resolve():
                 table.unlink(missing_ok=True)
             saved.unlink()
     if not saved.is_file():
@@ -123,9 +123,9 @@ def _absolute(source: str | None) -> str | None:
     if not source:
         return source
     folder, colon, config = source.rpartition(":")
-    if not Path(source).expanduser().exists():
+    if not expanded(source).exists():
         return f"{_absolute(folder)}{colon}{config}" if folder else source
-    return os.path.abspath(Path(source).expanduser())
+    return os.path.abspath(expanded(source))
 
 
 def _never_began(held: set[str]) -> bool:

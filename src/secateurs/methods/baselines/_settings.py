@@ -96,7 +96,7 @@ class GradualSettings:
 
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``: a step is three passes, and one of the teacher where there are no labels."""
-        return ForwardPasses(0.0, 4.0 * (self.steps * batch if self.steps else self.epochs * rows))
+        return ForwardPasses(per_build=4.0 * (self.steps * batch if self.steps else self.epochs * rows))
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def draw_roles(
         of the report role.
 
     Raises:
-        DataError: there is no text.
+        DataError: a role that was asked for gets no text.
     """
     notes: list[str] = []
     keys = pool.text_keys()
@@ -120,8 +120,10 @@ def draw_roles(
         if short := [name for name, size in wanted.items() if len(rows[name]) < size]:
             found = ", ".join(f"{len(rows[name])} of {wanted[name]} to {name}" for name in short)
             notes.append(f"fewer texts than asked for, since {split} has {len(keys)} rows: {found}")
-    if not any(rows.values()) and (wanted or sizes.report):
+    if not all(rows[name] for name in wanted):
         raise DataError(f"{split} has no text to calibrate on")
+    if sizes.report and not rows["report"]:
+        raise DataError(f"{held_out_split} has no text to report the divergence on; give a split with texts")
     splits = dict.fromkeys(rows, split)
     splits["report"] = held_out_split if held_out is not None else f"texts taken out of {split}"
     found_roles = {

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateurs.artifacts import is_path
+from secateurs.artifacts import expanded, is_path
 from secateurs.checkpoint.refusals import first_line
 from secateurs.errors import DataError
 from secateurs.tasks.data import conll
@@ -35,10 +35,10 @@ def local_path(source: str) -> Path | None:
         DataError: ``source`` has the form of a path, and the path does not exist.
     """
     if is_path(source):
-        path = Path(source).expanduser()
+        path = expanded(source)
         if path.exists():
             return path
-    folder = Path(source.rpartition(":")[0] or source).expanduser()
+    folder = expanded(source.rpartition(":")[0] or source)
     if folder.is_dir():
         return folder
     if is_path(source):
@@ -64,7 +64,7 @@ def read_splits(source: str) -> dict[str, Dataset]:
     elif path.is_file():
         splits = {lone_split(path, path.parent): read_file(path)}
     else:
-        config = source.rpartition(":")[2] if not Path(source).expanduser().exists() else None
+        config = source.rpartition(":")[2] if not expanded(source).exists() else None
         splits = _from_folder(path, config)
     if not any(len(rows) for rows in splits.values()):
         raise DataError(f"the data {source} has no rows in any split ({', '.join(splits)})")
