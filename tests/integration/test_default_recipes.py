@@ -19,19 +19,12 @@ import secateurs
 from secateurs.oneshot.token_weights import TOKENS
 from secateurs.pipeline.recipe import Recipe
 from secateurs.structure.families import discover
-from secateurs.tasks import task
+from secateurs.tasks import names, task
 from tiny import WORDS, tiny_tokenizer, write_rows
 from tiny_models import DECODERS, tiny_model
 from tiny_run import table
 
-AUTO = {
-    "text_classification": "AutoModelForSequenceClassification",
-    "token_classification": "AutoModelForTokenClassification",
-    "question_answering": "AutoModelForQuestionAnswering",
-    "embedding": "AutoModel",
-    "causal_lm": "AutoModelForCausalLM",
-}
-SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "num_labels": 2}
+SIZE = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "num_labels": 2}
 DEFAULT = Recipe.of({"model": "m", "task": "embedding", "data": "d", "speedup": 1.5})
 TRAIN, EVALUATE = 2304, 300
 """Texts of the default roles with the spare ones of the search, and of an evaluation split with the role report."""
@@ -82,7 +75,7 @@ def save_model(name: str, tokenizer: Any, folder: Path) -> Path:
     if name == "causal_lm":
         sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
     assert (name == "causal_lm") is (model_type in DECODERS)
-    tiny_model(model_type, auto=AUTO[name], **sizes).float().save_pretrained(folder)
+    tiny_model(model_type, auto=task(name).auto_class, **sizes).float().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -118,13 +111,13 @@ def test_a_default_batch_is_weighed_in_several_parts() -> None:
     assert DEFAULT.calibration_batch_size is None  # 4096 tokens
 
 
-@pytest.mark.parametrize("name", list(AUTO))
+@pytest.mark.parametrize("name", names())
 def test_defaults_on_generated_texts(name: str, generated: list[str], tmp_path: Path) -> None:
     model = save_model(name, tiny_tokenizer(), tmp_path / "model")
     prune_at_defaults(name, model, written(name, generated, tmp_path / "data"), tmp_path)
 
 
-@pytest.mark.parametrize("name", list(AUTO))
+@pytest.mark.parametrize("name", names())
 def test_defaults_on_real_texts(name: str, shared: Path, paragraphs: list[str], tmp_path: Path) -> None:
     source = shared / "models" / ("stories260k-llama" if name == "causal_lm" else "minilm-sst2")
     if not source.is_dir():
