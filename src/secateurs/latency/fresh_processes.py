@@ -22,7 +22,7 @@ from secateurs.progress import Track, silent
 
 __all__ = ["run_process", "time_saved"]
 
-SECONDS = 6.0
+SECONDS = 4.0
 """Wall time of the rounds of one process."""
 
 ROUNDS = (5, 200)
