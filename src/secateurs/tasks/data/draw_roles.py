@@ -119,7 +119,7 @@ def draw_roles(
         _check_disjoint(rows, taken)
         if short := [name for name, size in wanted.items() if len(rows[name]) < size]:
             found = ", ".join(f"{len(rows[name])} of {wanted[name]} to {name}" for name in short)
-            notes.append(f"fewer texts than asked for, since {split} has {len(keys)} rows: {found}")
+            notes.append(f"fewer texts than asked for, since there are {len(keys)} rows in {split}: {found}")
     if not all(rows[name] for name in wanted):
         raise DataError(f"{split} has no text to calibrate on")
     if sizes.report and not rows["report"]:
