@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from masks import two_blocks_removed
+from remote_code import own_cache
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import describe, load, save
 from secateurs.structure.families import discover, model_types
@@ -124,19 +125,19 @@ def test_the_hook_and_the_code_work_together(
     bert: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The edits may be applied twice, by the hook and by the code in the folder. ``save_pretrained`` saves the code too."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    auto = transformers.AutoModelForSequenceClassification
-    remote = auto.from_pretrained(bert[1], trust_remote_code=True)
-    assert type(remote).__module__.startswith("transformers_modules")
-    assert (logits(remote) - logits(bert[0])).abs().max() < TOLERANCE
-    for name, model in (("remote", remote), ("local", load(bert[1]))):
-        model.save_pretrained(tmp_path / name)
-        assert {"config.json", "modeling_pruned.py"} <= {path.name for path in (tmp_path / name).iterdir()}
-        again = auto.from_pretrained(tmp_path / name, trust_remote_code=True)
-        assert (logits(again) - logits(bert[0])).abs().max() < TOLERANCE
-    structure = discover(remote)
-    shrink(remote, structure, Mask({group.name: torch.arange(group.size) > 0 for group in structure}))
-    assert (logits(load(save(remote, None, tmp_path / "more"))) - logits(remote)).abs().max() < TOLERANCE
+    with own_cache(monkeypatch, tmp_path / "modules"):
+        auto = transformers.AutoModelForSequenceClassification
+        remote = auto.from_pretrained(bert[1], trust_remote_code=True)
+        assert type(remote).__module__.startswith("transformers_modules")
+        assert (logits(remote) - logits(bert[0])).abs().max() < TOLERANCE
+        for name, model in (("remote", remote), ("local", load(bert[1]))):
+            model.save_pretrained(tmp_path / name)
+            assert {"config.json", "modeling_pruned.py"} <= {path.name for path in (tmp_path / name).iterdir()}
+            again = auto.from_pretrained(tmp_path / name, trust_remote_code=True)
+            assert (logits(again) - logits(bert[0])).abs().max() < TOLERANCE
+        structure = discover(remote)
+        shrink(remote, structure, Mask({group.name: torch.arange(group.size) > 0 for group in structure}))
+        assert (logits(load(save(remote, None, tmp_path / "more"))) - logits(remote)).abs().max() < TOLERANCE
 
 
 def test_weights_in_several_files(bert: tuple[Any, Path], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 import secateurs
 from pruned_results import ADAPTIVE, RESULTS, TYPES, blocks_removed, factored, hidden
+from remote_code import own_cache
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import load, save
 from secateurs.modeling.pruned_modules import is_emptied
@@ -51,21 +51,12 @@ def distance(found: Any, wanted: Tensor) -> float:
 @contextmanager
 def without_secateurs(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[None]:
     """Transformers as it is without Secateurs, so that the code in a folder is what loads the folder."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(cache))
-    monkeypatch.syspath_prepend(str(cache))
-    _forget_code(monkeypatch)
-    secateurs.uninstall()
-    try:
-        yield
-    finally:
-        install()
-        _forget_code(monkeypatch)
-
-
-def _forget_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the code of other folders: Python looks for all of it where it found the first."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
-        monkeypatch.delitem(sys.modules, name)
+    with own_cache(monkeypatch, cache):
+        secateurs.uninstall()
+        try:
+            yield
+        finally:
+            install()
 
 
 @every_result
@@ -73,7 +64,7 @@ def test_lora_on_all_linear_modules(
     model_type: str, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trained, saved, loaded and merged; the merged model is read with and without Secateurs."""
-    peft = pytest.importorskip("peft")
+    peft = pytest.importorskip("peft", reason="peft is not installed; pip install peft")
     model = made(tiny_model(model_type)).float()
     folder, before = save(model, None, tmp_path / "model"), logits(model)
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
@@ -110,7 +101,7 @@ def test_lora_on_all_linear_modules(
 @every_result
 def test_int8(model_type: str, made: Made) -> None:
     """PyTorch's dynamic int8, which replaces every linear module, and torchao's: each close to the model."""
-    torchao = pytest.importorskip("torchao.quantization")
+    torchao = pytest.importorskip("torchao.quantization", reason="torchao is not installed; pip install torchao")
     model = made(tiny_model(model_type)).float()
     wanted = logits(model)
     dynamic = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), dtype=torch.qint8)
@@ -126,7 +117,7 @@ def test_int8(model_type: str, made: Made) -> None:
 
 @every_result
 def test_int8_while_loading(model_type: str, made: Made, tmp_path: Path) -> None:
-    torchao = pytest.importorskip("torchao.quantization")
+    torchao = pytest.importorskip("torchao.quantization", reason="torchao is not installed; pip install torchao")
     model = made(tiny_model(model_type)).float()
     config = transformers.TorchAoConfig(torchao.Int8DynamicActivationInt8WeightConfig())
     folder = save(model, None, tmp_path / "model")
@@ -153,7 +144,7 @@ def test_linear_modules_have_inputs_and_outputs(model_type: str, made: Made, tmp
 
 def test_the_weight_of_a_pair_of_quantised_factors_is_a_placeholder() -> None:
     """Of the right shape: GPT-2 initialises it, without effect, while quantised weights are loaded."""
-    torchao = pytest.importorskip("torchao.quantization")
+    torchao = pytest.importorskip("torchao.quantization", reason="torchao is not installed; pip install torchao")
     model = factored(tiny_model("gpt2")).float()
     pairs = [name for name, module in model.named_modules() if type(module).__name__ == "Factored"]
     pairs = [name for name in pairs if isinstance(model.get_submodule(name).second, nn.Linear)]

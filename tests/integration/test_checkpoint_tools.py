@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pruned_results import RESULTS, blocks_removed, masked
+from remote_code import own_cache
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import load, save
 from secateurs.modeling.modeling_pruned import base_of
@@ -63,23 +64,22 @@ def test_sentence_transformers_in_another_process(
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer
 
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
-    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
-        monkeypatch.delitem(sys.modules, name)  # another test loaded it from another cache
-    folder = save(blocks_removed(tiny_model("bert", auto="AutoModel").float()), tiny_tokenizer(), tmp_path / "model")
-    body = Transformer(
-        str(folder), model_kwargs={"trust_remote_code": remote}, config_kwargs={"trust_remote_code": remote}
-    )
-    encoder = SentenceTransformer(modules=[body, Pooling(32)], device="cpu")
-    assert type(body.auto_model).__module__.startswith("transformers_modules") == remote
-    texts = ["the cat sat", "on the mat"]
-    pool = encoder.start_multi_process_pool(["cpu"])
-    try:
-        found = encoder.encode(texts, pool=pool, chunk_size=1)
-    finally:
-        encoder.stop_multi_process_pool(pool)
-    assert torch.allclose(torch.tensor(found), torch.tensor(encoder.encode(texts)), atol=1e-6)
+    with own_cache(monkeypatch, tmp_path / "modules"):
+        folder = save(
+            blocks_removed(tiny_model("bert", auto="AutoModel").float()), tiny_tokenizer(), tmp_path / "model"
+        )
+        body = Transformer(
+            str(folder), model_kwargs={"trust_remote_code": remote}, config_kwargs={"trust_remote_code": remote}
+        )
+        encoder = SentenceTransformer(modules=[body, Pooling(32)], device="cpu")
+        assert type(body.auto_model).__module__.startswith("transformers_modules") == remote
+        texts = ["the cat sat", "on the mat"]
+        pool = encoder.start_multi_process_pool(["cpu"])
+        try:
+            found = encoder.encode(texts, pool=pool, chunk_size=1)
+        finally:
+            encoder.stop_multi_process_pool(pool)
+        assert torch.allclose(torch.tensor(found), torch.tensor(encoder.encode(texts)), atol=1e-6)
 
 
 def test_a_new_model_has_finite_parameters() -> None:

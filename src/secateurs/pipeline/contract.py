@@ -177,7 +177,9 @@ class Contract:
         spread, count = self._spread(), self.processes
         half = float(t.ppf(0.975, count - 1)) * spread / count**0.5
         slack = PASS_QUANTILE * spread * (1 / count + 1 / STEERING_PROCESSES) ** 0.5
-        return self.target.value * max(1.0, (1 - SHORTFALL) * math.exp(half + slack))
+        aim = self.target.value * max(1.0, (1 - SHORTFALL) * math.exp(half + slack))
+        # A model that missed was too slow, whatever its median: the next one must be faster.
+        return max([aim, *((1 + STEP) * _known(missed) for missed in self.built if missed.met is False)])
 
     def _spread(self) -> float:
         """Standard deviation of the logarithm of the speed-up between processes, pooled over all timings so far."""
