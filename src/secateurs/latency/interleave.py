@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from secateurs.latency.environment import Environment
+from secateurs.latency.settle_heap import settle_heap
 from secateurs.latency.timer import Run, Timer, threads
 from secateurs.progress import Track, silent
 
@@ -134,6 +135,7 @@ def interleave(
     """
     samples = Samples({name: [] for name in runs}, {name: [] for name in runs})
     shuffle = random.Random(seed)
+    settle_heap()
     start = time.perf_counter()
     with threads(environment.threads) if environment.device == "cpu" else nullcontext(), _no_garbage_collection():
         warm_up: dict[str, float] = {}
