@@ -12,81 +12,10 @@ from torch import Tensor
 from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
 from secateurs.surgery.shrink import shrink
+from tiny_configs import CONFIGS, DECODERS
+from tiny_configs.sizes import VOCABULARY
 
 __all__ = ["DECODERS", "VOCABULARY", "batch", "fill", "head_names", "tiny_model", "without_layer"]
-
-VOCABULARY = 50
-
-_ENCODER = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 20,
-    "max_position_embeddings": 64,
-    "num_labels": 5,
-    "pad_token_id": 1,
-}
-_DECODER = {
-    **_ENCODER,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "bos_token_id": 0,
-    "eos_token_id": None,
-    "use_cache": True,
-}
-
-_CONFIGS: dict[str, dict[str, Any]] = {
-    "bert": _ENCODER,
-    "roberta": _ENCODER,
-    "xlm-roberta": _ENCODER,
-    "camembert": _ENCODER,
-    "electra": {**_ENCODER, "embedding_size": 16},
-    "distilbert": {
-        "vocab_size": VOCABULARY,
-        "dim": 32,
-        "n_layers": 3,
-        "n_heads": 4,
-        "hidden_dim": 20,
-        "max_position_embeddings": 64,
-        "num_labels": 5,
-        "pad_token_id": 1,
-    },
-    "gpt2": {
-        "vocab_size": VOCABULARY,
-        "n_embd": 32,
-        "n_layer": 3,
-        "n_head": 4,
-        "n_inner": 20,
-        "n_positions": 64,
-        "bos_token_id": 0,
-        "eos_token_id": None,
-        "pad_token_id": 1,
-    },
-    "llama": {**_DECODER, "hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 3},
-    "mistral": {**_DECODER, "hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 3, "sliding_window": 8},
-    "qwen2": {**_DECODER, "num_key_value_heads": 4},
-    "qwen3": {
-        **_DECODER,
-        "num_key_value_heads": 2,
-        "attention_bias": True,
-        "use_sliding_window": True,
-        "sliding_window": 8,
-        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-    },
-    "secateurs-adaptive-lm": {
-        **{name: value for name, value in _DECODER.items() if name != "num_labels"},
-        "hidden_size": 48,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 3,
-        "cutoffs": [14, 33],
-        "embedding_size": 20,
-        "embedding_divisor": 2,
-    },
-}
-
-DECODERS = frozenset({"gpt2", "llama", "mistral", "qwen2", "qwen3", "secateurs-adaptive-lm"})
-"""The model types that generate text; the others are encoders."""
 
 
 def tiny_model(model_type: str, *, auto: str | None = None, seed: int = 0, **changes: Any) -> Any:
@@ -99,11 +28,11 @@ def tiny_model(model_type: str, *, auto: str | None = None, seed: int = 0, **cha
         changes: config fields to change.
 
     Raises:
-        AssertionError: this file has no config for the model type.
+        AssertionError: ``tiny_configs`` has no config for the model type.
     """
-    assert model_type in _CONFIGS, f"family {model_type!r} is not tested: add a small config to {__file__}"
+    assert model_type in CONFIGS, f"family {model_type!r} is not tested: add a small config to tests/tiny_configs"
     auto = auto or ("AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForTokenClassification")
-    config = transformers.AutoConfig.for_model(model_type, **{**_CONFIGS[model_type], **changes})
+    config = transformers.AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **changes})
     return fill(getattr(transformers, auto).from_config(config).double().eval(), seed)
 
 
