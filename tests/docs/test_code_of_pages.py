@@ -32,6 +32,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     families.model_types(), runtimes.names()  # the files of the library must register in the real tables
     monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
     monkeypatch.setattr(families, "_PLAIN", dict(families._PLAIN))
+    monkeypatch.setattr(families, "_STREAMS", dict(families._STREAMS))
     monkeypatch.setattr(runtimes, "_RUNTIMES", dict(runtimes._RUNTIMES))
 
 
@@ -54,7 +55,7 @@ def test_python_blocks_that_need_more_name_real_things(block: Block) -> None:
 
 def test_there_is_something_to_run() -> None:
     pages = {block.page.name for block in RUNNABLE}
-    assert {"README.md", "design.md", "tutorial.md", "ziplm.md"} <= pages
+    assert {"README.md", "design.md", "families.md", "tutorial.md", "ziplm.md"} <= pages
 
 
 def is_recipe(values: object) -> bool:

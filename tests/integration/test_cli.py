@@ -17,6 +17,7 @@ import tiny_run
 from secateurs import __version__, cli
 from secateurs.methods.base import ForwardPasses
 from secateurs.methods.cofi import CoFi
+from secateurs.structure.families import model_types
 from secateurs.structure.structure import Structure
 from tiny import write_rows
 
@@ -190,6 +191,18 @@ def test_a_model_that_is_nowhere_is_said_to_be_missing(run: Run, command: str, n
     status, _, err = run(command, name)
     assert status == 2
     assert re.search(r"model folder ./nope does not exist|nope: there is no such folder here, ", err), err
+
+
+def test_inspect_lists_the_model_types(run: Run) -> None:
+    status, text, _ = run("inspect", "--json")
+    assert status == 0
+    types = {name: family for family in json.loads(text) for name in family["types"]}
+    assert sorted(types) == model_types()
+    assert types["secateurs-adaptive-lm"]["file"] == "adaptive_lm"
+    assert "gpt2" in types["gpt2"]["hidden"]
+    status, text, _ = run("inspect")
+    assert status == 0
+    assert all(name in text for name in types)
 
 
 def test_a_loss_of_nan_gets_one_line(run: Run, place: Path, tmp_path: Path) -> None:

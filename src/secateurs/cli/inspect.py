@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,20 +15,33 @@ if TYPE_CHECKING:
     from rich.table import Table
     from transformers import PreTrainedModel
 
+    from secateurs.structure.families import Family
     from secateurs.structure.structure import Structure
 
 __all__ = ["describe", "inspect", "tables"]
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="Folder in Hugging Face format, or hub id.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Folder in Hugging Face format, or hub id; none lists the supported model types."),
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what can be pruned in a model, and what has been pruned already."""
+    """Show what can be pruned in a model, and what has been pruned already; without a model, list the supported types."""
     from secateurs.cli.console import configure_logging, console
 
     configure_logging()
+    if model is None:
+        from secateurs.structure.families import overview
+
+        families = overview()
+        if as_json:
+            typer.echo(json.dumps([asdict(family) for family in families], indent=1))
+        else:
+            console.print(_family_table(families))
+        return
     found = describe(model, trust_remote_code=trust_remote_code)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
@@ -125,6 +138,20 @@ def _group_table(found: Mapping[str, Any]) -> Table:
         unit = group["parameters_per_unit"]
         share = f"{100 * group['share']:.1f} %" if unit else "one matrix" if group["one_matrix"] else "removed"
         table.add_row(group["group"], str(group["units"]), str(group["of"]), f"{unit:,}" if unit else "", share)
+    return table
+
+
+def _family_table(families: Sequence[Family]) -> Table:
+    """One row per family file: its model types, marked by what else can be done with them."""
+    from rich.table import Table
+
+    table = Table(
+        "family", "model types", title_justify="left", title=f"{sum(len(one.types) for one in families)} model types"
+    )
+    for one in families:
+        marks = {name: ("*" if name in one.hidden else "") + ("°" if name in one.plain else "") for name in one.types}
+        table.add_row(one.title.partition(":")[0].rstrip("."), ", ".join(name + mark for name, mark in marks.items()))
+    table.caption = "* the hidden size too   ° an ordinary checkpoint where the layers that are left have one size"
     return table
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = [
+    "Family",
     "PlainConfig",
     "Role",
     "Roles",
@@ -37,6 +38,7 @@ __all__ = [
     "embeddings",
     "family",
     "model_types",
+    "overview",
     "plain",
     "plain_config_of",
     "stream",
@@ -56,6 +58,25 @@ class PlainConfig:
     changes: Mapping[str, Any]
     layers: str
     kept: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family file in brief.
+
+    Args:
+        file: name of the file, without ending.
+        title: first line of its docstring: the family, and after a colon its layout.
+        types: its ``config.model_type`` values, in alphabetical order.
+        hidden: those whose hidden size can be pruned.
+        plain: those that some pruned models are saved of with transformers' own config alone.
+    """
+
+    file: str
+    title: str
+    types: tuple[str, ...]
+    hidden: tuple[str, ...]
+    plain: tuple[str, ...]
 
 
 StructureFunction = Callable[[Any], Structure]
@@ -138,6 +159,20 @@ def model_types() -> list[str]:
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
     return sorted(_FAMILIES)
+
+
+def overview() -> list[Family]:
+    """Every family file that supports a model type, in alphabetical order."""
+    files: dict[str, list[str]] = {}
+    for name in model_types():
+        files.setdefault(_FAMILIES[name].__module__, []).append(name)
+
+    def brief(module: str, types: list[str]) -> Family:
+        title = (importlib.import_module(module).__doc__ or "").strip().partition("\n")[0]
+        known = [tuple(name for name in types if name in table) for table in (_STREAMS, _PLAIN)]
+        return Family(module.rpartition(".")[2], title, tuple(types), *known)
+
+    return [brief(module, files[module]) for module in sorted(files)]
 
 
 def discover(model: nn.Module, *, hidden: bool = False, embeddings: bool = False) -> Structure:

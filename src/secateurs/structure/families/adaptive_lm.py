@@ -17,7 +17,11 @@ __all__ = ["embedding_groups", "plain_config", "roles", "structure"]
 
 TYPE = "secateurs-adaptive-lm"
 
-structure = family(TYPE)(llama.structure)
+
+@family(TYPE)
+def structure(model: Any) -> Structure:
+    """The groups of the layers, as in Llama."""
+    return llama.structure(model)
 
 
 @embeddings(TYPE)
