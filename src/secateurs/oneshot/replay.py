@@ -2,7 +2,8 @@
 
 A candidate of the search differs from the incumbent in a few groups. The layers before the first changed one give the same
 outputs as before, so the hidden states at the entry of every layer are kept, and earlier layers are skipped. This holds for
-every model family: a layer is a module whose first input is the hidden states, and which returns them.
+every model family: a layer is a module whose first input is the hidden states, and which returns them, alone or as the
+first entry of a tuple. The other entries of the tuple are kept too, since later layers may use them (a position bias).
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Replay:
         self.memory_bytes = memory_bytes
         self.quick = quick
         self._entries: list[list[Tensor | None]] = []
+        self._rests: list[list[tuple[Any, ...] | None]] = []  # what layers return beside the hidden states
 
     def record(self, read: Callable[[Any, Batch], Tensor]) -> list[Tensor]:
         """Run every batch through the model as it is now, keep the hidden states at every layer, and read the outputs.
@@ -56,10 +58,11 @@ class Replay:
         Returns:
             ``read(outputs, batch)`` for every batch.
         """
-        self._entries = []
+        self._entries, self._rests = [], []
         used, found = 0.0, []
         for batch in self.batches:
             entries: list[Tensor | None] = [None] * len(self.layers)
+            rests: list[tuple[Any, ...] | None] = [None] * len(self.layers)
 
             def keep(index: int, entries: list[Tensor | None] = entries) -> Callable[..., None]:
                 def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -67,9 +70,19 @@ class Replay:
 
                 return hook
 
+            def keep_rest(index: int, rests: list[tuple[Any, ...] | None] = rests) -> Callable[..., None]:
+                def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+                    rests[index] = output[1:] if isinstance(output, tuple) else None
+
+                return hook
+
             handles = [
-                layer.register_forward_pre_hook(keep(index), with_kwargs=True)
+                handle
                 for index, layer in enumerate(self.layers)
+                for handle in (
+                    layer.register_forward_pre_hook(keep(index), with_kwargs=True),
+                    layer.register_forward_hook(keep_rest(index)),
+                )
             ]
             try:
                 found.append(self._read(batch, read))
@@ -77,7 +90,9 @@ class Replay:
                 for handle in handles:
                     handle.remove()
             used += sum(entry.numel() * entry.element_size() for entry in entries if entry is not None)
-            self._entries.append(entries if used <= self.memory_bytes else [None] * len(self.layers))
+            fits = used <= self.memory_bytes
+            self._entries.append(entries if fits else [None] * len(self.layers))
+            self._rests.append(rests if fits else [])
         return found
 
     def run(self, read: Callable[[Any, Batch], Tensor], start: str | None = None) -> Iterator[Tensor]:
@@ -93,7 +108,7 @@ class Replay:
             if entry is None:
                 yield self._read(batch, read)
             else:
-                with _short_circuit(self.layers[:first], entry):
+                with _short_circuit(self.layers[:first], entry, self._rests[index]):
                     yield self._read(batch, read)
 
     def _read(self, batch: Batch, read: Callable[[Any, Batch], Tensor]) -> Tensor:
@@ -103,19 +118,18 @@ class Replay:
 
 
 @contextmanager
-def _short_circuit(layers: Sequence[nn.Module], entry: Tensor) -> Iterator[None]:
-    """Let all but the last of ``layers`` return their input, and the last return ``entry``."""
+def _short_circuit(
+    layers: Sequence[nn.Module], entry: Tensor, rests: Sequence[tuple[Any, ...] | None]
+) -> Iterator[None]:
+    """Let all ``layers`` return ``entry`` as hidden states, with what they returned beside them: only the last one counts."""
 
-    def return_input(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return hidden_states
-
-    def return_entry(*args: Any, **kwargs: Any) -> Tensor:
-        return entry
+    def returning(rest: tuple[Any, ...] | None) -> Callable[..., Any]:
+        output = entry if rest is None else (entry, *rest)
+        return lambda *args, **kwargs: output
 
     try:
-        for layer in layers[:-1]:
-            layer.forward = return_input
-        layers[-1].forward = return_entry
+        for layer, rest in zip(layers, rests, strict=False):
+            layer.forward = returning(rest)
         yield
     finally:
         for layer in layers:
