@@ -202,7 +202,7 @@ def test_gradients_are_those_of_the_masked_model(model_type: str) -> None:
             for dim in cuts.get(name, ()):
                 grad = grad.index_select(dim, mask.units("hidden"))
             torch.testing.assert_close(parameter.grad, grad, rtol=1e-9, atol=1e-12)
-    assert compared > 25
+    assert compared > 20
 
 
 @pytest.mark.parametrize("case", ["stream alone", "an attention gone"])

@@ -79,6 +79,8 @@ class Group:
         per_head: tensors that other layers use too and that have one entry for every head, such as a shared position bias:
             name of an argument of the block, or of a method of it that computes the tensor -> axis of the heads. They are
             not cut; a pruned block selects its heads from them.
+        other_inputs: paths of linear modules in ``cuts`` whose input is not, or not only, the common input of the input
+            projections: projections of relative positions. Corrections of the common input do not apply to them.
         instead_of: for ranks of a low-rank option, name of the group that cuts the matrix otherwise. The matrix is not
             factorised yet, and may be factorised only while that group keeps all its units. Empty for existing pairs.
     """
@@ -96,6 +98,7 @@ class Group:
     product: str = ""
     instead_of: str = ""
     per_head: Mapping[str, int] = field(default_factory=dict[str, int])
+    other_inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -119,7 +122,9 @@ class Group:
     def input_projections(self) -> tuple[str, ...]:
         """Paths of the linear modules that compute the units from one common input: q, k and v, or up and gate."""
         weights = [cut.parameter.removesuffix(".weight") for cut in self.cuts if cut.parameter.endswith(".weight")]
-        return tuple(dict.fromkeys(path for path in weights if path != self.output_projection))
+        return tuple(
+            dict.fromkeys(path for path in weights if path not in (self.output_projection, *self.other_inputs))
+        )
 
     def prefixed(self, prefix: str) -> Group:
         """The same group with ``prefix`` in front of every path."""
@@ -133,6 +138,7 @@ class Group:
             norms=tuple(prefix + norm for norm in self.norms),
             attributes={prefix + path: value for path, value in self.attributes.items()},
             product=prefix + self.product if self.product else "",
+            other_inputs=tuple(prefix + path for path in self.other_inputs),
         )
 
 
@@ -268,6 +274,7 @@ class Structure:
                     norms=tuple(norm[start:] for norm in group.norms),
                     attributes={path[start:]: value for path, value in group.attributes.items()},
                     product=group.product[start:],
+                    other_inputs=tuple(path[start:] for path in group.other_inputs),
                 )
                 for group in self.layers[layer]
             )

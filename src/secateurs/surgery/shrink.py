@@ -206,7 +206,7 @@ def _cache_slots(model: nn.Module, structure: Structure, mask: Mask) -> dict[str
     if not types or not survivors:
         return {path: slot for slot, (path, attention) in enumerate(survivors) if slot != attention.layer_idx}
     wanted = [types[attention.layer_idx] for _, attention in survivors]
-    if types[0] not in wanted:
+    if types[0] not in wanted and any(getattr(attention, "is_causal", True) for _, attention in survivors):
         types = [wanted[0], *types[1:]]
         for config in configs_of(model):
             config.layer_types = types
