@@ -36,6 +36,7 @@ __all__ = [
     "discover",
     "embeddings",
     "family",
+    "hidden_types",
     "model_types",
     "plain",
     "plain_config_of",
@@ -138,6 +139,11 @@ def model_types() -> list[str]:
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
     return sorted(_FAMILIES)
+
+
+def hidden_types() -> list[str]:
+    """Every ``config.model_type`` whose hidden size can be pruned, in alphabetical order."""
+    return [name for name in model_types() if name in _STREAMS]
 
 
 def discover(model: nn.Module, *, hidden: bool = False, embeddings: bool = False) -> Structure:
