@@ -17,14 +17,14 @@ from masks import two_blocks_removed
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import describe, load, save
 from secateurs.errors import CheckpointError
-from secateurs.structure.families import discover, model_types
+from secateurs.structure.families import discover, hidden_types
 from secateurs.structure.mask import Mask
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.shrink import shrink
 from tiny_models import DECODERS, batch, fill, head_names, tiny_model
 
 install()
-TYPES = model_types()
+TYPES = hidden_types()
 HEADS = [(model_type, auto) for model_type in TYPES for auto in head_names(model_type)]
 TOLERANCE = 1e-12
 

@@ -37,6 +37,7 @@ __all__ = [
     "discover",
     "embeddings",
     "family",
+    "hidden_types",
     "model_types",
     "overview",
     "plain",
@@ -173,6 +174,11 @@ def overview() -> list[Family]:
         return Family(module.rpartition(".")[2], title, tuple(types), *known)
 
     return [brief(module, files[module]) for module in sorted(files)]
+
+
+def hidden_types() -> list[str]:
+    """Every ``config.model_type`` whose hidden size can be pruned, in alphabetical order."""
+    return [name for name in model_types() if name in _STREAMS]
 
 
 def discover(model: nn.Module, *, hidden: bool = False, embeddings: bool = False) -> Structure:

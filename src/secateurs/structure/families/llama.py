@@ -9,63 +9,36 @@ from __future__ import annotations
 from typing import Any
 
 from secateurs.structure.families import PlainConfig, Role, Roles, family, plain, stream
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.families._blocks import attention_groups, feed_forward_groups
+from secateurs.structure.families._even_layers import with_even_layers
+from secateurs.structure.structure import Group, Structure
 
 __all__ = ["plain_config", "roles", "structure"]
 
 
-@family("llama", "mistral", "qwen2", "qwen3")
+TYPES = (
+    *("llama", "mistral", "qwen2", "qwen3", "smollm3", "ministral", "ministral3"),
+    *("seed_oss", "helium", "hunyuan_v1_dense", "olmo"),
+)
+WITHOUT_GAINS = ("olmo",)
+"""Types whose norms have no parameters. A norm is cut by its gain, so the hidden size of these types cannot be pruned."""
+
+SQUARE_OUTPUTS = ("helium",)
+"""Types whose output projection has as many inputs as outputs, whatever the head size in the config is."""
+
+
+@family(*TYPES)
 def structure(model: Any) -> Structure:
     """The key-value heads (each with its query heads) and the gated feed-forward neurons of every layer."""
     groups: list[Group] = []
     last = len(model.layers) - 1
-    for index, module in enumerate(model.layers):
+    for index in range(last + 1):
         layer = f"layers.{index}"
-        attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
-        attn = module.self_attn
-        queries = attn.num_key_value_groups
-        heads = attn.k_proj.out_features // attn.head_dim
-        if heads:
-            rows = {"q_proj": queries * attn.head_dim, "k_proj": attn.head_dim, "v_proj": attn.head_dim}
-            biases = [name for name in rows if getattr(attn, name).bias is not None]
-            groups.append(
-                Group(
-                    f"layer.{index}.heads",
-                    Kind.HEAD,
-                    heads,
-                    cuts=(
-                        *(Cut(f"{attention}.{name}.weight", 0, width) for name, width in rows.items()),
-                        *(Cut(f"{attention}.{name}.bias", 0, rows[name]) for name in biases),
-                        Cut(f"{attention}.o_proj.weight", 1, queries * attn.head_dim),
-                    ),
-                    output_projection=f"{attention}.o_proj",
-                    block=attention,
-                    layer=layer,
-                    stream=f"{layer}.post_attention_layernorm",
-                    norms=(f"{layer}.input_layernorm",),
-                )
-            )
-        neurons = module.mlp.down_proj.in_features
-        if neurons:
-            biases = [name for name in ("gate_proj", "up_proj") if getattr(module.mlp, name).bias is not None]
-            groups.append(
-                Group(
-                    f"layer.{index}.intermediate",
-                    Kind.INTERMEDIATE,
-                    neurons,
-                    cuts=(
-                        Cut(f"{mlp}.gate_proj.weight", 0),
-                        Cut(f"{mlp}.up_proj.weight", 0),
-                        *(Cut(f"{mlp}.{name}.bias", 0) for name in biases),
-                        Cut(f"{mlp}.down_proj.weight", 1),
-                    ),
-                    output_projection=f"{mlp}.down_proj",
-                    block=mlp,
-                    layer=layer,
-                    stream=f"layers.{index + 1}.input_layernorm" if index < last else "norm",
-                    norms=(f"{layer}.post_attention_layernorm",),
-                )
-            )
+        after = f"{layer}.post_attention_layernorm"
+        end = f"layers.{index + 1}.input_layernorm" if index < last else "norm"
+        entry = (f"{layer}.input_layernorm",)
+        groups += attention_groups(model, index, f"{layer}.self_attn", layer=layer, stream=after, norms=entry)
+        groups += feed_forward_groups(model, index, f"{layer}.mlp", layer=layer, stream=end, norms=(after,))
     return Structure(tuple(groups))
 
 
@@ -77,6 +50,8 @@ _ROLES: Roles = {
     "layers.*.self_attn.v_proj": Role.READS,
     "layers.*.self_attn.q_norm": Role.APART,
     "layers.*.self_attn.k_norm": Role.APART,
+    "layers.*.self_attn.query_layernorm": Role.APART,
+    "layers.*.self_attn.key_layernorm": Role.APART,
     "layers.*.self_attn.o_proj": Role.WRITES,
     "layers.*.post_attention_layernorm": Role.NORMS,
     "layers.*.mlp.gate_proj": Role.READS,
@@ -89,36 +64,13 @@ _ROLES: Roles = {
 }
 
 
-@stream("llama", "mistral", "qwen2", "qwen3")
+@stream(*(name for name in TYPES if name not in WITHOUT_GAINS))
 def roles(base: Any, model: Any) -> Roles:
     """How the modules use the residual stream; the same for every model. Norms over the head size do not use it."""
     return _ROLES
 
 
-@plain("llama", "mistral", "qwen2", "qwen3")
+@plain(*TYPES)
 def plain_config(model: Any) -> PlainConfig | None:
-    """The config of a model without the layers that add nothing; the other layers must have equal sizes."""
-    config, kept, sizes = model.config, [], set()
-    for index, layer in enumerate(model.layers):
-        attn, mlp = layer.self_attn, layer.mlp
-        size = (attn.k_proj.out_features // attn.head_dim, mlp.down_proj.in_features)
-        if size == (0, 0) and attn.o_proj.bias is None and mlp.down_proj.bias is None:
-            continue
-        kept.append(index)
-        sizes.add(size)
-    if len(sizes) != 1 or 0 in (size := sizes.pop()):
-        return None
-    heads, neurons = size
-    queries = heads * model.layers[kept[0]].self_attn.num_key_value_groups
-    if config.model_type == "llama" and config.hidden_size % queries:
-        return None  # LlamaConfig refuses this even if head_dim is given
-    changes: dict[str, Any] = {
-        "num_hidden_layers": len(kept),
-        "num_attention_heads": queries,
-        "num_key_value_heads": heads,
-        "head_dim": model.layers[kept[0]].self_attn.head_dim,
-        "intermediate_size": neurons,
-    }
-    if getattr(config, "layer_types", None):
-        changes["layer_types"] = [config.layer_types[index] for index in kept]
-    return PlainConfig(changes, "layers", tuple(kept))
+    """See ``with_even_layers``."""
+    return with_even_layers(model, head_field=model.config.model_type not in SQUARE_OUTPUTS)
