@@ -11,8 +11,9 @@ The block holds ``edits``, with paths relative to the base model:
     ``emptied``     paths of output projections without inputs: they output their bias for any input. This file finds them
                     and the input projections without outputs by their shapes
     ``factored``    linear module -> its rank: it is replaced by two small linear modules, ``first`` and ``second``
-    ``inputs``      linear module -> number of inputs it uses: it is put into a ``Selected`` under the name ``linear``, whose
-                    buffer ``selected`` holds their indices
+    ``inputs``      linear module -> number of inputs it uses: it is put into a ``SelectedLinear`` under the name ``linear``,
+                    whose buffer ``selected`` holds their indices
+    ``selected``    the same in folders of an earlier version, where weight, bias and ``selected`` are in one module
     ``skipped``     module that returns its input -> ``"tensor"``, or ``"tuple"`` where callers expect ``(tensor, None)``
     ``optional``    ``shapes`` of modules of the base model that exist under some heads only (a pooler)
     ``heads``       only where the hidden size was cut: class name of a head -> the shapes of its parameters outside the
@@ -28,7 +29,8 @@ from torch import nn
 
 from .pruned_modules import (
     Factored,
-    Selected,
+    SelectedLinear,
+    SelectedMatrix,
     SkippedTensor,
     SkippedTuple,
     become,
@@ -40,7 +42,7 @@ from .pruned_modules import (
 )
 
 BLOCK = "secateurs"
-WITH_PATHS = ("factored", "shapes", "attributes", "emptied", "inputs", "skipped")
+WITH_PATHS = ("factored", "shapes", "attributes", "emptied", "inputs", "selected", "skipped")
 
 
 SKIPPED = {"tensor": SkippedTensor, "tuple": SkippedTuple}
@@ -64,12 +66,12 @@ def factor(root: nn.Module, path: str, rank: int) -> Any:
     return pair
 
 
-def select(root: nn.Module, path: str, indices: torch.Tensor) -> None:
+def select(root: nn.Module, path: str, indices: torch.Tensor, form: type = SelectedLinear) -> None:
     """Let a linear module with cut columns use the inputs with these indices. A second call changes nothing."""
     parent, _, name = path.rpartition(".")
     linear = root.get_submodule(path)
     if not is_selected(linear):
-        setattr(root.get_submodule(parent), name, Selected(linear, indices).train(linear.training))
+        setattr(root.get_submodule(parent), name, form(linear, indices).train(linear.training))
 
 
 def resize(module: nn.Module, name: str, shape) -> None:
@@ -112,11 +114,6 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
         ValueError: a path does not exist in this version of transformers, or a shape does not fit.
     """
     root = base_of(model)
-    if "selected" in edits:
-        raise ValueError(
-            f"{BLOCK}: an earlier version wrote this folder, in which matrices with selected inputs have other names; "
-            "load it with the code in the folder, where Secateurs is not installed, or prune again"
-        )
     factored = edits.get("factored", {})
     check_edits(root, {"transformers": edits.get("transformers"), "factored": factored, "shapes": {}})
     for path, rank in factored.items():
@@ -131,8 +128,9 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
         parent, _, name = path.rpartition(".")
         setattr(root.get_submodule(parent), name, value)
     replace_linears(root)
-    for path, count in edits.get("inputs", {}).items():
-        select(root, path, torch.arange(count))
+    for key, form in (("inputs", SelectedLinear), ("selected", SelectedMatrix)):
+        for path, count in edits.get(key, {}).items():
+            select(root, path, torch.arange(count), form)
     for path, returns in edits["skipped"].items():
         become(root.get_submodule(path), SKIPPED[returns])
     apply_head_edits(model, edits)
