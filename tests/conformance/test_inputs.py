@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import load, save
-from secateurs.errors import CheckpointError, UnsupportedModelError
+from secateurs.errors import UnsupportedModelError
 from secateurs.modeling.pruned_modules import is_emptied, is_selected
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.families import discover, model_types
@@ -90,16 +91,30 @@ def test_pairs_of_factors_have_no_such_inputs() -> None:
         input_groups(model)
 
 
-def test_names_of_earlier_versions_are_refused(tmp_path: Path) -> None:
-    """They would be taken for missing weights, which transformers draws at random."""
-    model = tiny_model("bert")
-    structure = input_groups(model)
-    folder = save(shrink(model, structure, mixed(structure)), None, tmp_path / "model")
+def with_earlier_names(folder: Path) -> None:
+    """Rename what an earlier version saved under other names: the matrix was no child, and the edits were ``selected``."""
     values = json.loads((folder / "config.json").read_text())
     edits = values["secateurs"]["edits"]
     edits["selected"] = edits.pop("inputs")
     (folder / "config.json").write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match="matrices with selected inputs have other names"):
-        load(folder)
-    with pytest.raises(ValueError, match="matrices with selected inputs have other names"):
-        transformers.AutoModelForTokenClassification.from_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {name.replace(".linear.", "."): tensor for name, tensor in tensors.items()}
+    assert renamed.keys() != tensors.keys()
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
+def test_folders_of_earlier_versions_load(model_type: str, tmp_path: Path) -> None:
+    """With and without a transposed weight, and with and without biases; in every way, and saved again."""
+    model = tiny_model(model_type)
+    structure = input_groups(model)
+    folder = save(shrink(model, structure, mixed(structure)), None, tmp_path / "model")
+    wanted = logits(model)
+    with_earlier_names(folder)
+    again = save(load(folder), None, tmp_path / "again")
+    for place in (folder, again):
+        assert torch.equal(logits(load(place)), wanted)
+        assert torch.equal(logits(type(tiny_model(model_type)).from_pretrained(place)), wanted)
+        assert torch.equal(logits(type(model).from_pretrained(place, trust_remote_code=True)), wanted)
+    with pytest.raises(UnsupportedModelError, match="uses some of its inputs only"):
+        discover(load(again))

@@ -16,6 +16,9 @@ The block holds ``edits``, with paths relative to the base model:
                     buffer ``selected`` holds their indices
     ``per_head``    attention whose arguments hold all heads of a shared tensor -> ``tensors``, the names and axes of those
                     arguments, and ``kept``, the indices of its heads; ``group`` is the name of its group
+    ``inputs``      linear module -> number of inputs it uses: it is put into a ``SelectedLinear`` under the name ``linear``,
+                    whose buffer ``selected`` holds their indices
+    ``selected``    the same in folders of an earlier version, where weight, bias and ``selected`` are in one module
     ``skipped``     module that returns its input -> ``"tensor"``, or ``"tuple"`` where callers expect ``(tensor, None)``
     ``optional``    ``shapes`` of modules of the base model that exist under some heads only (a pooler)
     ``heads``       only where the hidden size was cut: class name of a head -> the shapes of its parameters outside the
@@ -32,7 +35,8 @@ from torch import nn
 from .per_head import keep_heads
 from .pruned_modules import (
     Factored,
-    Selected,
+    SelectedLinear,
+    SelectedMatrix,
     SkippedTensor,
     SkippedTuple,
     become,
@@ -44,7 +48,7 @@ from .pruned_modules import (
 )
 
 BLOCK = "secateurs"
-WITH_PATHS = ("factored", "shapes", "attributes", "emptied", "inputs", "per_head", "skipped")
+WITH_PATHS = ("factored", "shapes", "attributes", "emptied", "inputs", "per_head", "selected", "skipped")
 
 
 SKIPPED = {"tensor": SkippedTensor, "tuple": SkippedTuple}
@@ -68,12 +72,12 @@ def factor(root: nn.Module, path: str, rank: int) -> Any:
     return pair
 
 
-def select(root: nn.Module, path: str, indices: torch.Tensor) -> None:
+def select(root: nn.Module, path: str, indices: torch.Tensor, form: type = SelectedLinear) -> None:
     """Let a linear module with cut columns use the inputs with these indices. A second call changes nothing."""
     parent, _, name = path.rpartition(".")
     linear = root.get_submodule(path)
     if not is_selected(linear):
-        setattr(root.get_submodule(parent), name, Selected(linear, indices).train(linear.training))
+        setattr(root.get_submodule(parent), name, form(linear, indices).train(linear.training))
 
 
 def resize(module: nn.Module, name: str, shape) -> None:
@@ -116,11 +120,6 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
         ValueError: a path does not exist in this version of transformers, or a shape does not fit.
     """
     root = base_of(model)
-    if "selected" in edits:
-        raise ValueError(
-            f"{BLOCK}: an earlier version wrote this folder, in which matrices with selected inputs have other names; "
-            "load it with the code in the folder, where Secateurs is not installed, or prune again"
-        )
     factored = edits.get("factored", {})
     check_edits(root, {"transformers": edits.get("transformers"), "factored": factored, "shapes": {}})
     for path, rank in factored.items():
@@ -135,8 +134,9 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
         parent, _, name = path.rpartition(".")
         setattr(root.get_submodule(parent), name, value)
     replace_linears(root)
-    for path, count in edits.get("inputs", {}).items():
-        select(root, path, torch.arange(count))
+    for key, form in (("inputs", SelectedLinear), ("selected", SelectedMatrix)):
+        for path, count in edits.get(key, {}).items():
+            select(root, path, torch.arange(count), form)
     for path, entry in edits.get("per_head", {}).items():
         keep_heads(root.get_submodule(path), entry["tensors"], entry["kept"])
     for path, returns in edits["skipped"].items():

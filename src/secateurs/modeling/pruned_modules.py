@@ -250,15 +250,29 @@ class Factored(nn.Module):
 
 
 class Selected(nn.Module):
-    """A linear module that uses only some of its inputs: their indices are in the buffer ``selected``."""
+    """A matrix that uses only some of its inputs: their indices are in the buffer ``selected``."""
+
+    weight: Any
+    bias: Any
 
     def __init__(self, linear: Any, indices: torch.Tensor):
         super().__init__()
-        self.linear = linear
         self.register_buffer("selected", indices.to(linear.weight.device))
 
+    def chosen(self, hidden_states):
+        """The selected inputs."""
+        return hidden_states.index_select(-1, self.selected)
+
+
+class SelectedLinear(Selected):
+    """The matrix is the child ``linear``."""
+
+    def __init__(self, linear: Any, indices: torch.Tensor):
+        super().__init__(linear, indices)
+        self.linear = linear
+
     def forward(self, hidden_states):
-        return self.linear(hidden_states.index_select(-1, self.selected))  # pyright: ignore[reportArgumentType]
+        return self.linear(self.chosen(hidden_states))
 
     @property
     def weight(self):
@@ -267,6 +281,20 @@ class Selected(nn.Module):
     @property
     def bias(self):
         return self.linear.bias
+
+
+class SelectedMatrix(Selected):
+    """The matrix is a parameter of this module, as an earlier version of Secateurs saved it."""
+
+    def __init__(self, linear: Any, indices: torch.Tensor):
+        super().__init__(linear, indices)
+        self.transposed = is_conv1d(linear)
+        self.weight = linear.weight
+        self.register_parameter("bias", linear.bias)
+
+    def forward(self, hidden_states):
+        weight = self.weight.T if self.transposed else self.weight
+        return nn.functional.linear(self.chosen(hidden_states), weight, self.bias)
 
 
 is_factored = functools.partial(is_a, Factored)

@@ -2,7 +2,7 @@
 
 Removing an input removes one column of the matrix and nothing else, because other layers may use the same input. A pruned
 layer therefore *selects* its inputs before the multiplication, which takes extra time
-(``secateurs.modeling.pruned_modules.Selected``).
+(``secateurs.modeling.pruned_modules.SelectedLinear``).
 """
 
 from __future__ import annotations
