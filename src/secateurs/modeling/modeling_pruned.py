@@ -12,13 +12,11 @@ The block holds ``edits``, with paths relative to the base model:
     ``emptied``     paths of output projections without inputs: they output their bias for any input. This file finds them
                     and the input projections without outputs by their shapes
     ``factored``    linear module -> its rank: it is replaced by two small linear modules, ``first`` and ``second``
-    ``inputs``      linear module -> number of inputs it uses: it is put into a ``Selected`` under the name ``linear``, whose
-                    buffer ``selected`` holds their indices
-    ``per_head``    attention whose arguments hold all heads of a shared tensor -> ``tensors``, the names and axes of those
-                    arguments, and ``kept``, the indices of its heads; ``group`` is the name of its group
     ``inputs``      linear module -> number of inputs it uses: it is put into a ``SelectedLinear`` under the name ``linear``,
                     whose buffer ``selected`` holds their indices
     ``selected``    the same in folders of an earlier version, where weight, bias and ``selected`` are in one module
+    ``per_head``    attention whose arguments hold all heads of a shared tensor -> ``tensors``, the names and axes of those
+                    arguments, and ``kept``, the indices of its heads; ``group`` is the name of its group
     ``skipped``     module that returns its input -> ``"tensor"``, or ``"tuple"`` where callers expect ``(tensor, None)``
     ``optional``    ``shapes`` of modules of the base model that exist under some heads only (a pooler)
     ``heads``       only where the hidden size was cut: class name of a head -> the shapes of its parameters outside the
