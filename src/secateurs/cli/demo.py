@@ -99,7 +99,7 @@ def _recipe(model: str, data: Path, given: dict[str, Any]) -> Recipe:
             "sequence_length": 64,
             "threads": 1,
             "clock": "cpu",  # accurate on a busy machine too, so that fewer attempts are needed
-            "timing_processes": 5,
+            "timing_processes": 3,  # wide intervals, and half of the time
             "calibration_samples": 96,
             "hyperparameters": {"search_samples": 48, "probes": 5, "rounds": 0, "steps": 6, "finalists": 0},
             **given,
