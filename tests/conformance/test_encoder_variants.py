@@ -21,6 +21,16 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("deberta-v2", OWN_POSITIONS),
     ("deberta-v2", {"embedding_size": 16, "norm_rel_ebd": "none"}),
     ("deberta-v2", {"relative_attention": False}),
+    ("roformer", {"embedding_size": 16}),
+    (
+        "esm",
+        {
+            "position_embedding_type": "absolute",
+            "emb_layer_norm_before": True,
+            "token_dropout": True,
+            "mask_token_id": 3,
+        },
+    ),
     ("modernbert", {"norm_bias": True, "mlp_bias": True, "attention_bias": True, "classifier_bias": True}),
 ]
 

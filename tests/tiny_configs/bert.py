@@ -10,4 +10,7 @@ CONFIGS = {
     "xlm-roberta": ENCODER,
     "camembert": ENCODER,
     "electra": {**ENCODER, "embedding_size": 16},
+    "ernie": {**ENCODER, "use_task_id": True},
+    "data2vec-text": ENCODER,
+    "roformer": ENCODER,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["apply_block", "has_edits"]
+__all__ = ["apply_block", "can_be_fused", "has_edits"]
 
 
 def has_edits(model: Any) -> bool:
@@ -18,6 +18,15 @@ def has_edits(model: Any) -> bool:
         return isinstance(edits, dict) and bool(edits)
     except Exception:
         return False
+
+
+def can_be_fused(model: Any) -> bool:
+    """Whether transformers may save several projections as one matrix, as the original checkpoints of some families do.
+
+    Projections that are pairs of factors, or that select their inputs, may have different shapes and are saved as they are.
+    """
+    edits = model.config.secateurs["edits"]
+    return not (edits.get("factored") or edits.get("inputs"))
 
 
 def apply_block(model: Any) -> None:

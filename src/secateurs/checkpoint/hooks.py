@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from secateurs.checkpoint.after_import import AfterImport, attempt
-from secateurs.checkpoint.apply_block import apply_block, has_edits
+from secateurs.checkpoint.apply_block import apply_block, can_be_fused, has_edits
 from secateurs.checkpoint.transformers_version import check_version
 
 __all__ = ["install", "installed", "is_installed", "suspended", "uninstall"]
@@ -111,6 +111,8 @@ def _with_code(save_pretrained: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(save_pretrained)
     def save_with_code(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """Add the code to the saved folder, so that a checkpoint written by any tool can be loaded anywhere."""
+        if has_edits(self) and not can_be_fused(self):
+            kwargs.setdefault("save_original_format", False)
         result = save_pretrained(self, save_directory, *args, **kwargs)
         is_main_process = args[0] if args else kwargs.get("is_main_process", True)
         if is_main_process and (has_edits(self) or _is_adaptive_lm(self)) and _active():

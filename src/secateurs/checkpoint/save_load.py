@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 
 from secateurs.artifacts import apply_umask, expanded, older_name, restore_older
+from secateurs.checkpoint.apply_block import can_be_fused
 from secateurs.checkpoint.hooks import installed, suspended
 from secateurs.checkpoint.load_model import lacks_head, quiet, without_pooler
 from secateurs.checkpoint.refusals import check_weights
@@ -182,7 +183,8 @@ def _write(model: PreTrainedModel, folder: Path, max_shard_size: str) -> None:
     if plain is not None:
         model = _rebuilt(model, plain)
     with suspended():  # the code is added once, here, whether the hooks are installed or not
-        model.save_pretrained(folder, max_shard_size=max_shard_size)
+        fused = not is_edited(model.config) or can_be_fused(model)
+        model.save_pretrained(folder, max_shard_size=max_shard_size, save_original_format=fused)
     if needs_code(model.config):
         add_code(folder, model)
 

@@ -11,11 +11,23 @@ from secateurs.structure.structure import Cut, Group, Kind, Structure
 
 __all__ = ["plain_config", "roles", "structure"]
 
+_TYPES = (
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "electra",
+    "ernie",
+    "data2vec-text",
+    "bert-generation",
+    "roformer",
+)
 
-@family("bert", "roberta", "xlm-roberta", "camembert", "electra")
+
+@family(*_TYPES)
 def structure(model: Any) -> Structure:
     """The heads and the feed-forward neurons of every layer."""
-    if model.config.add_cross_attention:
+    if getattr(model.config, "add_cross_attention", False):
         raise UnsupportedModelError(f"{model.config.model_type} with cross-attention cannot be pruned; use one without")
     groups: list[Group] = []
     for index, module in enumerate(model.encoder.layer):
@@ -60,6 +72,7 @@ def structure(model: Any) -> Structure:
 
 
 _ENCODER: Roles = {
+    "encoder.embed_positions": Role.APART,
     "encoder.layer.*.attention.self.query": Role.READS,
     "encoder.layer.*.attention.self.key": Role.READS,
     "encoder.layer.*.attention.self.value": Role.READS,
@@ -87,21 +100,27 @@ _HEADS: Roles = {
     "lm_head.layer_norm": Role.RENEWS,
     "lm_head.decoder": Role.READS,
 }
-_EMBEDDINGS = tuple(f"embeddings.{part}_embeddings" for part in ("word", "position", "token_type"))
+_NARROW: Roles = {
+    "cls.predictions.transform.dense": Role.READS,
+    "cls.predictions.transform.LayerNorm": Role.APART,
+    "cls.predictions.decoder": Role.APART,
+}
+_EMBEDDINGS = tuple(f"embeddings.{part}_embeddings" for part in ("word", "position", "token_type", "task_type"))
 
 
-@stream("bert", "roberta", "xlm-roberta", "camembert", "electra")
+@stream(*_TYPES)
 def roles(base: Any, model: Any) -> Roles:
-    """How the modules use the residual stream; two of the roles depend on the model.
+    """How the modules use the residual stream; some of the roles depend on the model.
 
-    ELECTRA's embeddings may have a size other than the hidden size; they are then projected to the hidden size. A single
-    ``classifier`` layer takes its input from the pooler or from a summary, if the model has one.
+    The embeddings of ELECTRA and RoFormer may have a size other than the hidden size; they are then projected to the hidden
+    size. A single ``classifier`` layer takes its input from the pooler or from a summary, if the model has one.
     """
     pooled = getattr(base, "pooler", None) is not None or hasattr(model, "sequence_summary")
     narrow = hasattr(base, "embeddings_project")
     return {
         **_ENCODER,
         **_HEADS,
+        **(_NARROW if narrow else {}),
         **dict.fromkeys(_EMBEDDINGS, Role.APART if narrow else Role.WRITES),
         "embeddings.LayerNorm": Role.APART if narrow else Role.RENEWS,
         "embeddings_project": Role.WRITES,
@@ -112,7 +131,7 @@ def roles(base: Any, model: Any) -> Roles:
     }
 
 
-@plain("bert", "roberta", "xlm-roberta", "camembert", "electra")
+@plain(*_TYPES)
 def plain_config(model: Any) -> PlainConfig | None:
     """See ``with_one_width``."""
     sizes = [(one.attention.output.dense.in_features, one.output.dense.in_features) for one in model.encoder.layer]
