@@ -57,7 +57,9 @@ def norms_in_fp64(monkeypatch: pytest.MonkeyPatch) -> None:
     """
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        return self.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon))
+        gemma = "Gemma" in type(self).__name__  # stores its gain less 1
+        eps = self.eps if gemma else self.variance_epsilon
+        return (self.weight + gemma) * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps))
 
     for cls in _rms_norms():
         monkeypatch.setattr(cls, "forward", forward)

@@ -217,10 +217,11 @@ def test_generation_is_the_same(model_type: str, case: str) -> None:
     for cached in (True, False):
         for beams in (1, 3):
             runs.append({**options, "use_cache": cached, "num_beams": beams, "return_dict_in_generate": True})
-    before = [model.generate(**batch(length=9, padding="left"), **run) for run in runs]
+    prompt = batch(length=9, padding="left" if model._supports_sdpa else None)  # eager attention gives NaN in fp64
+    before = [model.generate(**prompt, **run) for run in runs]
     shrink(model, structure, mask)
     for run, wanted in zip(runs, before, strict=True):
-        found = model.generate(**batch(length=9, padding="left"), **run)
+        found = model.generate(**prompt, **run)
         assert torch.equal(found.sequences, wanted.sequences)
         assert (torch.stack(found.scores) - torch.stack(wanted.scores)).abs().max() < 1e-9
 

@@ -37,7 +37,7 @@ def refit_in_order(
         walk.leave()
 
 
-@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "granite", "gemma2"])
 def test_the_first_projection_is_the_ridge_solution(model_type: str) -> None:
     """No group before it is pruned: its inputs are those of the dense model, and its target is its own dense output."""
     stitch, database, context, allocation = prepared(model_type)

@@ -17,7 +17,9 @@ from secateurs.oneshot import sequential_refit as module
 from secateurs.oneshot.head import first_linear_of_head
 from secateurs.oneshot.levels import Level
 from secateurs.oneshot.sequential_refit import TOKENS_PER_DIMENSION, Refit, sequential_refit
+from secateurs.oneshot.stitch import Stitch
 from secateurs.structure.families import discover, model_types
+from secateurs.structure.structure import Structure
 from tiny_models import DECODERS, batch, tiny_model
 
 CORRECTED = Refit(damping=0.01, output_ridge=0.1, drift_ridge=0.05)
@@ -102,7 +104,24 @@ def test_the_first_linear_module_of_the_head_is_found_unless_its_weight_is_share
     assert found(tiny_model("llama")) == "lm_head"
 
 
-@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("model_type", ["granite", "hyperclovax", "gemma2", "gemma3_text", "glm4"])
+def test_the_fit_aims_at_what_is_really_added(model_type: str) -> None:
+    """A refit that ignores the scale or the norm behind the projections ends farther from the dense residual stream."""
+
+    def refitted(ignored: bool) -> float:
+        stitch, database, context, allocation = prepared(model_type)
+        last = list(context.structure)[-1].stream
+        wanted = inputs_of(context.model, last, context.fit)
+        if ignored:
+            groups = (replace(group, scale=1.0, post_norm="") for group in context.structure)
+            stitch = Stitch(context.model, Structure(tuple(groups)))
+        sequential_refit(stitch, database, allocation, context, context.fit, replace(CORRECTED, drift_ridge=None))
+        return float((inputs_of(context.model, last, context.fit) - wanted).pow(2).mean())
+
+    assert refitted(False) < 0.99 * refitted(True)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "granite"])
 def test_every_group_is_fitted_to_the_inputs_from_the_pruned_groups_before_it(model_type: str) -> None:
     """The last group, after all others at their new levels: ``W*`` by hand, and the level that follows from it."""
     stitch, database, context, allocation = prepared(model_type)
@@ -117,8 +136,8 @@ def test_every_group_is_fitted_to_the_inputs_from_the_pruned_groups_before_it(mo
     x = inputs_of(context.model, group.output_projection, context.fit)
     dense = database.projections[group.name]
     added = x @ dense.weight.T + (0 if dense.bias is None else dense.bias)
-    residual = inputs_of(context.model, group.stream, context.fit) - added
-    all_columns = ridge(x, wanted - residual, dense.weight, how.output_ridge, dense.bias is not None)
+    residual = inputs_of(context.model, group.stream, context.fit) - group.scale * added
+    all_columns = ridge(x, (wanted - residual) / group.scale, dense.weight, how.output_ridge, dense.bias is not None)
 
     moments = Moments(x.shape[1], dtype=torch.float64)
     moments.update(x)

@@ -8,7 +8,7 @@ smaller.
 
 The block holds ``edits``, with paths relative to the base model:
     ``shapes``      parameter -> its new shape (0 rows or columns where a sub-block is removed; null = not cut)
-    ``attributes``  module field -> its new value
+    ``attributes``  field of a module, or of its ``config`` -> its new value
     ``emptied``     paths of output projections without inputs: they output their bias for any input. This file finds them
                     and the input projections without outputs by their shapes
     ``factored``    linear module -> its rank: it is replaced by two small linear modules, ``first`` and ``second``
@@ -38,10 +38,12 @@ from .pruned_modules import (
     SkippedTensor,
     SkippedTuple,
     become,
+    field_owner,
     is_factored,
     is_selected,
     replace_linears,
     reset_emptied,
+    set_field,
     sync_sizes,
 )
 
@@ -99,7 +101,7 @@ def check_edits(root: nn.Module, edits: dict) -> None:
 
     for path in (path for kind in WITH_PATHS for path in edits.get(kind, ())):
         try:
-            getattr(root.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2])
+            getattr(field_owner(root, path), path.rpartition(".")[2])
         except AttributeError as error:
             raise ValueError(
                 f"{BLOCK}: this pruned checkpoint was written with transformers {edits.get('transformers')} and names "
@@ -129,8 +131,7 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
     check_edits(root, {"shapes": optional})
     resize_all(root, optional)
     for path, value in edits["attributes"].items():
-        parent, _, name = path.rpartition(".")
-        setattr(root.get_submodule(parent), name, value)
+        set_field(root, path, value)
     replace_linears(root)
     for key, form in (("inputs", SelectedLinear), ("selected", SelectedMatrix)):
         for path, count in edits.get(key, {}).items():

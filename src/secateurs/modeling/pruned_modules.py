@@ -27,6 +27,43 @@ class Behaviour:
         return new_module, parts_of(type(self)), *super().__reduce_ex__(protocol)[2:]
 
 
+class OwnConfig:
+    """The config of one module: the config that all modules share, but for the fields that are set here.
+
+    Some attention modules of transformers take the number of their heads from the shared config. Fields that are not set
+    here follow the shared config, such as the implementation of attention, which may change later.
+    """
+
+    def __init__(self, shared: Any):
+        self.shared = shared
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "shared" or name.startswith("__"):  # ``copy`` and ``pickle`` ask for these before there is any state
+            raise AttributeError(name)
+        return getattr(self.shared, name)
+
+
+def field_owner(root: nn.Module, path: str) -> Any:
+    """The object that holds a field of a module: the module itself, or its ``config``.
+
+    Args:
+        root: the model that holds the module.
+        path: path of the field.
+    """
+    parent = path.rpartition(".")[0]
+    owner, _, last = parent.rpartition(".")
+    return root.get_submodule(owner).config if last == "config" else root.get_submodule(parent)
+
+
+def set_field(root: nn.Module, path: str, value: Any) -> None:
+    """Set a field of a module, or of its ``config``, which then becomes its own."""
+    owner = field_owner(root, path)
+    parent, _, name = path.rpartition(".")
+    if parent.endswith(".config") and not is_a(OwnConfig, owner):
+        owner = root.get_submodule(parent.removesuffix(".config")).config = OwnConfig(owner)
+    setattr(owner, name, value)
+
+
 class SkippedTensor(Behaviour):
     """A removed sub-block: returns its input, or the output of the emptied projection if that is inside the block."""
 

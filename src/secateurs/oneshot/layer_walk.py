@@ -5,8 +5,10 @@ The walk takes the hidden states of both models through the layers together, and
 full size behind the groups that are already pruned:
 
 - ``input_drift``: the input of its input projections in the pruned model against that in the dense model;
-- ``output_regression``: the input of its output projection in the pruned model against what the projection should add,
-  ``s - r``, with ``s`` the dense model's residual stream right after the sub-block and ``r`` the pruned model's residual.
+- ``output_regression``: the input of its output projection in the pruned model against what the projection should output.
+  With ``s`` the dense model's residual stream right after the sub-block and ``r`` the pruned model's residual, this is
+  ``s - r``, or ``(s - r) / c`` where the output is multiplied by a constant ``c`` before it is added. With a norm behind
+  the projection it is the output that this norm maps as closely as it can to ``s - r`` (``secateurs.oneshot.behind_norm``).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.numerics.regression import RegressionSums
+from secateurs.oneshot.behind_norm import output_for
 from secateurs.oneshot.walk_state import WalkState, first_states, hooked, keep_input, run_model
 from secateurs.structure.layers import layer_paths
 from secateurs.structure.structure import Group, Structure
@@ -136,7 +139,13 @@ class LayerWalk:
             handles.append(module.register_forward_pre_hook(keep_input(seen, "stream", last=True)))
         with hooked(*handles):
             seen["stream"] = self._pruned_layer(state)
-        return seen["input"], state.streams.pop(group.name) - (seen["stream"] - seen["output"])
+        wanted = state.streams.pop(group.name)
+        if not group.post_norm:
+            return seen["input"], (wanted - (seen["stream"] - group.scale * seen["output"])) / group.scale
+        norm = self.model.get_submodule(group.post_norm)
+        with torch.inference_mode():
+            residual = seen["stream"] - group.scale * norm(seen["output"])
+        return seen["input"], output_for(norm, seen["output"], (wanted - residual) / group.scale)
 
     def _read_by(self, path: str, run: Callable[[], object]) -> Tensor:
         """The input of the module at ``path`` in a run that ends there."""

@@ -1,6 +1,6 @@
 """The sequential refit: every group of an allocation fitted once more, to the inputs that the pruned model really gives it.
 
-``minimise ||r + W x + b - s||^2`` over the kept columns of a group (``r``, ``s``: see ``secateurs.oneshot.layer_walk``)
+``minimise ||W x + b - t||^2`` over the kept columns of a group (``t = s - r``: see ``secateurs.oneshot.layer_walk``)
 equals ``||(W - W*) x||^2`` plus a constant, with ``W*`` its solution on all columns. The same elimination order and factor
 as in the level database therefore apply, to ``W*`` and the moments of ``x`` in place of the dense weights and moments.
 

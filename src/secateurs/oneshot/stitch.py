@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from secateurs.modeling.per_head import heads_of, keep_heads
+from secateurs.modeling.pruned_modules import set_field
 from secateurs.oneshot.levels import Level
 from secateurs.structure.structure import Cut, Group, Structure
 
@@ -148,8 +149,7 @@ class Stitch:
     def _sync(self, group: Group, kept: int) -> None:
         """Set the fields that repeat a size (``num_heads``, ``split_size``, a Conv1D's ``nf``) to that of the tensors."""
         for path, per_unit in group.attributes.items():
-            module, _, field = path.rpartition(".")
-            setattr(self.model.get_submodule(module), field, per_unit * kept)
+            set_field(self.model, path, per_unit * kept)
         for parameter in {cut.parameter for cut in group.cuts}:
             module: Any = self.model.get_submodule(parameter.rpartition(".")[0])
             if hasattr(module, "nf"):

@@ -73,7 +73,10 @@ class Group:
         stream: path of a module whose *input* is the residual stream right after this sub-block was added to it (the
             norm of a post-LN block, or the next norm of a pre-LN model).
         norms: paths of the norms whose output only this block uses (pre-LN). They are skipped together with the block.
-        attributes: module fields that repeat the number of units: dotted path of the field -> its value per kept unit.
+        attributes: module fields that repeat the number of units: dotted path of the field -> its value per kept unit. A
+            field of the ``config`` of a module is set for this module alone.
+        post_norm: path of a norm between the output projection and the residual stream (sandwich norms); empty = none.
+        scale: factor by which the output of the sub-block is multiplied before it is added to the stream.
         product: for ranks, path of the linear module that the pair of factors replaces. Above the break-even rank the
             pair becomes one matrix again. Empty where the two factors cannot be multiplied.
         per_head: tensors that other layers use too and that have one entry for every head, such as a shared position bias:
@@ -95,6 +98,8 @@ class Group:
     stream: str
     norms: tuple[str, ...] = ()
     attributes: Mapping[str, int] = field(default_factory=dict[str, int])
+    post_norm: str = ""
+    scale: float = 1.0
     product: str = ""
     instead_of: str = ""
     per_head: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -137,6 +142,7 @@ class Group:
             stream=prefix + self.stream,
             norms=tuple(prefix + norm for norm in self.norms),
             attributes={prefix + path: value for path, value in self.attributes.items()},
+            post_norm=prefix + self.post_norm if self.post_norm else "",
             product=prefix + self.product if self.product else "",
             other_inputs=tuple(prefix + path for path in self.other_inputs),
         )
@@ -273,6 +279,7 @@ class Structure:
                     stream="",
                     norms=tuple(norm[start:] for norm in group.norms),
                     attributes={path[start:]: value for path, value in group.attributes.items()},
+                    post_norm=group.post_norm[start:],
                     product=group.product[start:],
                     other_inputs=tuple(path[start:] for path in group.other_inputs),
                 )

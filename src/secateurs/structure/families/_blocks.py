@@ -1,4 +1,4 @@
-"""The groups of the two most common sub-blocks, for family files to build on."""
+"""The groups of the most common sub-blocks, for family files to build on."""
 
 from __future__ import annotations
 
@@ -9,28 +9,35 @@ from secateurs.structure.structure import Cut, Group, Kind
 
 __all__ = ["attention_groups", "feed_forward_groups"]
 
+Rows = Sequence[tuple[str, int, int]]
+"""Name of an input projection, its rows per unit, and the row where unit 0 starts."""
+
 
 def attention_groups(
-    model: Any, index: int, attention: str, output: str = "o_proj", *, layer: str, **fields: Any
+    model: Any, index: int, attention: str, output: str = "o_proj", *, layer: str, fused: str = "", **fields: Any
 ) -> list[Group]:
-    """The heads of an attention with the projections ``q_proj``, ``k_proj`` and ``v_proj``; no group if none is left.
+    """The heads of an attention; no group if none is left.
 
     One unit is a key-value head with its query heads, so their ratio never changes.
 
     Args:
         model: the base model.
         index: index of the layer.
-        attention: path of the attention module.
+        attention: path of the attention module, which has ``q_proj``, ``k_proj`` and ``v_proj``.
         output: name of its output projection.
         layer: path of the layer.
+        fused: name of the one projection whose outputs are all queries, then all keys, then all values.
         fields: other fields of the group: ``stream``, ``norms``, ``attributes``, ...
     """
     attn = model.get_submodule(attention)
-    heads = attn.k_proj.out_features // attn.head_dim
-    queries = getattr(attn, "num_key_value_groups", 1) * attn.head_dim
-    rows = {"q_proj": queries, "k_proj": attn.head_dim, "v_proj": attn.head_dim}
-    return _group(
-        model, f"layer.{index}.heads", Kind.HEAD, heads, attention, rows, output, queries, attention, layer, fields
+    keys = attn.head_dim
+    queries = getattr(attn, "num_key_value_groups", 1) * keys
+    heads = getattr(attn, output).in_features // queries
+    rows = [("q_proj", queries, 0), ("k_proj", keys, 0), ("v_proj", keys, 0)]
+    if fused:
+        rows = [(fused, queries, 0), (fused, keys, heads * queries), (fused, keys, heads * (queries + keys))]
+    return _groups(
+        model, f"layer.{index}.heads", Kind.HEAD, heads, attention, rows, (output, queries), attention, layer, fields
     )
 
 
@@ -43,6 +50,7 @@ def feed_forward_groups(
     *,
     layer: str,
     block: str = "",
+    fused: str = "",
     **fields: Any,
 ) -> list[Group]:
     """The neurons of a feed-forward block; no group if none is left.
@@ -55,23 +63,23 @@ def feed_forward_groups(
         output: name of the output projection.
         layer: path of the layer.
         block: path of the module that computes the neurons; empty = ``mlp``.
+        fused: name of the one projection whose outputs are all gates, then all values.
         fields: other fields of the group: ``stream``, ``norms``, ...
     """
     neurons = model.get_submodule(f"{mlp}.{output}").in_features
-    rows = dict.fromkeys(inputs, 1)
+    rows = [(fused, 1, 0), (fused, 1, neurons)] if fused else [(name, 1, 0) for name in inputs]
     name = f"layer.{index}.intermediate"
-    return _group(model, name, Kind.INTERMEDIATE, neurons, mlp, rows, output, 1, block or mlp, layer, fields)
+    return _groups(model, name, Kind.INTERMEDIATE, neurons, mlp, rows, (output, 1), block or mlp, layer, fields)
 
 
-def _group(
+def _groups(
     model: Any,
     name: str,
     kind: Kind,
     size: int,
     path: str,
-    rows: Mapping[str, int],
-    output: str,
-    columns: int,
+    rows: Rows,
+    output: tuple[str, int],
     block: str,
     layer: str,
     fields: Mapping[str, Any],
@@ -79,10 +87,10 @@ def _group(
     """One group, or none if it has no units: rows of the input projections, then columns of the output projection."""
     if not size:
         return []
-    biased = [part for part in rows if model.get_submodule(f"{path}.{part}").bias is not None]
+    biased = [row for row in rows if model.get_submodule(f"{path}.{row[0]}").bias is not None]
     cuts = (
-        *(Cut(f"{path}.{part}.weight", 0, width) for part, width in rows.items()),
-        *(Cut(f"{path}.{part}.bias", 0, rows[part]) for part in biased),
-        Cut(f"{path}.{output}.weight", 1, columns),
+        *(Cut(f"{path}.{part}.weight", 0, width, start) for part, width, start in rows),
+        *(Cut(f"{path}.{part}.bias", 0, width, start) for part, width, start in biased),
+        Cut(f"{path}.{output[0]}.weight", 1, output[1]),
     )
-    return [Group(name, kind, size, cuts, f"{path}.{output}", block, layer, **fields)]
+    return [Group(name, kind, size, cuts, f"{path}.{output[0]}", block, layer, **fields)]

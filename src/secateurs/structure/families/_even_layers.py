@@ -12,19 +12,23 @@ PER_LAYER = ("layer_types", "no_rope_layers")
 """Config fields that hold one value per layer."""
 
 
-def with_even_layers(model: Any, output: str = "down_proj", *, head_field: bool = True) -> PlainConfig | None:
+def with_even_layers(
+    model: Any, output: str = "down_proj", attention_output: str = "o_proj", *, head_field: bool = True
+) -> PlainConfig | None:
     """The config of a model without the layers that add nothing, or ``None`` if the other layers differ in size.
 
     Args:
         model: the pruned base model, with ``layers``, each with ``self_attn`` and ``mlp``.
         output: name of the output projection of the feed-forward block.
+        attention_output: name of the output projection of the attention.
         head_field: the config keeps a given ``head_dim``. Without it every head must be present.
     """
     config, kept, sizes = model.config, list[int](), set[tuple[int, int]]()
     for index, layer in enumerate(model.layers):
         attn, down = layer.self_attn, getattr(layer.mlp, output)
-        size = (attn.k_proj.out_features // attn.head_dim, down.in_features)
-        if size == (0, 0) and attn.o_proj.bias is None and down.bias is None:
+        out = getattr(attn, attention_output)
+        size = (out.in_features // (attn.head_dim * attn.num_key_value_groups), down.in_features)
+        if size == (0, 0) and out.bias is None and down.bias is None:
             continue
         kept.append(index)
         sizes.add(size)

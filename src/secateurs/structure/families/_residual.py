@@ -34,7 +34,7 @@ class Role(StrEnum):
     """A projection whose input is the stream and whose output has the dimensions of the stream too, because tied embeddings
     are multiplied with it."""
     NORMS = "norms"
-    """A norm over the stream whose output only one block uses (pre-LN)."""
+    """A norm over the stream whose output only one block uses (pre-LN), or over what one block adds to it (sandwich)."""
     RENEWS = "renews"
     """A norm over the stream whose output is the new stream (post-LN)."""
     APART = "apart"

@@ -18,7 +18,7 @@ __all__ = ["plain_config", "roles", "structure"]
 
 TYPES = (
     *("llama", "mistral", "qwen2", "qwen3", "smollm3", "ministral", "ministral3"),
-    *("seed_oss", "helium", "hunyuan_v1_dense", "olmo"),
+    *("seed_oss", "helium", "hunyuan_v1_dense", "olmo", "gemma", "granite", "hyperclovax"),
 )
 WITHOUT_GAINS = ("olmo",)
 """Types whose norms have no parameters. A norm is cut by its gain, so the hidden size of these types cannot be pruned."""
@@ -32,13 +32,18 @@ def structure(model: Any) -> Structure:
     """The key-value heads (each with its query heads) and the gated feed-forward neurons of every layer."""
     groups: list[Group] = []
     last = len(model.layers) - 1
-    for index in range(last + 1):
+    for index, module in enumerate(model.layers):
+        scale = float(getattr(module, "residual_multiplier", 1.0))
         layer = f"layers.{index}"
         after = f"{layer}.post_attention_layernorm"
         end = f"layers.{index + 1}.input_layernorm" if index < last else "norm"
         entry = (f"{layer}.input_layernorm",)
-        groups += attention_groups(model, index, f"{layer}.self_attn", layer=layer, stream=after, norms=entry)
-        groups += feed_forward_groups(model, index, f"{layer}.mlp", layer=layer, stream=end, norms=(after,))
+        groups += attention_groups(
+            model, index, f"{layer}.self_attn", layer=layer, stream=after, norms=entry, scale=scale
+        )
+        groups += feed_forward_groups(
+            model, index, f"{layer}.mlp", layer=layer, stream=end, norms=(after,), scale=scale
+        )
     return Structure(tuple(groups))
 
 
