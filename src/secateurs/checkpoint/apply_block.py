@@ -52,7 +52,8 @@ def apply_block(model: Any) -> None:
 def _rederive(model: Any, block: dict[str, Any]) -> bool:
     """Shrink a new model by the kept counts in its block, and replace the edits in the block.
 
-    The counts are enough: shapes do not depend on which units were kept.
+    The counts are enough, because shapes do not depend on which units were kept. Only heads that are selected from a shared
+    tensor have indices in the block.
 
     Returns:
         Whether the groups in the block are those of this model; if not, nothing is changed.
@@ -76,6 +77,9 @@ def _rederive(model: Any, block: dict[str, Any]) -> bool:
     setattr(model.config, BLOCK, None)  # drop the old paths
     with torch.device("cpu"):  # the model may be on the meta device, but its mask may not
         kept = {name: torch.arange(group["size"]) < group["kept"] for name, group in groups.items()}
+        for entry in block["edits"].get("per_head", {}).values():
+            kept[entry["group"]] = torch.zeros_like(kept[entry["group"]])
+            kept[entry["group"]][entry["kept"]] = True
         shrink(model, structure, Mask(kept))
     edits = getattr(model.config, BLOCK)["edits"]
     for key in {"heads", "optional"} & block["edits"].keys():  # those of the checkpoint: this model has no head

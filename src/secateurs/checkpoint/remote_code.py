@@ -1,7 +1,7 @@
 """The code that is saved beside the weights, and the ``auto_map`` in the config that names its classes.
 
-A pruned model needs ``modeling_pruned.py`` and ``pruned_modules.py``. An adaptive language model also needs its config and
-model files, even if it is not pruned.
+A pruned model needs ``modeling_pruned.py``, ``pruned_modules.py`` and ``per_head.py``. An adaptive language model also needs
+its config and model files, even if it is not pruned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import UnsupportedModelError
-from secateurs.modeling import modeling_pruned, pruned_modules
+from secateurs.modeling import modeling_pruned, per_head, pruned_modules
 from secateurs.modeling.hf_classes import is_adaptive_lm_class, is_hf_class
 from secateurs.modeling.modeling_pruned import BLOCK, base_of
 from secateurs.structure.families import discover
@@ -139,7 +139,7 @@ def _file_of(cls: type) -> str:
 
 
 def _write_loader(folder: Path, model_type: str, classes: Sequence[type]) -> None:
-    """Write ``pruned_modules.py``, and ``modeling_pruned.py`` with the classes of this model appended.
+    """Write ``pruned_modules.py``, ``per_head.py``, and ``modeling_pruned.py`` with the classes of this model appended.
 
     An adaptive language model gets the files even if it is not pruned: transformers caches the first classes that it loads
     for a config from remote code, and would build a later, pruned model of the same type from them.
@@ -156,4 +156,5 @@ def _write_loader(folder: Path, model_type: str, classes: Sequence[type]) -> Non
     names = "".join(f", {cls.__name__}" for cls in classes)
     lines += ["", "", f"keep_key_names({model_type!r}{names})", ""]
     shutil.copyfile(pruned_modules.__file__, folder / "pruned_modules.py")
+    shutil.copyfile(per_head.__file__, folder / "per_head.py")
     (folder / f"{FILE}.py").write_text("\n".join(lines), encoding="utf-8")

@@ -2,8 +2,9 @@
 
 Secateurs loads models with this file, and it also saves the file beside the weights of every pruned model, with the classes
 of that model appended. ``AutoModel....from_pretrained(folder, trust_remote_code=True)`` therefore works where Secateurs is
-not installed. The file imports only torch, transformers and ``pruned_modules.py``, which is saved beside it, and contains no
-modelling code: transformers' own class builds itself, and then the named modules are made smaller.
+not installed. The file imports only torch, transformers and its neighbours ``pruned_modules.py`` and ``per_head.py``, which
+are saved with it. It contains no modelling code: transformers' own class builds itself, and then the named modules are made
+smaller.
 
 The block holds ``edits``, with paths relative to the base model:
     ``shapes``      parameter -> its new shape (0 rows or columns where a sub-block is removed; null = not cut)
@@ -13,6 +14,8 @@ The block holds ``edits``, with paths relative to the base model:
     ``factored``    linear module -> its rank: it is replaced by two small linear modules, ``first`` and ``second``
     ``inputs``      linear module -> number of inputs it uses: it is put into a ``Selected`` under the name ``linear``, whose
                     buffer ``selected`` holds their indices
+    ``per_head``    attention whose arguments hold all heads of a shared tensor -> ``tensors``, the names and axes of those
+                    arguments, and ``kept``, the indices of its heads; ``group`` is the name of its group
     ``skipped``     module that returns its input -> ``"tensor"``, or ``"tuple"`` where callers expect ``(tensor, None)``
     ``parts``       class names of models inside the base model (the stacks of an encoder-decoder): they are not cut alone
     ``optional``    ``shapes`` of modules of the base model that exist under some heads only (a pooler)
@@ -27,6 +30,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .per_head import keep_heads
 from .pruned_modules import (
     Factored,
     Selected,
@@ -41,7 +45,7 @@ from .pruned_modules import (
 )
 
 BLOCK = "secateurs"
-WITH_PATHS = ("factored", "shapes", "attributes", "emptied", "inputs", "skipped")
+WITH_PATHS = ("factored", "shapes", "attributes", "emptied", "inputs", "per_head", "skipped")
 
 
 SKIPPED = {"tensor": SkippedTensor, "tuple": SkippedTuple}
@@ -134,6 +138,8 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
     replace_linears(root)
     for path, count in edits.get("inputs", {}).items():
         select(root, path, torch.arange(count))
+    for path, entry in edits.get("per_head", {}).items():
+        keep_heads(root.get_submodule(path), entry["tensors"], entry["kept"])
     for path, returns in edits["skipped"].items():
         become(root.get_submodule(path), SKIPPED[returns])
     apply_head_edits(model, edits)

@@ -2,8 +2,9 @@
 
 A candidate of the search differs from the incumbent in a few groups. The layers before the first changed one give the same
 outputs as before, so the hidden states at the entry of every layer are kept, and earlier layers are skipped. This holds for
-every model family: a layer is a module whose first input is the hidden states, and which returns them. Where a decoder
-follows an encoder, the output of the encoder's last layer is kept too.
+every model family: a layer is a module whose first input is the hidden states, and which returns them, alone or as the
+first entry of a tuple. The other entries of the tuple are kept too, since later layers may use them (a position bias). Where
+a decoder follows an encoder, the output of the encoder's last layer is kept too.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Replay:
         self.memory_bytes = memory_bytes
         self.quick = quick
         self._entries: list[list[Tensor | None]] = []
-        self._ends: list[dict[int, Any]] = []
+        self._ends: list[dict[int, Tensor]] = []  # what the last layers of all stacks but the last one return
+        self._rests: list[list[tuple[Any, ...] | None]] = []  # what layers return beside the hidden states
 
     def record(self, read: Callable[[Any, Batch], Tensor]) -> list[Tensor]:
         """Run every batch through the model as it is now, keep the hidden states at every layer, and read the outputs.
@@ -60,11 +62,12 @@ class Replay:
         Returns:
             ``read(outputs, batch)`` for every batch.
         """
-        self._entries, self._ends = [], []
+        self._entries, self._ends, self._rests = [], [], []
         used, found = 0.0, []
         for batch in self.batches:
             entries: list[Tensor | None] = [None] * len(self.layers)
-            ends: dict[int, Any] = {}
+            ends: dict[int, Tensor] = {}
+            rests: list[tuple[Any, ...] | None] = [None] * len(self.layers)
 
             def keep(index: int, entries: list[Tensor | None] = entries) -> Callable[..., None]:
                 def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -72,18 +75,23 @@ class Replay:
 
                 return hook
 
-            def keep_end(index: int, ends: dict[int, Any] = ends) -> Callable[..., None]:
+            def keep_output(
+                index: int, ends: dict[int, Tensor] = ends, rests: list[tuple[Any, ...] | None] = rests
+            ) -> Callable[..., None]:
                 def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-                    ends[index] = output
+                    rests[index] = output[1:] if isinstance(output, tuple) else None
+                    if index + 1 in self.starts:
+                        ends[index] = output[0] if isinstance(output, tuple) else output
 
                 return hook
 
             handles = [
-                self.layers[start - 1].register_forward_hook(keep_end(start - 1)) for start in self.starts if start
-            ]
-            handles += [
-                layer.register_forward_pre_hook(keep(index), with_kwargs=True)
+                handle
                 for index, layer in enumerate(self.layers)
+                for handle in (
+                    layer.register_forward_pre_hook(keep(index), with_kwargs=True),
+                    layer.register_forward_hook(keep_output(index)),
+                )
             ]
             try:
                 found.append(self._read(batch, read))
@@ -91,8 +99,10 @@ class Replay:
                 for handle in handles:
                     handle.remove()
             used += sum(entry.numel() * entry.element_size() for entry in entries if entry is not None)
-            self._entries.append(entries if used <= self.memory_bytes else [None] * len(self.layers))
-            self._ends.append(ends if used <= self.memory_bytes else {})
+            fits = used <= self.memory_bytes
+            self._entries.append(entries if fits else [None] * len(self.layers))
+            self._ends.append(ends if fits else {})
+            self._rests.append(rests if fits else [])
         return found
 
     def run(self, read: Callable[[Any, Batch], Tensor], start: str | None = None) -> Iterator[Tensor]:
@@ -108,19 +118,13 @@ class Replay:
             if entry is None:
                 yield self._read(batch, read)
             else:
-                with _short_circuit(self.layers, self._given(index, first, entry)):
+                with _short_circuit(self.layers[:first], self._given(index, first, entry), self._rests[index]):
                     yield self._read(batch, read)
 
-    def _given(self, batch: int, first: int, entry: Tensor) -> dict[int, Any]:
-        """Index of every layer before ``first`` -> what it returns; ``None`` = its input.
-
-        Only the last layer of each stack has to return its real output, or the entry of layer ``first``.
-        """
-        given: dict[int, Any] = dict.fromkeys(range(first))
-        given |= {last: output for last, output in self._ends[batch].items() if last < first}
-        if first not in self.starts:
-            given[first - 1] = entry
-        return given
+    def _given(self, batch: int, first: int, entry: Tensor) -> dict[int, Tensor]:
+        """Index of a layer before ``first`` -> hidden states to return: at the ends of stacks, and right before ``first``."""
+        given = {last: output for last, output in self._ends[batch].items() if last < first}
+        return given if first in self.starts else {**given, first - 1: entry}
 
     def _read(self, batch: Batch, read: Callable[[Any, Batch], Tensor]) -> Tensor:
         inputs = {name: value.to(self.device) for name, value in batch.items()}
@@ -129,24 +133,28 @@ class Replay:
 
 
 @contextmanager
-def _short_circuit(layers: Sequence[nn.Module], given: Mapping[int, Any]) -> Iterator[None]:
-    """Let some layers return a given output, or their input where that is ``None``.
+def _short_circuit(
+    layers: Sequence[nn.Module], given: Mapping[int, Tensor], rests: Sequence[tuple[Any, ...] | None]
+) -> Iterator[None]:
+    """Let ``layers`` return given hidden states, with what they returned beside them.
 
     Args:
-        layers: all layers.
-        given: index of a layer -> its output.
+        layers: layers that are not run.
+        given: index of a layer -> the hidden states that it returns; the other layers return their input.
+        rests: what every layer returned beside the hidden states; ``None`` = nothing.
     """
 
-    def returns(output: Any) -> Callable[..., Any]:
+    def returning(output: Tensor | None, rest: tuple[Any, ...] | None) -> Callable[..., Any]:
         def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-            return hidden_states if output is None else output
+            found = hidden_states if output is None else output
+            return found if rest is None else (found, *rest)
 
         return forward
 
     try:
-        for index, output in given.items():
-            layers[index].forward = returns(output)
+        for index, (layer, rest) in enumerate(zip(layers, rests, strict=False)):
+            layer.forward = returning(given.get(index), rest)
         yield
     finally:
-        for index in given:
-            layers[index].__dict__.pop("forward", None)
+        for layer in layers:
+            layer.__dict__.pop("forward", None)

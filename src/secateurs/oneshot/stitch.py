@@ -7,7 +7,7 @@ group is installed as one unit with zero output, which gives the same outputs as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from secateurs.modeling.per_head import heads_of, keep_heads
 from secateurs.oneshot.levels import Level
 from secateurs.structure.structure import Cut, Group, Structure
 
@@ -34,6 +35,8 @@ class Stitch:
         self.structure = structure
         self._dense: dict[str, Tensor] = {}
         self._replaced: set[str] = set()
+        with_shared = [group for group in structure if group.per_head]
+        self._heads = {g.name: heads_of(model.get_submodule(g.block), g.size) for g in with_shared}
         for group in structure:
             for cut in group.cuts:
                 self._dense[cut.parameter] = model.get_parameter(cut.parameter).data
@@ -96,6 +99,7 @@ class Stitch:
         if level.bias is not None and (path := self._bias_name(group)):
             self.model.get_parameter(path).data = level.bias.to(self._dense[path])
         self._sync(group, len(present))
+        self._select_heads(group, present.tolist())
 
     def mask(self, name: str, level: Level) -> None:
         """Put a level into the model at full size, with zeros in the columns of removed units: ready for ``shrink``.
@@ -118,6 +122,7 @@ class Stitch:
         if path := self._bias_name(group):
             self.model.get_parameter(path).data = self._dense[path]
         self._sync(group, group.size)
+        self._select_heads(group, range(group.size))
 
     def reset_all(self) -> None:
         """Restore every original tensor."""
@@ -133,6 +138,12 @@ class Stitch:
             if getattr(self.model.get_submodule(group.output_projection), "bias", None) is not None
             else None
         )
+
+    def _select_heads(self, group: Group, units: Iterable[int]) -> None:
+        """Let the block use these of its dense heads from tensors that are shared by several layers."""
+        if group.per_head:
+            kept = [self._heads[group.name][unit] for unit in units]
+            keep_heads(self.model.get_submodule(group.block), dict(group.per_head), kept)
 
     def _sync(self, group: Group, kept: int) -> None:
         """Set the fields that repeat a size (``num_heads``, ``split_size``, a Conv1D's ``nf``) to that of the tensors."""

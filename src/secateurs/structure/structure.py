@@ -76,6 +76,9 @@ class Group:
         attributes: module fields that repeat the number of units: dotted path of the field -> its value per kept unit.
         product: for ranks, path of the linear module that the pair of factors replaces. Above the break-even rank the
             pair becomes one matrix again. Empty where the two factors cannot be multiplied.
+        per_head: tensors that other layers use too and that have one entry for every head, such as a shared position bias:
+            name of an argument of the block, or of a method of it that computes the tensor -> axis of the heads. They are
+            not cut; a pruned block selects its heads from them.
         instead_of: for ranks of a low-rank option, name of the group that cuts the matrix otherwise. The matrix is not
             factorised yet, and may be factorised only while that group keeps all its units. Empty for existing pairs.
         cache: which key-value cache an attention with a ``layer_idx`` fills: ``"self"``; ``"cross"`` for keys and values of
@@ -100,6 +103,7 @@ class Group:
     cache: str = "self"
     tokens: str = "attention_mask"
     memory: tuple[str, ...] = ()
+    per_head: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:
         if self.size < 1:

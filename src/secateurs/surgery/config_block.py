@@ -81,6 +81,7 @@ def relative_to_base(model: nn.Module, edits: dict[str, Any]) -> dict[str, Any]:
         "skipped": {strip(path): returns for path, returns in edits["skipped"].items()},
         "factored": {strip(path): rank for path, rank in edits["factored"].items()},
         "inputs": {strip(path): count for path, count in edits["inputs"].items()},
+        "per_head": {strip(path): entry for path, entry in edits["per_head"].items()},
     }
 
 
@@ -105,6 +106,9 @@ def write_block(model: Any, structure: Structure, mask: Mask, edits: dict[str, A
         merged["factored"] = edits["factored"]
     if edits["inputs"]:
         merged["inputs"] = edits["inputs"]
+    per_head = {**earlier.get("per_head", {}), **edits["per_head"]}
+    if per_head := {path: entry for path, entry in per_head.items() if path not in merged["skipped"]}:
+        merged["per_head"] = per_head
     if "heads" in edits:  # entries of other heads are dropped: they have the earlier size
         merged |= {"heads": edits["heads"], "optional": edits["optional"]}
     elif "heads" in earlier:

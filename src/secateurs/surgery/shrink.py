@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import RecipeError
 from secateurs.modeling.modeling_pruned import apply_edits, select
+from secateurs.modeling.per_head import heads_of
 from secateurs.modeling.pruned_modules import is_factored, sync_sizes
 from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Cut, Group, Kind, Stream, Structure
@@ -85,7 +86,7 @@ def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = Tru
         RecipeError: the mask does not fit the structure, or keeps no dimension of the stream.
     """
     _check(structure, mask)
-    edits: dict[str, Any] = {"shapes": {}, "attributes": {}, "emptied": [], "inputs": {}, "skipped": {}}
+    edits: dict[str, Any] = {"shapes": {}, "attributes": {}, "emptied": [], "inputs": {}, "skipped": {}, "per_head": {}}
     apply_low_rank_options(model, structure, mask, values=values)
     before = set(pairs(model))
     with torch.no_grad():
@@ -96,6 +97,13 @@ def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = Tru
             for parameter, dim in dict.fromkeys((cut.parameter, cut.dim) for cut in group.cuts):
                 edits["shapes"][parameter] = list(_slice(model, group, parameter, dim, kept).shape)
             edits["attributes"] |= {path: per_unit * len(kept) for path, per_unit in group.attributes.items()}
+            if group.per_head and len(kept):
+                heads = heads_of(model.get_submodule(group.block), group.size)
+                edits["per_head"][group.block] = {
+                    "group": group.name,
+                    "tensors": dict(group.per_head),
+                    "kept": [heads[unit] for unit in kept.tolist()],
+                }
             if group.kind is Kind.INPUT and len(kept):
                 select(model, group.output_projection, kept)
                 edits["inputs"][group.output_projection] = len(kept)
