@@ -29,7 +29,24 @@ SETTINGS: dict[str, Any] = {"batch_size": 4, "sequence_length": 12, "roles": Rol
 
 
 def small_model(auto_class: str, seed: int = 0) -> Any:
-    """A small decoder, because transformers has every head for this architecture."""
+    """A small decoder, because transformers has every head for it but one; that one gets an encoder-decoder."""
+    if "Seq2Seq" in auto_class:
+        config = transformers.BartConfig(
+            vocab_size=VOCABULARY,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=12,
+            decoder_ffn_dim=12,
+            max_position_embeddings=32,
+            pad_token_id=0,
+            decoder_start_token_id=3,
+            init_std=0.5,
+        )
+        torch.manual_seed(seed)
+        return transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=16,

@@ -38,7 +38,7 @@ def pruned(model_type: str, auto: str | None = None, **changes: Any) -> Any:
 
 def outputs(model: Any) -> Tensor:
     with torch.no_grad():
-        found = model(**batch(padding="right"))
+        found = model(**batch(model, padding="right"))
     names = ("logits", "start_logits", "end_logits", "last_hidden_state")
     return torch.cat([found[name].flatten() for name in names if name in found])
 

@@ -3,12 +3,13 @@
 A candidate of the search differs from the incumbent in a few groups. The layers before the first changed one give the same
 outputs as before, so the hidden states at the entry of every layer are kept, and earlier layers are skipped. This holds for
 every model family: a layer is a module whose first input is the hidden states, and which returns them, alone or as the
-first entry of a tuple. The other entries of the tuple are kept too, since later layers may use them (a position bias).
+first entry of a tuple. The other entries of the tuple are kept too, since later layers may use them (a position bias). Where
+a decoder follows an encoder, the output of the encoder's last layer is kept too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -45,11 +46,14 @@ class Replay:
         self.model = model
         self.layers = [model.get_submodule(path) for path in layers]
         self.position = {path: index for index, path in enumerate(layers)}
+        holders = [path.rpartition(".")[0] for path in layers]
+        self.starts = [index for index, holder in enumerate(holders) if index == 0 or holder != holders[index - 1]]
         self.batches = list(batches)
         self.device = torch.device(device)
         self.memory_bytes = memory_bytes
         self.quick = quick
         self._entries: list[list[Tensor | None]] = []
+        self._ends: list[dict[int, Tensor]] = []  # what the last layers of all stacks but the last one return
         self._rests: list[list[tuple[Any, ...] | None]] = []  # what layers return beside the hidden states
 
     def record(self, read: Callable[[Any, Batch], Tensor]) -> list[Tensor]:
@@ -58,10 +62,11 @@ class Replay:
         Returns:
             ``read(outputs, batch)`` for every batch.
         """
-        self._entries, self._rests = [], []
+        self._entries, self._ends, self._rests = [], [], []
         used, found = 0.0, []
         for batch in self.batches:
             entries: list[Tensor | None] = [None] * len(self.layers)
+            ends: dict[int, Tensor] = {}
             rests: list[tuple[Any, ...] | None] = [None] * len(self.layers)
 
             def keep(index: int, entries: list[Tensor | None] = entries) -> Callable[..., None]:
@@ -70,9 +75,13 @@ class Replay:
 
                 return hook
 
-            def keep_rest(index: int, rests: list[tuple[Any, ...] | None] = rests) -> Callable[..., None]:
+            def keep_output(
+                index: int, ends: dict[int, Tensor] = ends, rests: list[tuple[Any, ...] | None] = rests
+            ) -> Callable[..., None]:
                 def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
                     rests[index] = output[1:] if isinstance(output, tuple) else None
+                    if index + 1 in self.starts:
+                        ends[index] = output[0] if isinstance(output, tuple) else output
 
                 return hook
 
@@ -81,7 +90,7 @@ class Replay:
                 for index, layer in enumerate(self.layers)
                 for handle in (
                     layer.register_forward_pre_hook(keep(index), with_kwargs=True),
-                    layer.register_forward_hook(keep_rest(index)),
+                    layer.register_forward_hook(keep_output(index)),
                 )
             ]
             try:
@@ -92,6 +101,7 @@ class Replay:
             used += sum(entry.numel() * entry.element_size() for entry in entries if entry is not None)
             fits = used <= self.memory_bytes
             self._entries.append(entries if fits else [None] * len(self.layers))
+            self._ends.append(ends if fits else {})
             self._rests.append(rests if fits else [])
         return found
 
@@ -108,8 +118,13 @@ class Replay:
             if entry is None:
                 yield self._read(batch, read)
             else:
-                with _short_circuit(self.layers[:first], entry, self._rests[index]):
+                with _short_circuit(self.layers[:first], self._given(index, first, entry), self._rests[index]):
                     yield self._read(batch, read)
+
+    def _given(self, batch: int, first: int, entry: Tensor) -> dict[int, Tensor]:
+        """Index of a layer before ``first`` -> hidden states to return: at the ends of stacks, and right before ``first``."""
+        given = {last: output for last, output in self._ends[batch].items() if last < first}
+        return given if first in self.starts else {**given, first - 1: entry}
 
     def _read(self, batch: Batch, read: Callable[[Any, Batch], Tensor]) -> Tensor:
         inputs = {name: value.to(self.device) for name, value in batch.items()}
@@ -119,17 +134,26 @@ class Replay:
 
 @contextmanager
 def _short_circuit(
-    layers: Sequence[nn.Module], entry: Tensor, rests: Sequence[tuple[Any, ...] | None]
+    layers: Sequence[nn.Module], given: Mapping[int, Tensor], rests: Sequence[tuple[Any, ...] | None]
 ) -> Iterator[None]:
-    """Let all ``layers`` return ``entry`` as hidden states, with what they returned beside them: only the last one counts."""
+    """Let ``layers`` return given hidden states, with what they returned beside them.
 
-    def returning(rest: tuple[Any, ...] | None) -> Callable[..., Any]:
-        output = entry if rest is None else (entry, *rest)
-        return lambda *args, **kwargs: output
+    Args:
+        layers: layers that are not run.
+        given: index of a layer -> the hidden states that it returns; the other layers return their input.
+        rests: what every layer returned beside the hidden states; ``None`` = nothing.
+    """
+
+    def returning(output: Tensor | None, rest: tuple[Any, ...] | None) -> Callable[..., Any]:
+        def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            found = hidden_states if output is None else output
+            return found if rest is None else (found, *rest)
+
+        return forward
 
     try:
-        for layer, rest in zip(layers, rests, strict=False):
-            layer.forward = returning(rest)
+        for index, (layer, rest) in enumerate(zip(layers, rests, strict=False)):
+            layer.forward = returning(given.get(index), rest)
         yield
     finally:
         for layer in layers:

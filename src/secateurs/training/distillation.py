@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.numerics.token_rows import states_at, token_positions
 from secateurs.tasks.base import Task, model_inputs
+from secateurs.training.layer_states import layer_states
 from secateurs.training.objective import Objective
 
 __all__ = ["SquareHead", "square_head"]
@@ -71,5 +72,6 @@ class SquareHead(Objective):
         divergence = self.task.divergence(
             self.task.compared_outputs(outputs, inputs), self.task.compared_outputs(wanted, inputs)
         ).mean()
-        distance = square_head(outputs.hidden_states, wanted.hidden_states, inputs["attention_mask"].bool())
-        return self.logits * divergence + self.hidden * distance
+        pairs = zip(layer_states(outputs, inputs), layer_states(wanted, inputs), strict=True)
+        distances = [square_head(ours, theirs, tokens) for (ours, tokens), (theirs, _) in pairs]
+        return self.logits * divergence + self.hidden * torch.stack(distances).mean()

@@ -20,6 +20,7 @@ import torch
 
 from secateurs.context import PruneContext
 from secateurs.distributed import first
+from secateurs.errors import UnsupportedModelError
 from secateurs.gates.gates import Gated
 from secateurs.gates.layer_matching import LayerMatching
 from secateurs.gates.learned_masks import shift_to_target
@@ -31,7 +32,7 @@ from secateurs.methods.cofi.schedule import mask_schedule
 from secateurs.methods.cofi.settings import CoFiSettings
 from secateurs.methods.cofi.ziplm_start import ziplm_start
 from secateurs.structure.allocation import Allocation
-from secateurs.structure.layers import layer_paths
+from secateurs.structure.layers import layer_paths, stacks
 from secateurs.structure.mask import Mask
 from secateurs.structure.target import Budget
 from secateurs.training.distillation import SquareHead
@@ -52,6 +53,11 @@ class FittedCoFi(Fitted):
     """
 
     def __init__(self, settings: CoFiSettings, context: PruneContext) -> None:
+        if settings.layer_weight and len(stacks(context.model, context.structure)) > 1:
+            raise UnsupportedModelError(
+                "cofi matches the layers of one stack, and this model has an encoder and a decoder; use "
+                "--set layer_weight=0, or method ziplm"
+            )
         self.settings, self.context = settings, context
         self.dense = copy.deepcopy(context.model)  # the teacher, and the start of every target
         self.layers = _groups_by_layer(context)

@@ -241,7 +241,8 @@ def _through_factors(base: nn.Module, group: Group) -> Group:
 
     path = group.output_projection
     output_projection = f"{path}.first" if is_factored(base.get_submodule(path)) else path
-    return replace(group, cuts=tuple(map(through, group.cuts)), output_projection=output_projection)
+    memory = tuple(f"{one}.second" if is_factored(base.get_submodule(one)) else one for one in group.memory)
+    return replace(group, cuts=tuple(map(through, group.cuts)), output_projection=output_projection, memory=memory)
 
 
 def plain_config_of(model: PreTrainedModel) -> PlainConfig | None:

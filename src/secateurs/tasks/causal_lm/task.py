@@ -8,9 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
@@ -23,18 +22,13 @@ from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.data.understood import about_skipped, about_splits
+from secateurs.tasks.metrics.next_tokens import MAX_LOGITS, MAX_POSITIONS, has_next, next_token_nll, spread
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["CausalLM"]
-
-MAX_POSITIONS = 64
-"""Maximum number of positions per sequence at which two models are compared."""
-
-MAX_LOGITS = 1 << 20
-"""Maximum number of compared logits per sequence: with a large vocabulary, fewer positions are compared."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +129,7 @@ class CausalLM(Task):
         """
         logits = outputs.logits
         most = max(1, min(MAX_POSITIONS, MAX_LOGITS // logits.shape[-1]))
-        rows, positions = _spread(batch["attention_mask"], most)
+        rows, positions = spread(batch["attention_mask"], most)
         return logits[rows.to(logits.device), positions.to(logits.device)]
 
     def all_compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
@@ -162,7 +156,7 @@ class CausalLM(Task):
         """Mean negative log-likelihood of the next token, in nats; padding is ignored."""
         if outputs.logits is None:  # the model got labels, see ``inputs_for_loss``
             return outputs.loss
-        total, count = _nll(outputs.logits, batch)
+        total, count = next_token_nll(outputs.logits, batch["input_ids"], batch["attention_mask"])
         return total / count
 
     def evaluate(self, model: PreTrainedModel, evaluation: HeldOutWindows, device: torch.device | str) -> Score:
@@ -173,7 +167,7 @@ class CausalLM(Task):
         """
         nats, tokens = 0.0, 0
         for outputs, batch in forward(model, evaluation.batches, device, partial(self.inputs_for_loss, model)):
-            count = int(_has_next(batch["attention_mask"]).sum())
+            count = int(has_next(batch["attention_mask"]).sum())
             nats, tokens = nats + self.loss(outputs, batch).double().item() * count, tokens + count
         mean = nats / tokens
         details = {**evaluation.details, "nats_per_token": mean}
@@ -196,38 +190,3 @@ def _bytewise(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _batches(windows: list[dict[str, Any]], batch_size: int, collate: Collate) -> list[Batch]:
     return [collate(windows[i : i + batch_size]) for i in range(0, len(windows), batch_size)]
-
-
-def _has_next(mask: Int[Tensor, "sequences positions"]) -> Bool[Tensor, "sequences positions_but_last"]:
-    """Whether a position and the position after it both hold a token."""
-    return mask[:, 1:].bool() & mask[:, :-1].bool()
-
-
-def _spread(mask: Int[Tensor, "sequences positions"], most: int) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """Sequence index and position of every row of the compared outputs.
-
-    Args:
-        mask: 1 at tokens, 0 at padding.
-        most: maximum number of positions per sequence.
-    """
-    chosen: list[Tensor] = []
-    for valid in _has_next(mask.cpu()):  # on a GPU, every sequence would force a synchronisation
-        positions = valid.nonzero().flatten()
-        if len(positions) > most:
-            spaced = torch.linspace(0, len(positions) - 1, most, dtype=torch.float64).round().long()
-            positions = positions[spaced]
-        chosen.append(positions)
-    sequences = [torch.full_like(positions, index) for index, positions in enumerate(chosen)]
-    return torch.cat(sequences), torch.cat(chosen)
-
-
-def _nll(logits: Float[Tensor, "sequences positions words"], batch: Batch) -> tuple[Float[Tensor, ""], int]:
-    """Sum of the negative log-likelihoods of the next tokens, in nats, and their number."""
-    valid = _has_next(batch["attention_mask"]).to(logits.device)
-    targets = batch["input_ids"].to(logits.device)[:, 1:].masked_fill(~valid, IGNORED)
-    # One sequence at a time: the softmax of a full batch over a large vocabulary would double the memory.
-    sums = [
-        functional.cross_entropy(logits[i, :-1].float(), targets[i], ignore_index=IGNORED, reduction="sum")
-        for i in range(len(logits))
-    ]
-    return torch.stack(sums).sum(), int(valid.sum())
