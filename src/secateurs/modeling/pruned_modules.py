@@ -76,12 +76,12 @@ class SkippedTuple(SkippedTensor):
     """A removed attention, whose callers expect ``(output, attention weights)``.
 
     Eager attention returns weights, which transformers collects for ``output_attentions``. A removed attention returns the
-    weights of 0 heads there, so that the collected tuple has one entry per layer.
+    weights of 0 heads there, so that the collected tuple has one entry per layer. An attention without a config is eager.
     """
 
     def forward(self: Any, hidden_states, *args, **kwargs):
         output = super().forward(hidden_states)
-        if getattr(getattr(self, "config", None), "_attn_implementation", None) != "eager":
+        if getattr(getattr(self, "config", None), "_attn_implementation", "eager") != "eager":
             return output, None
         rows, tokens = hidden_states.shape[:2]
         return output, hidden_states.new_zeros(rows, 0, tokens, tokens)
