@@ -28,11 +28,7 @@ class Behaviour:
 
 
 class OwnConfig:
-    """The config of one module: the config that all modules share, but for the fields that are set here.
-
-    Some attention modules of transformers take the number of their heads from the shared config. Fields that are not set
-    here follow the shared config, such as the implementation of attention, which may change later.
-    """
+    """The config of one module: fields that are set here, and those of the shared config, which may change later."""
 
     def __init__(self, shared: Any):
         self.shared = shared
@@ -44,12 +40,7 @@ class OwnConfig:
 
 
 def field_owner(root: nn.Module, path: str) -> Any:
-    """The object that holds a field of a module: the module itself, or its ``config``.
-
-    Args:
-        root: the model that holds the module.
-        path: path of the field.
-    """
+    """The object that holds the field at this path: a module, or the ``config`` of a module."""
     parent = path.rpartition(".")[0]
     owner, _, last = parent.rpartition(".")
     return root.get_submodule(owner).config if last == "config" else root.get_submodule(parent)
