@@ -20,6 +20,8 @@ from tiny_models import batch, tiny_model
 
 def logits(outputs, batch) -> torch.Tensor:
     """Logits of every token but PAD."""
+    if "decoder_input_ids" in batch:  # without padding
+        return outputs.logits.flatten(0, 1)
     return outputs.logits[batch["attention_mask"].bool()]
 
 
@@ -57,7 +59,7 @@ def test_a_weight_is_the_length_of_the_gradient(model_type: str) -> None:
         drawn = generator(int(inputs["input_ids"].sum()))
         directed = directions(logits(model(**inputs), inputs), drawn)
     for group in structure:
-        rows, tokens = inputs["input_ids"].shape
+        rows, tokens = found[group.name].shape  # those of the decoder in a decoder
         added = torch.zeros(rows, tokens, 1, dtype=torch.float64, requires_grad=True)
         squared = torch.zeros(rows, tokens, dtype=torch.float64)
         for dimension in range(model.config.hidden_size):

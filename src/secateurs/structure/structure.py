@@ -86,10 +86,8 @@ class Group:
             projections: projections of relative positions. Corrections of the common input do not apply to them.
         instead_of: for ranks of a low-rank option, name of the group that cuts the matrix otherwise. The matrix is not
             factorised yet, and may be factorised only while that group keeps all its units. Empty for existing pairs.
-        cache: which key-value cache an attention with a ``layer_idx`` fills: ``"self"``; ``"cross"`` for keys and values of
-            the encoder's output; empty for an attention of an encoder, which fills none.
-        tokens: name of the mask in a batch that says which tokens the output projection runs on: ``"attention_mask"``, or
-            ``"decoder_attention_mask"`` in the decoder of an encoder-decoder.
+        cache: key-value cache that an attention fills: ``"self"``, ``"cross"``, or empty for an encoder, which fills none.
+        tokens: mask in a batch of the tokens of this stack: ``"attention_mask"``, in a decoder ``"decoder_attention_mask"``.
         memory: paths of the input projections whose input is the output of an encoder (k and v of a cross-attention).
     """
 
@@ -142,7 +140,7 @@ class Group:
     @property
     def inputs(self) -> tuple[tuple[str, ...], ...]:
         """The input projections, divided into sets with one common input: the stream, and the output of an encoder."""
-        own = tuple(path for path in self.input_projections if path not in self.memory)
+        own = self.input_projections[: len(self.input_projections) - len(self.memory)]
         return tuple(paths for paths in (own, self.memory) if paths)
 
     def tokens_of(self, path: str) -> str:
