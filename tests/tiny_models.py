@@ -12,14 +12,25 @@ from torch import Tensor
 from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
 from secateurs.surgery.shrink import shrink
-from tiny_configs import CONFIGS, DECODERS
+from tiny_configs import CONFIGS, DECODERS, ENCODER_DECODERS
 from tiny_configs.sizes import VOCABULARY
 
-__all__ = ["DECODERS", "VOCABULARY", "batch", "fill", "head_names", "tiny_model", "without_layer"]
+__all__ = [
+    "DECODERS",
+    "ENCODER_DECODERS",
+    "VOCABULARY",
+    "auto_name",
+    "batch",
+    "fill",
+    "head_names",
+    "hidden_states",
+    "tiny_model",
+    "without_layer",
+]
 
 
 def tiny_model(model_type: str, *, auto: str | None = None, seed: int = 0, **changes: Any) -> Any:
-    """A small model with three layers, in evaluation mode: a language model for decoders, else a token classifier.
+    """A small model with three layers, in evaluation mode, by default of the class ``auto_name``.
 
     Args:
         model_type: one of ``families.model_types()``.
@@ -31,9 +42,16 @@ def tiny_model(model_type: str, *, auto: str | None = None, seed: int = 0, **cha
         AssertionError: ``tiny_configs`` has no config for the model type.
     """
     assert model_type in CONFIGS, f"family {model_type!r} is not tested: add a small config to tests/tiny_configs"
-    auto = auto or ("AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForTokenClassification")
+    auto = auto or auto_name(model_type)
     config = transformers.AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **changes})
     return fill(getattr(transformers, auto).from_config(config).double().eval(), seed)
+
+
+def auto_name(model_type: str) -> str:
+    """The Auto class of tiny models: a language model for types that generate text, else a token classifier."""
+    if model_type in ENCODER_DECODERS:
+        return "AutoModelForSeq2SeqLM"
+    return "AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForTokenClassification"
 
 
 _HEADS = (
@@ -62,16 +80,19 @@ def fill(model: Any, seed: int) -> Any:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:  # computed, and not saved: the sinusoidal positions of Marian
+                continue
             noise = 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             is_gain = parameter.dim() == 1 and name.endswith("weight")
             parameter.copy_(noise + 1.0 if is_gain else noise)
     return model
 
 
-def batch(*, length: int = 11, padding: str | None = None, seed: int = 1) -> Mapping[str, Tensor]:
+def batch(model: Any = None, *, length: int = 11, padding: str | None = None, seed: int = 1) -> Mapping[str, Tensor]:
     """Three rows of tokens.
 
     Args:
+        model: the model that gets the batch: an encoder-decoder also needs tokens for its decoder.
         length: tokens per row.
         padding: side on which the second and the third row are padded, ``"left"`` or ``"right"``; ``None`` = no padding.
         seed: seed of the tokens.
@@ -83,7 +104,16 @@ def batch(*, length: int = 11, padding: str | None = None, seed: int = 1) -> Map
             present[row, -short:] = 0
         elif padding == "left":
             present[row, :short] = 0
-    return {"input_ids": tokens.masked_fill(present == 0, 1), "attention_mask": present}
+    found = {"input_ids": tokens.masked_fill(present == 0, 1), "attention_mask": present}
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        found["decoder_input_ids"] = tokens.flip(1)[:, : length - 3].clone()
+    return found
+
+
+def hidden_states(outputs: Any) -> list[Tensor]:
+    """The residual stream at every layer; that of the encoder first, where there are two stacks."""
+    names = ("encoder_hidden_states", "decoder_hidden_states", "hidden_states")
+    return [state for name in names for state in outputs.get(name) or ()]
 
 
 def without_layer(model_type: str, index: int | None) -> Any:

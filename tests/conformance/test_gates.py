@@ -10,7 +10,7 @@ import torch
 from secateurs.gates.fold import Opening
 from secateurs.gates.gates import REACH, Gated, Gates
 from secateurs.structure.cost import ParameterCost
-from secateurs.structure.families import discover, model_types
+from secateurs.structure.families import discover, hidden_types, model_types
 from secateurs.structure.structure import Kind
 from secateurs.surgery.masked_norm import unmask_norm
 from secateurs.surgery.shrink import shrink
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.usefixtures("norms_in_fp64")
 
 
 def gated(model_type: str, *, coarse: bool = True, hidden: bool = False) -> Gated:
-    """A tiny model with closed, half open and open gates."""
+    """A tiny model with closed, half open and open gates; ``hidden`` applies to the types whose hidden size is pruned."""
     model = tiny_model(model_type)
-    structure = discover(model, hidden=hidden)
+    structure = discover(model, hidden=hidden and model_type in hidden_types())
     gates = Gates(structure, coarse=coarse).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -36,7 +36,7 @@ def gated(model_type: str, *, coarse: bool = True, hidden: bool = False) -> Gate
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
-        return model(**batch()).logits
+        return model(**batch(model)).logits
 
 
 def shrunk(masked: Gated) -> torch.nn.Module:
@@ -44,8 +44,7 @@ def shrunk(masked: Gated) -> torch.nn.Module:
     return shrink(copy.deepcopy(masked).folded(opening), masked.structure, opening.mask())
 
 
-@pytest.mark.parametrize("hidden", [False, True])
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize(("model_type", "hidden"), [*((t, False) for t in TYPES), *((t, True) for t in hidden_types())])
 def test_soft_gates_equal_the_shrunk_model(model_type: str, hidden: bool) -> None:
     masked = gated(model_type, hidden=hidden).eval()
     for values in masked.gates.deterministic().stream.values():
@@ -78,11 +77,11 @@ def test_open_gates_change_nothing_and_samples_train_every_gate(model_type: str)
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     one = torch.ones((), dtype=torch.float64)
-    sizes = masked.structure.sizes
+    stream = {"hidden": one.expand(masked.structure.stream.size)} if masked.structure.stream else {}
     groups = {group.name: one.expand(group.size) for group in masked.structure}
-    wide = Opening(groups, dict.fromkeys(groups, one), {"hidden": one.expand(sizes["hidden"])})
+    wide = Opening(groups, dict.fromkeys(groups, one), stream)
     with torch.no_grad():
-        torch.testing.assert_close(masked.opened(wide, **batch()).logits, logits(masked.model))
+        torch.testing.assert_close(masked.opened(wide, **batch(masked.model)).logits, logits(masked.model))
     with torch.no_grad():
         masked.gates.fine.fill_(0.0)
         masked.gates.coarse.fill_(0.0)
@@ -92,16 +91,16 @@ def test_open_gates_change_nothing_and_samples_train_every_gate(model_type: str)
     torch.testing.assert_close(logits(masked), first)  # one sample for all passes of a step
     masked.step = 8
     assert not torch.equal(logits(masked), first)
-    masked(**batch()).logits.square().mean().backward()
+    masked(**batch(masked.model)).logits.square().mean().backward()
     assert masked.gates.fine.grad is not None and masked.gates.coarse.grad is not None
     sampled = masked.gates.sample(masked.seed, masked.step)
     between = torch.cat(list(sampled.fine.values()))
     learning = (between > 0) & (between < 1)
     closed = torch.cat([(sampled.coarse[group.name] == 0).expand(group.size) for group in masked.structure])
     assert (masked.gates.fine.grad[learning & ~closed] != 0).all()
-    dimensions = sampled.stream["hidden"]
-    assert masked.gates.hidden.grad is not None
-    assert (masked.gates.hidden.grad[(dimensions > 0) & (dimensions < 1)] != 0).all()
+    for dimensions in sampled.stream.values():
+        assert masked.gates.hidden.grad is not None
+        assert (masked.gates.hidden.grad[(dimensions > 0) & (dimensions < 1)] != 0).all()
     weight = masked.model.get_parameter(masked.structure.groups[0].output_cut.parameter)
     assert weight.grad is not None
 
@@ -131,8 +130,8 @@ def test_folded_gates_can_be_undone(model_type: str) -> None:
     before = {name: value.clone() for name, value in masked.model.state_dict().items()}
     masked.folded(masked.gates.deterministic())
     assert not torch.allclose(logits(masked.model), dense)
-    assert masked.structure.stream is not None
-    for path in masked.structure.stream.norms:
+    assert (masked.structure.stream is None) == (model_type not in hidden_types())
+    for path in masked.structure.stream.norms if masked.structure.stream else ():
         unmask_norm(masked.model.get_submodule(path))
     masked.model.load_state_dict(before)
     torch.testing.assert_close(logits(masked.model), dense, atol=0, rtol=0)

@@ -11,9 +11,10 @@ import torch
 
 from masks import without_blocks
 from secateurs.structure.families import discover
+from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Kind
 from secateurs.surgery.shrink import shrink, zero_masked
-from tiny_models import DECODERS, batch, tiny_model
+from tiny_models import DECODERS, ENCODER_DECODERS, batch, tiny_model
 
 TOLERANCE = 1e-12
 
@@ -49,8 +50,8 @@ def stepped(model: Any) -> torch.Tensor:
     return torch.cat(logits, 1)
 
 
-@pytest.mark.parametrize("gone", [{0}, {0, 1, 2}])
-@pytest.mark.parametrize("model_type", sorted(DECODERS))
+@pytest.mark.parametrize("gone", [{0}, {2}, set(range(9))])
+@pytest.mark.parametrize("model_type", sorted(DECODERS | ENCODER_DECODERS))
 def test_generation_is_the_same(model_type: str, gone: set[int]) -> None:
     """Without the attention of some layers."""
     model = tiny_model(model_type)
@@ -59,6 +60,26 @@ def test_generation_is_the_same(model_type: str, gone: set[int]) -> None:
     zero_masked(model, structure, mask)
     greedy, beams = continued(model), continued(model, "beams")
     shrink(model, structure, mask)
+    assert alike(continued(model, "beams"), beams)
+    for way in ("greedy", "static cache", "no cache"):
+        assert alike(continued(model, way), greedy), way
+
+
+@pytest.mark.parametrize("gone", ["self", "cross"])
+@pytest.mark.parametrize("layers", [{0}, {0, 1}])
+@pytest.mark.parametrize("model_type", sorted(ENCODER_DECODERS))
+def test_self_and_cross_attention_have_slots_of_their_own(model_type: str, layers: set[int], gone: str) -> None:
+    """Decoder layers that keep one of their two attentions; without any self-attention nothing counts the positions."""
+    model = tiny_model(model_type)
+    structure = discover(model)
+    groups = [group for group in structure if group.kind is Kind.HEAD and group.cache == gone]
+    mask = Mask.from_units(structure, {groups[layer].name: torch.arange(0) for layer in layers})
+    zero_masked(model, structure, mask)
+    greedy, beams = continued(model), continued(model, "beams")
+    shrink(model, structure, mask)
+    slots = [model.get_submodule(group.block).layer_idx for group in groups if mask[group.name].any()]
+    assert slots == list(range(len(slots)))
+    assert model.config.use_cache == (gone == "cross" or len(layers) == 1)
     assert alike(continued(model, "beams"), beams)
     for way in ("greedy", "static cache", "no cache"):
         assert alike(continued(model, way), greedy), way

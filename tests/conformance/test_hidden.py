@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from masks import only_stream, uneven
 from secateurs.structure.cost import ParameterCost
-from secateurs.structure.families import discover, model_types
+from secateurs.structure.families import discover, hidden_types
 from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Kind, Structure
 from secateurs.surgery.config_block import block_of
@@ -26,7 +26,7 @@ from secateurs.surgery.masked_norm import MaskedNorm
 from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_models import DECODERS, batch, head_names, tiny_model
 
-TYPES = model_types()
+TYPES = hidden_types()
 HEADS = [(model_type, auto) for model_type in TYPES for auto in head_names(model_type)]
 TOLERANCE = 1e-12
 

@@ -24,7 +24,7 @@ from secateurs.structure.structure import Structure
 from secateurs.surgery.factorize import factorize, matrices
 from secateurs.surgery.input_selection import input_groups
 from secateurs.surgery.shrink import shrink, zero_masked
-from tiny_models import DECODERS, batch, tiny_model
+from tiny_models import auto_name, batch, tiny_model
 
 install()
 TYPES = model_types()
@@ -33,7 +33,7 @@ TOLERANCE = 1e-12
 
 def logits(model: Any) -> Tensor:
     with torch.no_grad():
-        found = model(**batch(padding="right"))
+        found = model(**batch(model, padding="right"))
     return found.logits
 
 
@@ -64,9 +64,8 @@ def test_what_is_not_selected_contributes_nothing(model_type: str, tmp_path: Pat
         assert is_emptied(module) == (len(kept) == 0)
         if is_selected(module):
             assert torch.equal(module.selected, kept)
-    head = "AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForTokenClassification"
     folder = save(model, None, tmp_path / "model")
-    for read in (load, getattr(transformers, head).from_pretrained, type(model).from_pretrained):
+    for read in (load, getattr(transformers, auto_name(model_type)).from_pretrained, type(model).from_pretrained):
         assert (logits(read(folder)) - masked).abs().max() < TOLERANCE
     half = load(folder, dtype=torch.bfloat16)
     assert {value.dtype for name, value in half.state_dict().items() if name.endswith(".selected")} == {torch.int64}

@@ -41,7 +41,7 @@ def test_masked_and_shrunk_agree_and_are_counted(family: str) -> None:
     masked = copy.deepcopy(model)
     zero_masked(masked, structure, mask)
     small = shrink(copy.deepcopy(masked), structure, mask)
-    inputs = batch()
+    inputs = batch(model)
     with torch.no_grad():
         torch.testing.assert_close(masked(**inputs)[0], small(**inputs)[0], rtol=0, atol=1e-12)
     cost = ParameterCost.of(model, structure)
@@ -60,7 +60,7 @@ def test_a_product_of_few_components_is_factorised_exactly(family: str) -> None:
         module.weight.copy_(second.T @ first)
     small = shrink(copy.deepcopy(model), structure, Mask.from_units(structure, {group.name: torch.arange(3)}))
     assert small.get_submodule(group.product).rank == 3
-    inputs = batch()
+    inputs = batch(model)
     with torch.no_grad():
         torch.testing.assert_close(model(**inputs)[0], small(**inputs)[0], rtol=0, atol=1e-12)
 

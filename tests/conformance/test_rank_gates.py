@@ -50,7 +50,7 @@ def gated(model_type: str) -> Gated:
 
 def logits(model: torch.nn.Module) -> Tensor:
     with torch.no_grad():
-        return model(**batch()).logits
+        return model(**batch(model)).logits
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -74,7 +74,9 @@ def test_open_gates_change_nothing(model_type: str) -> None:
     one = torch.ones((), dtype=torch.float64)
     wide = Opening({g.name: one.expand(g.size) for g in masked.structure}, {g.name: one for g in masked.structure})
     with torch.no_grad():
-        torch.testing.assert_close(masked.opened(wide, **batch()).logits, logits(masked.model), atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(
+            masked.opened(wide, **batch(masked.model)).logits, logits(masked.model), atol=TOLERANCE, rtol=0
+        )
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -88,7 +90,7 @@ def test_leaving_closed_components_out_changes_no_output_and_no_gradient(model_t
     for slim in (False, True):
         masked.zero_grad()
         values = fold(masked.model, masked.structure, opening, slim=slim)
-        outputs = torch.func.functional_call(masked.model, values, (), dict(batch())).logits
+        outputs = torch.func.functional_call(masked.model, values, (), dict(batch(masked.model))).logits
         outputs.square().mean().backward(retain_graph=True)
         found.append((outputs.detach(), {name: parameter.grad for name, parameter in masked.named_parameters()}))
     (outputs, gradients), (slim_outputs, slim_gradients) = found

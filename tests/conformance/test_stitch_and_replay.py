@@ -41,7 +41,8 @@ def logits(model: Any, inputs: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("model_type", model_types())
 def test_stitched_equals_shrunk_and_reset_is_exact(model_type: str) -> None:
-    model, inputs = tiny_model(model_type), batch(padding="right")
+    model = tiny_model(model_type)
+    inputs = batch(model, padding="right")
     before, names = logits(model, inputs), {name: value.shape for name, value in model.named_parameters()}
     stitch = Stitch(model, discover(model))
     levels = uneven_levels(stitch)
@@ -66,7 +67,7 @@ def test_stitched_equals_shrunk_and_reset_is_exact(model_type: str) -> None:
 def test_replay_from_any_layer_equals_a_full_pass(model_type: str, removed: int | None) -> None:
     model = without_layer(model_type, removed)
     structure = discover(model)
-    batches = [dict(batch(padding="right", seed=seed)) for seed in (1, 2)]
+    batches = [dict(batch(model, padding="right", seed=seed)) for seed in (1, 2)]
     replay = Replay(model, layer_paths(model, structure), batches)
 
     def read(outputs: Any, inputs: Any) -> torch.Tensor:

@@ -22,7 +22,7 @@ from secateurs.structure.mask import Mask
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.shrink import shrink
 from tiny import tiny_tokenizer
-from tiny_models import DECODERS, batch, tiny_model
+from tiny_models import auto_name, batch, tiny_model
 
 install()
 TYPES = model_types()
@@ -38,13 +38,12 @@ def pruned(model_type: str, **changes: Any) -> Any:
 
 def logits(model: Any) -> Tensor:
     with torch.no_grad():
-        found = model(**batch(padding="right"))
+        found = model(**batch(model, padding="right"))
     return found.logits if hasattr(found, "logits") else found.last_hidden_state
 
 
 def auto_of(model_type: str) -> Any:
-    head = "AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForTokenClassification"
-    return getattr(transformers, head)
+    return getattr(transformers, auto_name(model_type))
 
 
 @pytest.fixture(scope="module")

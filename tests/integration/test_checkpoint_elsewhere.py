@@ -30,7 +30,7 @@ from secateurs.surgery.factorize import factorize, matrices, rank_groups
 from secateurs.surgery.input_selection import input_groups
 from secateurs.surgery.shrink import shrink
 from tiny import tiny_tokenizer
-from tiny_models import DECODERS, batch, fill, tiny_model
+from tiny_models import auto_name, batch, fill, tiny_model
 
 TYPES = model_types()
 TOLERANCE = 1e-12
@@ -120,7 +120,7 @@ NOT_PLAIN: dict[str, tuple[str, Callable[[Structure], Mask], dict[str, Any]]] = 
 
 def write_case(root: Path, name: str, model: Any, auto: str, *, plain: bool = False) -> None:
     """Write a sub-folder for the other environment: the model, and its expected outputs."""
-    expected = dict(batch(padding="right"))
+    expected = dict(batch(model, padding="right"))
     base = getattr(model, model.base_model_prefix, model)
     with torch.no_grad():
         outputs = {"logits": model(**expected).logits, "last_hidden_state": base(**expected).last_hidden_state}
@@ -134,7 +134,7 @@ def write_case(root: Path, name: str, model: Any, auto: str, *, plain: bool = Fa
 
 
 def auto_of(model_type: str) -> str:
-    return "AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForTokenClassification"
+    return auto_name(model_type)
 
 
 def renamed_on_disk() -> Any:

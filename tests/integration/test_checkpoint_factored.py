@@ -18,10 +18,11 @@ from secateurs.modeling.pruned_modules import is_factored
 from secateurs.numerics.low_rank import break_even
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask
+from secateurs.structure.structure import Kind
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.factorize import factorize, matrices, rank_groups
 from secateurs.surgery.shrink import shrink
-from tiny_models import DECODERS, batch, tiny_model
+from tiny_models import auto_name, batch, tiny_model
 
 install()
 TYPES = model_types()
@@ -47,19 +48,19 @@ def low_rank(model: Any, *, heads: bool = False) -> Any:
 def cut(model: Any, layer: int) -> None:
     groups = discover(model)
     kept = {g.name: torch.arange(g.size) > 0 for g in groups}
-    kept[f"layer.{layer}.heads" if layer == 2 else f"layer.{layer}.intermediate"][:] = False
+    kind = Kind.HEAD if layer == 2 else Kind.INTERMEDIATE
+    kept[[group.name for group in groups if group.kind is kind][layer]][:] = False
     shrink(model, groups, Mask(kept))
 
 
 def logits(model: Any) -> Tensor:
     with torch.no_grad():
-        found = model(**batch(padding="right"))
+        found = model(**batch(model, padding="right"))
     return found.logits if hasattr(found, "logits") else found.last_hidden_state
 
 
 def auto_of(model_type: str) -> Any:
-    head = "AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForTokenClassification"
-    return getattr(transformers, head)
+    return getattr(transformers, auto_name(model_type))
 
 
 @pytest.mark.parametrize("heads", [False, True])

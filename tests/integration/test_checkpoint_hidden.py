@@ -17,14 +17,14 @@ from masks import two_blocks_removed
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import describe, load, save
 from secateurs.errors import CheckpointError
-from secateurs.structure.families import discover, model_types
+from secateurs.structure.families import discover, hidden_types
 from secateurs.structure.mask import Mask
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.shrink import shrink
 from tiny_models import DECODERS, batch, fill, head_names, tiny_model
 
 install()
-TYPES = model_types()
+TYPES = hidden_types()
 HEADS = [(model_type, auto) for model_type in TYPES for auto in head_names(model_type)]
 TOLERANCE = 1e-12
 
@@ -38,7 +38,7 @@ def pruned(model_type: str, auto: str | None = None, **changes: Any) -> Any:
 
 def outputs(model: Any) -> Tensor:
     with torch.no_grad():
-        found = model(**batch(padding="right"))
+        found = model(**batch(model, padding="right"))
     names = ("logits", "start_logits", "end_logits", "last_hidden_state")
     return torch.cat([found[name].flatten() for name in names if name in found])
 

@@ -21,6 +21,7 @@ from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import load, save
 from secateurs.modeling.modeling_pruned import base_of
 from secateurs.structure.families import discover, model_types
+from secateurs.structure.structure import Kind
 from tiny import tiny_tokenizer
 from tiny_models import batch, tiny_model
 
@@ -29,7 +30,7 @@ install()
 
 def logits(model: Any) -> Tensor:
     with torch.no_grad():
-        return model(**batch(padding="right")).logits
+        return model(**batch(model, padding="right")).logits
 
 
 @pytest.mark.parametrize("made", [*RESULTS.values(), masked])
@@ -96,13 +97,13 @@ def test_attention_weights_have_one_entry_per_layer(model_type: str, tmp_path: P
     model = blocks_removed(tiny_model(model_type))
     eager = load(save(model, None, tmp_path / "model"), attn_implementation="eager").float()
     with torch.no_grad():
-        found = eager(**batch(), output_attentions=True).attentions
-    heads = [discover(model).sizes.get(f"layer.{layer}.heads", 0) for layer in range(3)]
-    per_unit = getattr(base_of(model).config, "num_attention_heads", 0) // tiny_heads(model_type)
-    assert [tuple(weights.shape) for weights in found] == [(3, kept * per_unit, 11, 11) for kept in heads]
+        outputs = eager(**batch(eager), output_attentions=True)
+    places = ("attentions", "encoder_attentions", "decoder_attentions", "cross_attentions")
+    found = [tuple(weights.shape) for place in places for weights in outputs.get(place) or ()]
+    dense = [group for group in discover(tiny_model(model_type)) if group.kind is Kind.HEAD]
+    dense.sort(key=lambda group: group.cache == "cross")  # the cross-attentions are collected last
+    heads = [discover(model).sizes.get(group.name, 0) for group in dense]
+    per_unit = getattr(base_of(model).config, "num_attention_heads", 0) // dense[0].size
+    assert [shape[:2] for shape in found] == [(3, kept * per_unit) for kept in heads]
+    assert {shape[3] for shape in found} == {11, *((8,) if model.config.is_encoder_decoder else ())}
     assert heads[0] == 0 and all(heads[1:])
-
-
-def tiny_heads(model_type: str) -> int:
-    """The number of units in the first attention of a tiny dense model."""
-    return discover(tiny_model(model_type)).sizes["layer.0.heads"]

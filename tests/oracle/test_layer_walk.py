@@ -32,7 +32,8 @@ def refit_in_order(
     for layer in walk.layers:
         for group in walk.enter(layer):
             if walk.input_drifts:
-                walk.input_drift(group)
+                for paths in group.inputs:
+                    walk.input_drift(group, paths[0])
             stitch.install(group.name, solve(group, walk.output_regression(group)))
         walk.leave()
 

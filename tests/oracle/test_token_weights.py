@@ -51,7 +51,7 @@ def test_a_weight_is_the_length_of_the_gradient(model_type: str) -> None:
     """The gradient is computed again, by autograd with respect to a difference added to the output of a projection."""
     model = tiny_model(model_type).double()
     structure = discover(model)
-    inputs = dict(batch(length=7, padding="right"))
+    inputs = dict(batch(model, length=7, padding="right"))
     found = TokenWeights(model, structure, logits)(inputs)
     with torch.no_grad():
         drawn = generator(int(inputs["input_ids"].sum()))
@@ -131,7 +131,7 @@ def test_frozen_parameters_stay_frozen() -> None:
 def test_moments_are_weighted_by_the_token_weights() -> None:
     model = tiny_model("bert")
     structure = discover(model)
-    inputs = dict(batch(length=7, padding="right"))
+    inputs = dict(batch(model, length=7, padding="right"))
 
     def first_logits(outputs, batch) -> torch.Tensor:
         return outputs.logits[:, 0]

@@ -1,6 +1,7 @@
 """Small configs of every model type: one file per family file, found by scanning this folder.
 
-A file holds ``CONFIGS``, model type -> config fields, and ``DECODES`` if its types generate text.
+A file holds ``CONFIGS``, model type -> config fields, and ``DECODES`` if its types generate text, or ``SEQ2SEQ_TYPES`` if
+they are encoder-decoders.
 """
 
 from __future__ import annotations
@@ -9,17 +10,23 @@ import importlib
 import pkgutil
 from typing import Any
 
-__all__ = ["CONFIGS", "DECODERS"]
+__all__ = ["CONFIGS", "DECODERS", "ENCODER_DECODERS"]
 
 CONFIGS: dict[str, dict[str, Any]] = {}
 """Model type -> fields of a config with three layers and 50 tokens."""
 
 _decoders: set[str] = set()
+_encoder_decoders: set[str] = set()
 for _found in pkgutil.iter_modules(__path__):
     _module = importlib.import_module(f"{__name__}.{_found.name}")
     CONFIGS |= getattr(_module, "CONFIGS", {})
     if getattr(_module, "DECODES", False):
         _decoders |= set(_module.CONFIGS)
+    if getattr(_module, "SEQ2SEQ_TYPES", False):
+        _encoder_decoders |= set(_module.CONFIGS)
 
 DECODERS = frozenset(_decoders)
-"""The model types that generate text; the others are encoders."""
+"""The model types that generate text and have no encoder."""
+
+ENCODER_DECODERS = frozenset(_encoder_decoders)
+"""The model types with an encoder and a decoder; those in neither set are encoders."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["DECODER", "ENCODER", "VOCABULARY"]
+__all__ = ["DECODER", "ENCODER", "SEQ2SEQ", "VOCABULARY"]
 
 VOCABULARY = 50
 
@@ -25,5 +25,18 @@ DECODER: dict[str, Any] = {
     "head_dim": 8,
     "bos_token_id": 0,
     "eos_token_id": None,
+    "use_cache": True,
+}
+
+SEQ2SEQ: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "d_model": 32,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": None,
+    "decoder_start_token_id": 0,
+    "forced_eos_token_id": None,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
     "use_cache": True,
 }

@@ -36,8 +36,8 @@ def apply_block(model: Any) -> None:
     from secateurs.modeling.pruned_modules import reset_emptied
 
     block = getattr(model.config, BLOCK, None) or {}
-    if not block.get("edits"):
-        return
+    if not block.get("edits") or type(model).__name__ in block["edits"].get("parts", ()):
+        return  # a stack is cut as a part of its model
     if base_of(model) is not model:  # the base model was built and cut before
         apply_head_edits(model, block["edits"])
         return

@@ -79,13 +79,16 @@ def random_batch(model: Any, environment: Environment, *, seed: int) -> dict[str
         seed: seed of the random tokens.
 
     Returns:
-        ``input_ids`` and ``attention_mask``, both of shape ``(batch_size, sequence_length)``, and ``use_cache = False``
-        if the model's ``forward`` accepts it.
+        ``input_ids`` and ``attention_mask``, both of shape ``(batch_size, sequence_length)``; for an encoder-decoder
+        ``decoder_input_ids`` of the same shape, since both stacks are run; and ``use_cache = False`` if the model's
+        ``forward`` accepts it.
     """
     generator = torch.Generator().manual_seed(seed)
     shape = (environment.batch_size, environment.sequence_length)
     ids = torch.randint(model.config.vocab_size, shape, generator=generator).to(environment.device)
     batch: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if getattr(model.config, "is_encoder_decoder", False):
+        batch["decoder_input_ids"] = ids.flip(1)
     if "use_cache" in inspect.signature(model.forward).parameters:
         batch["use_cache"] = False  # a cache would grow with every timed run
     return batch

@@ -15,6 +15,7 @@ The block holds ``edits``, with paths relative to the base model:
                     whose buffer ``selected`` holds their indices
     ``selected``    the same in folders of an earlier version, where weight, bias and ``selected`` are in one module
     ``skipped``     module that returns its input -> ``"tensor"``, or ``"tuple"`` where callers expect ``(tensor, None)``
+    ``parts``       class names of models inside the base model (the stacks of an encoder-decoder): they are not cut alone
     ``optional``    ``shapes`` of modules of the base model that exist under some heads only (a pooler)
     ``heads``       only where the hidden size was cut: class name of a head -> the shapes of its parameters outside the
                     base model, with paths relative to the full model

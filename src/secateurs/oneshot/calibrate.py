@@ -25,10 +25,16 @@ CHUNK_TOKENS = 4096
 """Tokens gathered before they are added to the Gram matrices."""
 
 
-def token_mask(batch: Batch, *, padding: bool = False) -> Bool[Tensor, "batch sequence"]:
-    """The tokens that count: all but PAD, or all of them with ``padding`` (as in the paper's code)."""
-    ids = batch["input_ids"]
-    mask = batch.get("attention_mask")
+def token_mask(batch: Batch, name: str = "attention_mask", *, padding: bool = False) -> Bool[Tensor, "batch sequence"]:
+    """The tokens that count: all but PAD, or all of them with ``padding`` (as in the paper's code).
+
+    Args:
+        batch: inputs of the model.
+        name: which tokens (``Group.tokens``): those of the only stack or of the encoder, or those of the decoder.
+        padding: count PAD tokens too.
+    """
+    ids = batch[name.replace("attention_mask", "input_ids")]
+    mask = batch.get(name)
     return torch.ones_like(ids, dtype=torch.bool) if padding or mask is None else mask.bool()
 
 
@@ -64,14 +70,15 @@ def calibrate(
     groups = list(structure)
     moments = {group.name: Moments(group.size * group.width) for group in groups}
     watch = _Watch(model, groups)
+    masks = {group.tokens for group in groups}
     for batch in track(batches, "calibrate"):
         inputs = {name: value.to(device) for name, value in batch.items()}
-        tokens = token_mask(inputs, padding=padding).flatten()
+        tokens = {name: token_mask(inputs, name, padding=padding).flatten() for name in masks}
         weights = token_weights(inputs) if token_weights is not None else {}  # runs the model too, so before the hooks
         with watch, torch.inference_mode():
             model(**model_inputs(inputs))
         for group in groups:
-            watch.take(group, tokens, weights.get(group.name))
+            watch.take(group, tokens[group.tokens], weights.get(group.name))
         if watch.tokens >= CHUNK_TOKENS:
             watch.flush(groups, moments)
     watch.flush(groups, moments)

@@ -7,6 +7,9 @@ full size behind the groups that are already pruned:
 - ``input_drift``: the input of its input projections in the pruned model against that in the dense model;
 - ``output_regression``: the input of its output projection in the pruned model against what the projection should add,
   ``s - r``, with ``s`` the dense model's residual stream right after the sub-block and ``r`` the pruned model's residual.
+
+A decoder with an encoder in front of it is a second stack. Its layers are given the output of the encoder as an argument:
+the dense output in the dense model, and the pruned encoder's output in the pruned model.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from torch import Tensor, nn
 
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.numerics.regression import RegressionSums
-from secateurs.oneshot.walk_state import WalkState, first_states, hooked, keep_input, run_model
-from secateurs.structure.layers import layer_paths
+from secateurs.oneshot.walk_state import WalkState, first_states, hooked, keep_input, observe, run_model
+from secateurs.structure.layers import layer_paths, stacks
 from secateurs.structure.structure import Group, Structure
 from secateurs.tasks.base import Batch
 
@@ -63,6 +66,7 @@ class LayerWalk:
         self.model, self.structure, self.head = model, structure, head
         self.input_drifts = input_drifts
         self.layers = layer_paths(model, structure)
+        self._stacks = {stack[0]: stack for stack in stacks(model, structure)}
         self.layer = ""
         self._states = first_states(model, structure, batches, head, device, padding, memory_bytes)
         for state, batch in zip(self._states, batches, strict=False):  # the batches that fit into memory
@@ -76,24 +80,31 @@ class LayerWalk:
             The groups of the layer, in data order.
         """
         self.layer = layer
+        if layer in self._stacks:
+            for state in self._states:
+                self._enter_stack(layer, state)
         groups = self.structure.layers.get(layer, ())
         for state in self._states:
             self._dense_pass(groups, state)
         return groups
 
-    def input_drift(self, group: Group) -> RegressionSums:
-        """The input of the input projections in the pruned model against that in the dense model; tokens count alike."""
-        path = group.input_projections[0]
+    def input_drift(self, group: Group, path: str) -> RegressionSums:
+        """The input of an input projection in the pruned model against that in the dense model; tokens count alike.
+
+        Args:
+            group: a group of the layer.
+            path: the first path of one of ``group.inputs``.
+        """
 
         def look(state: WalkState) -> tuple[Tensor, Tensor]:
             read = self._read_by(path, lambda: self._pruned_layer(state))
-            return read, state.reads.pop(group.name)
+            return read, state.reads.pop(path)
 
-        return _gather(self._states, look)
+        return _gather(self._states, look, group.tokens_of(path))
 
     def output_regression(self, group: Group) -> RegressionSums:
         """The input of the output projection in the pruned model against what the projection should add."""
-        return _gather(self._states, lambda state: self._regression(group, state), group.name)
+        return _gather(self._states, lambda state: self._regression(group, state), group.tokens, group.name)
 
     def leave(self) -> None:
         """Take the pruned hidden states through the layer, whose groups are solved now."""
@@ -108,7 +119,14 @@ class LayerWalk:
         def look(state: WalkState) -> tuple[Tensor, Tensor]:
             return self._read_by(path, lambda: run_model(self.model, state.inputs)), state.reads.pop(path)
 
-        return _gather(self._states, look)
+        return _gather(self._states, look, self.structure.groups[-1].tokens)
+
+    def _enter_stack(self, layer: str, state: WalkState) -> None:
+        """Put a batch in front of the first layer of a stack, whose layers are all dense."""
+        state.dense = state.pruned = state.entries[layer]
+        if layer != self.layers[0]:
+            state.pruned_calls, entries = observe(self.model, self._stacks[layer], (layer,), state)
+            state.pruned = entries[layer]
 
     def _dense_pass(self, groups: Sequence[Group], state: WalkState) -> None:
         """Record what the groups of the layer will be fitted to."""
@@ -117,10 +135,11 @@ class LayerWalk:
             return self.model.get_submodule(at).register_forward_pre_hook(keep_input(into, name))
 
         inside = [group for group in groups if self._ends_inside(group)]
-        handles = [watch(group.input_projections[0], state.reads, group.name) for group in groups if self.input_drifts]
+        reads = [paths[0] for group in groups if self.input_drifts for paths in group.inputs]
+        handles = [watch(path, state.reads, path) for path in reads]
         handles += [watch(group.stream, state.streams, group.name) for group in inside]
         with hooked(*handles):
-            state.dense = self._run_layer(state.dense, state)
+            state.dense = self._run_layer(state.dense, state.calls)
         # A pre-LN layer ends where the next norm begins: its output is the residual stream.
         state.streams.update({group.name: state.dense for group in groups if not self._ends_inside(group)})
 
@@ -150,11 +169,11 @@ class LayerWalk:
         return group.stream.startswith(f"{self.layer}.")
 
     def _pruned_layer(self, state: WalkState) -> Tensor:
-        return self._run_layer(state.pruned, state)
+        return self._run_layer(state.pruned, state.pruned_calls)
 
-    def _run_layer(self, entry: Tensor, state: WalkState) -> Tensor:
-        """The output of the layer, as it is now, on these hidden states."""
-        args, kwargs = state.calls[self.layer]
+    def _run_layer(self, entry: Tensor, calls: Mapping[str, Call]) -> Tensor:
+        """The output of the layer, as it is now, on these hidden states and with its other arguments in ``calls``."""
+        args, kwargs = calls[self.layer]
         layer = self.model.get_submodule(self.layer)
         with torch.inference_mode(), autocast_if_fast(next(layer.parameters()).device):
             output = layer(entry, *args, **kwargs)
@@ -162,13 +181,18 @@ class LayerWalk:
 
 
 def _gather(
-    states: Sequence[WalkState], look: Callable[[WalkState], tuple[Tensor, Tensor]], weights_of: str | None = None
+    states: Sequence[WalkState],
+    look: Callable[[WalkState], tuple[Tensor, Tensor]],
+    tokens: str,
+    weights_of: str | None = None,
 ) -> RegressionSums:
-    """Sums over all batches; with token weights of the group ``weights_of``."""
+    """Sums over all batches and the tokens of one mask (``Group.tokens``); with token weights of a group."""
     sums = RegressionSums()
     for state in states:
         x, t = look(state)
         weights = None if weights_of is None else state.weights.get(weights_of)
-        sums.add(x, t, state.tokens if x.ndim == 3 else None, weights)  # a pooled vector belongs to no token
+        sums.add(
+            x, t, state.tokens.get(tokens) if x.ndim == 3 else None, weights
+        )  # a pooled vector belongs to no token
     sums.flush()
     return sums

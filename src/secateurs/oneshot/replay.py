@@ -2,12 +2,13 @@
 
 A candidate of the search differs from the incumbent in a few groups. The layers before the first changed one give the same
 outputs as before, so the hidden states at the entry of every layer are kept, and earlier layers are skipped. This holds for
-every model family: a layer is a module whose first input is the hidden states, and which returns them.
+every model family: a layer is a module whose first input is the hidden states, and which returns them. Where a decoder
+follows an encoder, the output of the encoder's last layer is kept too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -44,11 +45,14 @@ class Replay:
         self.model = model
         self.layers = [model.get_submodule(path) for path in layers]
         self.position = {path: index for index, path in enumerate(layers)}
+        holders = [path.rpartition(".")[0] for path in layers]
+        self.starts = [index for index, holder in enumerate(holders) if index == 0 or holder != holders[index - 1]]
         self.batches = list(batches)
         self.device = torch.device(device)
         self.memory_bytes = memory_bytes
         self.quick = quick
         self._entries: list[list[Tensor | None]] = []
+        self._ends: list[dict[int, Any]] = []
 
     def record(self, read: Callable[[Any, Batch], Tensor]) -> list[Tensor]:
         """Run every batch through the model as it is now, keep the hidden states at every layer, and read the outputs.
@@ -56,10 +60,11 @@ class Replay:
         Returns:
             ``read(outputs, batch)`` for every batch.
         """
-        self._entries = []
+        self._entries, self._ends = [], []
         used, found = 0.0, []
         for batch in self.batches:
             entries: list[Tensor | None] = [None] * len(self.layers)
+            ends: dict[int, Any] = {}
 
             def keep(index: int, entries: list[Tensor | None] = entries) -> Callable[..., None]:
                 def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -67,7 +72,16 @@ class Replay:
 
                 return hook
 
+            def keep_end(index: int, ends: dict[int, Any] = ends) -> Callable[..., None]:
+                def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+                    ends[index] = output
+
+                return hook
+
             handles = [
+                self.layers[start - 1].register_forward_hook(keep_end(start - 1)) for start in self.starts if start
+            ]
+            handles += [
                 layer.register_forward_pre_hook(keep(index), with_kwargs=True)
                 for index, layer in enumerate(self.layers)
             ]
@@ -78,6 +92,7 @@ class Replay:
                     handle.remove()
             used += sum(entry.numel() * entry.element_size() for entry in entries if entry is not None)
             self._entries.append(entries if used <= self.memory_bytes else [None] * len(self.layers))
+            self._ends.append(ends if used <= self.memory_bytes else {})
         return found
 
     def run(self, read: Callable[[Any, Batch], Tensor], start: str | None = None) -> Iterator[Tensor]:
@@ -93,8 +108,19 @@ class Replay:
             if entry is None:
                 yield self._read(batch, read)
             else:
-                with _short_circuit(self.layers[:first], entry):
+                with _short_circuit(self.layers, self._given(index, first, entry)):
                     yield self._read(batch, read)
+
+    def _given(self, batch: int, first: int, entry: Tensor) -> dict[int, Any]:
+        """Index of every layer before ``first`` -> what it returns; ``None`` = its input.
+
+        Only the last layer of each stack has to return its real output, or the entry of layer ``first``.
+        """
+        given: dict[int, Any] = dict.fromkeys(range(first))
+        given |= {last: output for last, output in self._ends[batch].items() if last < first}
+        if first not in self.starts:
+            given[first - 1] = entry
+        return given
 
     def _read(self, batch: Batch, read: Callable[[Any, Batch], Tensor]) -> Tensor:
         inputs = {name: value.to(self.device) for name, value in batch.items()}
@@ -103,20 +129,24 @@ class Replay:
 
 
 @contextmanager
-def _short_circuit(layers: Sequence[nn.Module], entry: Tensor) -> Iterator[None]:
-    """Let all but the last of ``layers`` return their input, and the last return ``entry``."""
+def _short_circuit(layers: Sequence[nn.Module], given: Mapping[int, Any]) -> Iterator[None]:
+    """Let some layers return a given output, or their input where that is ``None``.
 
-    def return_input(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return hidden_states
+    Args:
+        layers: all layers.
+        given: index of a layer -> its output.
+    """
 
-    def return_entry(*args: Any, **kwargs: Any) -> Tensor:
-        return entry
+    def returns(output: Any) -> Callable[..., Any]:
+        def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return hidden_states if output is None else output
+
+        return forward
 
     try:
-        for layer in layers[:-1]:
-            layer.forward = return_input
-        layers[-1].forward = return_entry
+        for index, output in given.items():
+            layers[index].forward = returns(output)
         yield
     finally:
-        for layer in layers:
-            layer.__dict__.pop("forward", None)
+        for index in given:
+            layers[index].__dict__.pop("forward", None)

@@ -7,8 +7,9 @@ as in the level database therefore apply, to ``W*`` and the moments of ``x`` in 
 Before that, the input projections of the group are corrected for the drift of their input. With ``A y + a`` the best linear
 estimate of the dense model's input ``y0`` from the pruned model's input ``y``, a projection ``W y + b`` becomes
 ``W (A y + a) + b``, again a linear map. This is the least-squares fit of the projection to its own dense output, solved once
-for all input projections of a group. The first linear module after the last layer (a pooler, a classifier) is corrected in
-the same way.
+for all input projections of a group that have one input: k and v of a cross-attention are corrected for the drift of the
+encoder's output, and q for that of the decoder's stream. The first linear module after the last layer (a pooler, a
+classifier) is corrected in the same way.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ def sequential_refit(
         for group in walk.enter(layer):
             inputs: dict[str, Tensor] = {}
             if walk.input_drifts:
-                inputs = correct_input_drift(stitch, group.input_projections, walk.input_drift(group), how)
+                for paths in group.inputs:
+                    inputs |= correct_input_drift(stitch, paths, walk.input_drift(group, paths[0]), how)
                 stitch.reset(group.name, inputs)
             # A group of full size is refitted too: its inputs come from pruned layers.
             fitted = fit_level(group, walk.output_regression(group), database, allocation[group.name], how)

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from secateurs.errors import CalibrationError
 from secateurs.numerics.precision import autocast_if_fast
+from secateurs.oneshot.calibrate import token_mask
 from secateurs.oneshot.no_cache import no_cache
-from secateurs.structure.layers import layer_paths
+from secateurs.structure.layers import stacks
 from secateurs.structure.structure import Structure
 from secateurs.tasks.base import Batch, model_inputs
 
@@ -125,8 +126,8 @@ def _squared_gradients(
 
         return hook
 
-    first = model.get_submodule(layer_paths(model, structure)[0])
-    handles = [first.register_forward_pre_hook(detach, with_kwargs=True)]
+    first = [model.get_submodule(stack[0]) for stack in stacks(model, structure)]
+    handles = [layer.register_forward_pre_hook(detach, with_kwargs=True) for layer in first]
     handles += [
         model.get_submodule(group.output_projection).register_forward_hook(keep(group.name)) for group in structure
     ]
@@ -138,7 +139,7 @@ def _squared_gradients(
         for handle in handles:
             handle.remove()
     return {
-        group.name: torch.zeros(batch["input_ids"].shape, device=batch["input_ids"].device)
+        group.name: torch.zeros_like(token_mask(batch, group.tokens), dtype=torch.float32)
         if (gradient := projected[group.name].grad) is None
         else gradient.float().pow(2).sum(-1)
         for group in structure

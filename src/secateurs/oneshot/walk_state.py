@@ -13,12 +13,13 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from secateurs.numerics.precision import autocast_if_fast
+from secateurs.oneshot.calibrate import token_mask
 from secateurs.oneshot.no_cache import no_cache
-from secateurs.structure.layers import layer_paths
+from secateurs.structure.layers import layer_paths, stacks
 from secateurs.structure.structure import Structure
 from secateurs.tasks.base import Batch, model_inputs
 
-__all__ = ["WalkState", "first_states", "hooked", "keep_input", "run_model"]
+__all__ = ["WalkState", "first_states", "hooked", "keep_input", "observe", "run_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +35,24 @@ class WalkState:
 
     Attributes:
         inputs: inputs of the model.
-        tokens: tokens that count; ``None`` = all.
-        calls: arguments of every layer besides the hidden states.
+        tokens: tokens that count, by ``Group.tokens``; empty = all.
+        calls: arguments of every layer besides the hidden states, in the dense model.
+        pruned_calls: the same in the pruned model, for the stack of the current layer. The layers of a decoder are given
+            the output of the encoder, which is another one in the pruned model.
+        entries: hidden states in front of the first layer of every stack, in the dense model.
         dense: hidden states of the dense model.
         pruned: hidden states of the pruned model.
-        reads: inputs of the input projections in the dense model, by group of this layer; and the input of the head.
+        reads: inputs of the input projections of this layer in the dense model, by the path of the first projection
+            with this input; and the input of the head.
         streams: dense residual stream right after a group, by group of this layer.
         weights: weights of the tokens, by group; empty = all alike.
     """
 
     inputs: Batch
-    tokens: Bool[Tensor, "batch tokens"] | None = None
+    tokens: dict[str, Bool[Tensor, "batch tokens"]] = field(default_factory=dict)
     calls: dict[str, Call] = field(default_factory=dict)
+    pruned_calls: dict[str, Call] = field(default_factory=dict)
+    entries: dict[str, Tensor] = field(default_factory=dict)
     dense: Any = None
     pruned: Any = None
     reads: dict[str, Tensor] = field(default_factory=dict)
@@ -74,15 +81,20 @@ def first_states(
         memory_bytes: memory for the hidden states of all batches; one batch is always kept.
     """
     layers = layer_paths(model, structure)
+    starts = [stack[0] for stack in stacks(model, structure)]
     most = max(len(structure.layers.get(path, ())) for path in layers)
     states: list[WalkState] = []
     used = 0
     for batch in batches:
         state = WalkState({name: value.to(device) for name, value in model_inputs(batch).items()})
-        if "attention_mask" in state.inputs and not padding:
-            state.tokens = state.inputs["attention_mask"].bool()
-        _observe(model, layers, state, head)
-        used += state.dense.nbytes * (2 + 2 * most) + sum(read.nbytes for read in state.reads.values())
+        if not padding:
+            masks = {group.tokens for group in structure} | {"attention_mask"}
+            state.tokens = {name: token_mask(state.inputs, name) for name in masks if name in state.inputs}
+        state.calls, state.entries = observe(model, layers, starts, state, head)
+        state.pruned_calls = state.calls
+        longest = max(entry.nbytes for entry in state.entries.values())
+        used += longest * (2 + 2 * most) + sum(read.nbytes for read in state.reads.values())
+        used += 2 * longest * (len(starts) - 1)  # the outputs of the encoder in both models
         if states and used > memory_bytes:
             logger.info("fit to the pruned model: %d of %d batches fit into memory", len(states), len(batches))
             break
@@ -90,15 +102,30 @@ def first_states(
     return states
 
 
-def _observe(model: nn.Module, layers: Sequence[str], state: WalkState, head: str | None) -> None:
-    """One dense forward pass: the input of the first layer, the arguments of every layer, and the input of the head."""
+def observe(
+    model: nn.Module, layers: Sequence[str], starts: Sequence[str], state: WalkState, head: str | None = None
+) -> tuple[dict[str, Call], dict[str, Tensor]]:
+    """One forward pass of the model as it is now.
+
+    Args:
+        model: the model.
+        layers: paths of the layers to observe.
+        starts: paths of the layers whose hidden states are kept.
+        state: holds the inputs; the input of the head is added to its ``reads``.
+        head: path of a module whose input is kept too, or ``None``.
+
+    Returns:
+        The arguments of every layer besides the hidden states; and the hidden states in front of ``starts``.
+    """
+    calls: dict[str, Call] = {}
+    entries: dict[str, Tensor] = {}
 
     def keep_call(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if state.dense is None:
-                state.dense = state.pruned = args[0] if args else kwargs["hidden_states"]
+            if path in starts:
+                entries[path] = args[0] if args else kwargs["hidden_states"]
             rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-            state.calls[path] = (args[1:], rest)
+            calls[path] = (args[1:], rest)
 
         return hook
 
@@ -111,6 +138,7 @@ def _observe(model: nn.Module, layers: Sequence[str], state: WalkState, head: st
         run_model(model, state.inputs)
     if head:  # a pooled vector is often a view of all tokens, and would keep them in memory
         state.reads[head] = state.reads[head].clone()
+    return calls, entries
 
 
 def run_model(model: nn.Module, inputs: Batch) -> None:

@@ -1,4 +1,4 @@
-"""The stack of transformer layers, including layers that have nothing left to prune."""
+"""The stacks of transformer layers, including layers that have nothing left to prune. An encoder-decoder has two."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 from secateurs.structure.structure import Structure
 
-__all__ = ["layer_paths", "layer_size"]
+__all__ = ["layer_paths", "layer_size", "stacks"]
 
 
 def layer_paths(model: nn.Module, structure: Structure) -> tuple[str, ...]:
@@ -22,8 +22,24 @@ def layer_paths(model: nn.Module, structure: Structure) -> tuple[str, ...]:
     Returns:
         Dotted module names.
     """
+    return tuple(path for stack in stacks(model, structure) for path in stack)
+
+
+def stacks(model: nn.Module, structure: Structure) -> tuple[tuple[str, ...], ...]:
+    """Paths of all layers of each stack: every layer hands its output to the next one of its stack.
+
+    A stack from which everything was pruned is left out: it computes the same in every model that is pruned further.
+
+    Args:
+        model: the model of ``structure``.
+        structure: the groups of the model.
+
+    Returns:
+        Dotted module names, stack by stack, in data order.
+    """
     holders = dict.fromkeys(path.rpartition(".")[0] for path in structure.layers if path)
-    return tuple(f"{holder}.{name}" for holder in holders for name, _ in model.get_submodule(holder).named_children())
+    children = {holder: [name for name, _ in model.get_submodule(holder).named_children()] for holder in holders}
+    return tuple(tuple(f"{holder}.{name}" for name in names) for holder, names in children.items())
 
 
 def layer_size(model: nn.Module, structure: Structure) -> int:

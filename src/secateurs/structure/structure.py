@@ -66,8 +66,8 @@ class Group:
         size: number of units now present, at least 1. A place without units has no group.
         cuts: every parameter slice that is removed with a unit, those of the output projection included.
         output_projection: path of the module whose input columns are the units (output or down projection).
-        block: path of the module that computes the units. It is skipped when no unit is left; a single linear layer or
-            a pair of factors is not skipped, because it still outputs its bias.
+        block: path of the module that computes the units. It is skipped when no unit is left; a single linear layer,
+            which may be an input projection, is not skipped; nor is a pair of factors. It outputs its bias.
         layer: path of the transformer layer that holds the block and its output projection; empty for units that belong
             to no layer (widths of embeddings).
         stream: path of a module whose *input* is the residual stream right after this sub-block was added to it (the
@@ -78,6 +78,11 @@ class Group:
             pair becomes one matrix again. Empty where the two factors cannot be multiplied.
         instead_of: for ranks of a low-rank option, name of the group that cuts the matrix otherwise. The matrix is not
             factorised yet, and may be factorised only while that group keeps all its units. Empty for existing pairs.
+        cache: which key-value cache an attention with a ``layer_idx`` fills: ``"self"``; ``"cross"`` for keys and values of
+            the encoder's output; empty for an attention of an encoder, which fills none.
+        tokens: name of the mask in a batch that says which tokens the output projection runs on: ``"attention_mask"``, or
+            ``"decoder_attention_mask"`` in the decoder of an encoder-decoder.
+        memory: paths of the input projections whose input is the output of an encoder (k and v of a cross-attention).
     """
 
     name: str
@@ -92,6 +97,9 @@ class Group:
     attributes: Mapping[str, int] = field(default_factory=dict[str, int])
     product: str = ""
     instead_of: str = ""
+    cache: str = "self"
+    tokens: str = "attention_mask"
+    memory: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -113,9 +121,20 @@ class Group:
 
     @cached_property
     def input_projections(self) -> tuple[str, ...]:
-        """Paths of the linear modules that compute the units from one common input: q, k and v, or up and gate."""
+        """Paths of the linear modules that compute the units: q, k and v, or up and gate. Those in ``memory`` come last."""
         weights = [cut.parameter.removesuffix(".weight") for cut in self.cuts if cut.parameter.endswith(".weight")]
-        return tuple(dict.fromkeys(path for path in weights if path != self.output_projection))
+        paths = dict.fromkeys(path for path in weights if path != self.output_projection)
+        return tuple(sorted(paths, key=self.memory.__contains__))
+
+    @property
+    def inputs(self) -> tuple[tuple[str, ...], ...]:
+        """The input projections, divided into sets with one common input: the stream, and the output of an encoder."""
+        own = tuple(path for path in self.input_projections if path not in self.memory)
+        return tuple(paths for paths in (own, self.memory) if paths)
+
+    def tokens_of(self, path: str) -> str:
+        """Like ``tokens``, for an input projection (a pair of factors, too) or the output projection."""
+        return "attention_mask" if {path, f"{path}.second"} & {*self.memory} else self.tokens
 
     def prefixed(self, prefix: str) -> Group:
         """The same group with ``prefix`` in front of every path."""
@@ -129,6 +148,7 @@ class Group:
             norms=tuple(prefix + norm for norm in self.norms),
             attributes={prefix + path: value for path, value in self.attributes.items()},
             product=prefix + self.product if self.product else "",
+            memory=tuple(prefix + path for path in self.memory),
         )
 
 
@@ -264,6 +284,7 @@ class Structure:
                     norms=tuple(norm[start:] for norm in group.norms),
                     attributes={path[start:]: value for path, value in group.attributes.items()},
                     product=group.product[start:],
+                    memory=tuple(path[start:] for path in group.memory),
                 )
                 for group in self.layers[layer]
             )

@@ -99,6 +99,8 @@ def write_block(model: Any, structure: Structure, mask: Mask, edits: dict[str, A
         "emptied": sorted({*earlier.get("emptied", ()), *edits["emptied"]}),
         "skipped": {**earlier.get("skipped", {}), **edits["skipped"]},
     }
+    if parts := _parts(model):
+        merged["parts"] = parts
     if edits["factored"]:
         merged["factored"] = edits["factored"]
     if edits["inputs"]:
@@ -114,7 +116,8 @@ def write_block(model: Any, structure: Structure, mask: Mask, edits: dict[str, A
     if stream := structure.stream:
         original = groups.get(stream.name, {"size": stream.size})["size"]
         groups[stream.name] = {"kind": str(Kind.HIDDEN), "size": original, "kept": int(mask[stream.name].sum())}
-    cached = [group for group in structure if getattr(model.get_submodule(group.block), "layer_idx", None) is not None]
+    cached = [group for group in structure if group.cache == "self"]
+    cached = [group for group in cached if getattr(model.get_submodule(group.block), "layer_idx", None) is not None]
     without_cache = cached and not any(mask[group.name].any() for group in cached)
     for config in configs_of(model):
         # The new block has no measured numbers: those of the earlier model do not describe this one.
@@ -123,6 +126,15 @@ def write_block(model: Any, structure: Structure, mask: Mask, edits: dict[str, A
             config.use_cache = False
     if without_cache and getattr(model, "generation_config", None) is not None:
         model.generation_config.use_cache = False
+
+
+def _parts(model: nn.Module) -> list[str]:
+    """Class names of the models inside the base model: the stacks of an encoder-decoder.
+
+    They have the config of the whole model, so that a loader must know that the edits are not relative to them.
+    """
+    base = base_of(model)
+    return sorted({type(part).__name__ for part in base.modules() if part is not base and hasattr(part, "post_init")})
 
 
 def _groups_in_use(structure: Structure, mask: Mask) -> list[Group]:

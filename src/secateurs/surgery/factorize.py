@@ -198,6 +198,7 @@ def rank_group(path: str, group: Group, size: int) -> Group:
         layer=group.layer,
         stream=group.stream,
         product=path,
+        tokens=group.tokens_of(path),
     )
 
 

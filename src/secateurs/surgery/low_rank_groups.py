@@ -24,6 +24,8 @@ __all__ = ["apply_low_rank_options", "with_low_rank_options"]
 def with_low_rank_options(model: nn.Module, which: str = "all") -> Structure:
     """The groups of ``discover``, followed by a group of ranks for every matrix that is not a pair of factors yet.
 
+    The matrices in ``Group.memory`` (k and v of a cross-attention) have no such group.
+
     Args:
         model: a transformers model.
         which: the matrices, see ``secateurs.surgery.factorize.matrices``.
@@ -36,7 +38,7 @@ def with_low_rank_options(model: nn.Module, which: str = "all") -> Structure:
     groups = list(structure)
     for path, group in matrices(model, which).items():
         module: Any = model.get_submodule(path)
-        if not is_factored(module):
+        if not is_factored(module) and path not in group.memory:  # the moments of a group are those of its own stream
             groups.append(replace(rank_group(path, group, min(module.weight.shape)), instead_of=group.name))
     return Structure(tuple(groups), structure.stream)
 

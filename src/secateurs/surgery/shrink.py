@@ -104,7 +104,8 @@ def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = Tru
                 if group.kind in (Kind.RANK, Kind.INPUT):
                     continue  # the emptied module outputs its bias; no block has to be skipped
                 # In transformers 5 every attention returns (output, weights) and every feed-forward block a tensor.
-                edits["skipped"][group.block] = "tuple" if group.kind is Kind.HEAD else "tensor"
+                if group.block not in group.input_projections:  # a projection without outputs is emptied by its shape
+                    edits["skipped"][group.block] = "tuple" if group.kind is Kind.HEAD else "tensor"
                 edits["skipped"] |= dict.fromkeys(group.norms, "tensor")
         stream = structure.stream
         if stream and not mask[stream.name].all():
@@ -185,23 +186,27 @@ def _cache_slots(model: nn.Module, structure: Structure, mask: Mask) -> dict[str
 
     A key-value cache takes its length from slot 0, so an unused slot 0 makes cached generation silently wrong. Each remaining
     attention takes the first free slot of its own layer type (sliding or full). If none of them has the type of slot 0, then
-    layer 0 has no attention any more, and its type is set to that of the first remaining attention.
+    layer 0 has no attention any more, and its type is set to that of the first remaining attention. The attention blocks
+    that attend to the output of an encoder have a cache of their own and are numbered apart.
     """
-    survivors = [
-        (f"{group.block}.layer_idx", attention)
-        for group in structure
-        if getattr(attention := model.get_submodule(group.block), "layer_idx", None) is not None
-        and group.kind is Kind.HEAD
-        and mask[group.name].any()
-    ]
+    found: dict[str, list[tuple[str, Any]]] = {"self": [], "cross": []}
+    for group in structure:
+        attention: Any = model.get_submodule(group.block)
+        cached = group.cache and getattr(attention, "layer_idx", None) is not None
+        if cached and group.kind is Kind.HEAD and mask[group.name].any():
+            found[group.cache].append((f"{group.block}.layer_idx", attention))
+    survivors = found["self"]
+    slots = {path: slot for slot, (path, _) in enumerate(found["cross"])}
     types = getattr(getattr(model, "config", None), "layer_types", None)
     if not types or not survivors:
-        return {path: slot for slot, (path, attention) in enumerate(survivors) if slot != attention.layer_idx}
-    wanted = [types[attention.layer_idx] for _, attention in survivors]
-    if types[0] not in wanted:
-        types = [wanted[0], *types[1:]]
-        for config in configs_of(model):
-            config.layer_types = types
-    free = {own: [slot for slot, kind in enumerate(types) if kind == own] for own in wanted}
-    slots = {path: free[own].pop(0) for (path, _), own in zip(survivors, wanted, strict=True)}
-    return {path: slots[path] for path, attention in survivors if slots[path] != attention.layer_idx}
+        slots |= {path: slot for slot, (path, _) in enumerate(survivors)}
+    else:
+        wanted = [types[attention.layer_idx] for _, attention in survivors]
+        if types[0] not in wanted:
+            types = [wanted[0], *types[1:]]
+            for config in configs_of(model):
+                config.layer_types = types
+        free = {own: [slot for slot, kind in enumerate(types) if kind == own] for own in wanted}
+        slots |= {path: free[own].pop(0) for (path, _), own in zip(survivors, wanted, strict=True)}
+    everyone = (*survivors, *found["cross"])
+    return {path: slots[path] for path, attention in everyone if slots[path] != attention.layer_idx}

@@ -169,16 +169,17 @@ def pair_input_moments(context: PruneContext, which: str) -> dict[str, Float[Ten
         context: model and texts.
         which: see ``secateurs.surgery.factorize.matrices``.
     """
-    places: dict[tuple[str, bool], list[str]] = {}
+    places: dict[tuple[str, bool, str], list[str]] = {}
     for path, group in matrices(context.model, which).items():
         if f"{path}.first" in dict(context.model.named_modules()):
-            places.setdefault((group.name, group.output_projection == f"{path}.first"), []).append(path)
-    watched = Structure(tuple(_input_as_group(context.model, path) for path, *_ in places.values()))
+            place = (group.name, group.output_projection == f"{path}.first", group.tokens_of(path))
+            places.setdefault(place, []).append(path)
+    watched = Structure(tuple(_input_as_group(context.model, path, place[2]) for place, (path, *_) in places.items()))
     moments = calibrate(context.model, watched, context.fit, device=context.device, track=context.track)
     return {path: moments[paths[0]].gram for paths in places.values() for path in paths}
 
 
-def _input_as_group(model: nn.Module, path: str) -> Group:
+def _input_as_group(model: nn.Module, path: str, tokens: str) -> Group:
     """A group whose units are the input dimensions of a pair, for ``calibrate``."""
     weight = model.get_parameter(f"{path}.first.weight")
     cuts = (Cut(f"{path}.first.weight", 1),)
@@ -191,4 +192,5 @@ def _input_as_group(model: nn.Module, path: str) -> Group:
         block=path,
         layer="",
         stream="",
+        tokens=tokens,
     )

@@ -60,7 +60,7 @@ def input_projection_moments(
     padding: bool = False,
     track: Track = silent,
 ) -> dict[str, Moments]:
-    """Moments of the input of the input projections of every group, which all read the same input.
+    """Moments of the input of the input projections of every group, those in ``Group.memory`` excepted.
 
     Args:
         model: the dense model, on ``device``.
@@ -85,7 +85,15 @@ def _input_as_group(model: nn.Module, group: Group) -> Group:
     size = module.weight.shape[dim]
     cuts = (Cut(f"{path}.weight", dim),)
     return Group(
-        group.name, Kind.INTERMEDIATE, size, cuts, output_projection=path, block=path, layer=group.layer, stream=path
+        group.name,
+        Kind.INTERMEDIATE,
+        size,
+        cuts,
+        output_projection=path,
+        block=path,
+        layer=group.layer,
+        stream=path,
+        tokens=group.tokens,
     )
 
 
@@ -214,7 +222,7 @@ class _OutputError:
             seen[:] = [output.detach()]
 
         def read(outputs: Any, batch: Batch) -> Tensor:
-            return seen[0][token_mask(batch)].double()
+            return seen[0][token_mask(batch, group.tokens)].double()
 
         handle = self.stitch.model.get_submodule(group.output_projection).register_forward_hook(keep)
         try:

@@ -36,6 +36,7 @@ __all__ = [
     "discover",
     "embeddings",
     "family",
+    "hidden_types",
     "model_types",
     "plain",
     "plain_config_of",
@@ -140,6 +141,11 @@ def model_types() -> list[str]:
     return sorted(_FAMILIES)
 
 
+def hidden_types() -> list[str]:
+    """Every ``config.model_type`` whose hidden size can be pruned, in alphabetical order."""
+    return [name for name in model_types() if name in _STREAMS]
+
+
 def discover(model: nn.Module, *, hidden: bool = False, embeddings: bool = False) -> Structure:
     """Find what can be removed from a model.
 
@@ -200,7 +206,8 @@ def _through_factors(base: nn.Module, group: Group) -> Group:
 
     path = group.output_projection
     output_projection = f"{path}.first" if is_factored(base.get_submodule(path)) else path
-    return replace(group, cuts=tuple(map(through, group.cuts)), output_projection=output_projection)
+    memory = tuple(f"{one}.second" if is_factored(base.get_submodule(one)) else one for one in group.memory)
+    return replace(group, cuts=tuple(map(through, group.cuts)), output_projection=output_projection, memory=memory)
 
 
 def plain_config_of(model: PreTrainedModel) -> PlainConfig | None:
