@@ -29,7 +29,7 @@ def dense_model(model_type: str) -> tuple[Any, LevelDatabase, list[dict[str, Ten
     """A model, its level database, and the batches of its calibration. Nothing may change them: many tests share them."""
     model = tiny_model(model_type)
     structure = discover(model)
-    batches = [dict(batch(length=24, padding="right", seed=seed)) for seed in range(5)]
+    batches = [dict(batch(model, length=24, padding="right", seed=seed)) for seed in range(5)]
     stitch = Stitch(model, structure)
     dense = {group.name: Projection(stitch.weight(group.name), stitch.bias(group.name)) for group in structure}
     return model, LevelDatabase.build(structure, dense, calibrate(model, structure, batches)), batches
@@ -54,7 +54,11 @@ def inputs_of(model: nn.Module, path: str, batches: Batches) -> Tensor:
     handle.remove()
     if seen[0].ndim == 2:
         return torch.cat(seen)
-    tokens = torch.cat([one["attention_mask"].bool().flatten() for one in batches])
+    tokens = (
+        torch.cat([one["attention_mask"].bool().flatten() for one in batches])
+        if "attention_mask" in batches[0]
+        else ...
+    )
     return torch.cat([part.flatten(0, -2) for part in seen])[tokens]
 
 

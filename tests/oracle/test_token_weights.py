@@ -15,12 +15,14 @@ from secateurs.oneshot import token_weights
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.oneshot.token_weights import FLOOR, TokenWeights, directions
 from secateurs.structure.families import discover, model_types
+from secateurs.tasks.base import main_input
 from tiny_models import batch, tiny_model
 
 
 def logits(outputs, batch) -> torch.Tensor:
     """Logits of every token but PAD."""
-    return outputs.logits[batch["attention_mask"].bool()]
+    mask = batch.get("attention_mask")  # images have none
+    return outputs.logits if mask is None else outputs.logits[mask.bool()]
 
 
 def keep(seen: list[torch.Tensor], module, args, output: torch.Tensor) -> None:
@@ -54,10 +56,10 @@ def test_a_weight_is_the_length_of_the_gradient(model_type: str) -> None:
     inputs = dict(batch(model, length=7, padding="right"))
     found = TokenWeights(model, structure, logits)(inputs)
     with torch.no_grad():
-        drawn = generator(int(inputs["input_ids"].sum()))
+        drawn = generator(int(main_input(inputs).sum()))
         directed = directions(logits(model(**inputs), inputs), drawn)
     for group in structure:
-        rows, tokens = inputs["input_ids"].shape
+        rows, tokens = found[group.name].shape
         added = torch.zeros(rows, tokens, 1, dtype=torch.float64, requires_grad=True)
         squared = torch.zeros(rows, tokens, dtype=torch.float64)
         for dimension in range(model.config.hidden_size):
