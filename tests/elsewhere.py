@@ -20,7 +20,11 @@ from safetensors.torch import load_file  # noqa: E402
 
 def difference(model: Any, expected: dict[str, torch.Tensor]) -> float:
     """Largest absolute difference between the outputs of a model and the expected outputs."""
-    inputs = {name: value for name, value in expected.items() if name.endswith(("input_ids", "attention_mask"))}
+    inputs = {
+        name: value
+        for name, value in expected.items()
+        if name.endswith(("input_ids", "attention_mask", "pixel_values"))
+    }
     with torch.no_grad():
         found = model(**inputs)
     output = found.logits if hasattr(found, "logits") else found.last_hidden_state

@@ -12,7 +12,7 @@ from torch import Tensor
 from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
 from secateurs.surgery.shrink import shrink
-from tiny_configs import CONFIGS, DECODERS, ENCODER_DECODERS
+from tiny_configs import CONFIGS, DECODERS, ENCODER_DECODERS, IMAGE_TYPES
 from tiny_configs.sizes import VOCABULARY
 
 __all__ = [
@@ -48,9 +48,11 @@ def tiny_model(model_type: str, *, auto: str | None = None, seed: int = 0, **cha
 
 
 def auto_name(model_type: str) -> str:
-    """The Auto class of tiny models: a language model for types that generate text, else a token classifier."""
+    """The Auto class of tiny models: a language model for types that generate text, else a classifier of tokens or images."""
     if model_type in ENCODER_DECODERS:
         return "AutoModelForSeq2SeqLM"
+    if model_type in IMAGE_TYPES:
+        return "AutoModelForImageClassification"
     return "AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForTokenClassification"
 
 
@@ -61,6 +63,7 @@ _HEADS = (
     "ForQuestionAnswering",
     "ForMaskedLM",
     "ForCausalLM",
+    "ForImageClassification",
 )
 
 
@@ -89,14 +92,18 @@ def fill(model: Any, seed: int) -> Any:
 
 
 def batch(model: Any = None, *, length: int = 11, padding: str | None = None, seed: int = 1) -> Mapping[str, Tensor]:
-    """Three rows of tokens.
+    """Three rows of tokens, or three images without padding.
 
     Args:
-        model: the model that gets the batch: an encoder-decoder also needs tokens for its decoder.
+        model: the model that gets the batch: an encoder-decoder also needs tokens for its decoder, and some need images.
         length: tokens per row.
         padding: side on which the second and the third row are padded, ``"left"`` or ``"right"``; ``None`` = no padding.
         seed: seed of the tokens.
     """
+    inner = model if hasattr(model, "main_input_name") else getattr(model, "model", None)  # inside gates
+    if getattr(inner, "main_input_name", "") == "pixel_values":
+        size = (3, inner.config.num_channels, inner.config.image_size, inner.config.image_size)
+        return {"pixel_values": torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)}
     tokens = torch.randint(2, VOCABULARY, (3, length), generator=torch.Generator().manual_seed(seed))
     present = torch.ones_like(tokens)
     for row, short in enumerate((0, 3, 6)):

@@ -23,7 +23,7 @@ from secateurs.modeling.modeling_pruned import base_of
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.structure import Kind
 from tiny import tiny_tokenizer
-from tiny_models import batch, tiny_model
+from tiny_models import batch, hidden_states, tiny_model
 
 install()
 
@@ -105,5 +105,6 @@ def test_attention_weights_have_one_entry_per_layer(model_type: str, tmp_path: P
     heads = [discover(model).sizes.get(group.name, 0) for group in dense]
     per_unit = getattr(base_of(model).config, "num_attention_heads", 0) // dense[0].size
     assert [shape[:2] for shape in found] == [(3, kept * per_unit) for kept in heads]
-    assert {shape[3] for shape in found} == {11, *((8,) if model.config.is_encoder_decoder else ())}
+    tokens = hidden_states(eager(**batch(eager), output_hidden_states=True))[0].shape[1]
+    assert {shape[3] for shape in found} == {tokens, *((8,) if model.config.is_encoder_decoder else ())}
     assert heads[0] == 0 and all(heads[1:])

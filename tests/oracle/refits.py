@@ -54,6 +54,8 @@ def inputs_of(model: nn.Module, path: str, batches: Batches) -> Tensor:
     handle.remove()
     if seen[0].ndim == 2:
         return torch.cat(seen)
+    if "attention_mask" not in batches[0]:  # images
+        return torch.cat([part.flatten(0, -2) for part in seen])
     masks = [one["attention_mask"].bool() for one in batches]
     if seen[0].shape[:2] != masks[0].shape:  # the tokens of a decoder, none of which is padding
         return torch.cat([part.flatten(0, -2) for part in seen])

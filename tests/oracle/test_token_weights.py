@@ -15,6 +15,7 @@ from secateurs.oneshot import token_weights
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.oneshot.token_weights import FLOOR, TokenWeights, directions
 from secateurs.structure.families import discover, model_types
+from secateurs.tasks.base import main_input
 from tiny_models import batch, tiny_model
 
 
@@ -22,7 +23,8 @@ def logits(outputs, batch) -> torch.Tensor:
     """Logits of every token but PAD."""
     if "decoder_input_ids" in batch:  # without padding
         return outputs.logits.flatten(0, 1)
-    return outputs.logits[batch["attention_mask"].bool()]
+    mask = batch.get("attention_mask")  # images have none
+    return outputs.logits if mask is None else outputs.logits[mask.bool()]
 
 
 def keep(seen: list[torch.Tensor], module, args, output: torch.Tensor) -> None:
@@ -56,7 +58,7 @@ def test_a_weight_is_the_length_of_the_gradient(model_type: str) -> None:
     inputs = dict(batch(model, length=7, padding="right"))
     found = TokenWeights(model, structure, logits)(inputs)
     with torch.no_grad():
-        drawn = generator(int(inputs["input_ids"].sum()))
+        drawn = generator(int(main_input(inputs).sum()))
         directed = directions(logits(model(**inputs), inputs), drawn)
     for group in structure:
         rows, tokens = found[group.name].shape  # those of the decoder in a decoder

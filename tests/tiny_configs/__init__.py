@@ -1,7 +1,7 @@
 """Small configs of every model type: one file per family file, found by scanning this folder.
 
 A file holds ``CONFIGS``, model type -> config fields, and ``DECODES`` if its types generate text, or ``SEQ2SEQ_TYPES`` if
-they are encoder-decoders.
+they are encoder-decoders, or ``SEES_IMAGES``.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import importlib
 import pkgutil
 from typing import Any
 
-__all__ = ["CONFIGS", "DECODERS", "ENCODER_DECODERS"]
+__all__ = ["CONFIGS", "DECODERS", "ENCODER_DECODERS", "IMAGE_TYPES"]
 
 CONFIGS: dict[str, dict[str, Any]] = {}
 """Model type -> fields of a config with three layers and 50 tokens."""
 
 _decoders: set[str] = set()
 _encoder_decoders: set[str] = set()
+_image_types: set[str] = set()
 for _found in pkgutil.iter_modules(__path__):
     _module = importlib.import_module(f"{__name__}.{_found.name}")
     CONFIGS |= getattr(_module, "CONFIGS", {})
@@ -24,9 +25,14 @@ for _found in pkgutil.iter_modules(__path__):
         _decoders |= set(_module.CONFIGS)
     if getattr(_module, "SEQ2SEQ_TYPES", False):
         _encoder_decoders |= set(_module.CONFIGS)
+    if getattr(_module, "SEES_IMAGES", False):
+        _image_types |= set(_module.CONFIGS)
 
 DECODERS = frozenset(_decoders)
 """The model types that generate text and have no encoder."""
 
 ENCODER_DECODERS = frozenset(_encoder_decoders)
 """The model types with an encoder and a decoder; those in neither set are encoders."""
+
+IMAGE_TYPES = frozenset(_image_types)
+"""The model types whose input are images."""

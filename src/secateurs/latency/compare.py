@@ -174,7 +174,7 @@ def compare(
     read = timer or timer_for(environment)
     prepare = runtime(environment.runtime)
     # The tokens of the smallest vocabulary are valid for every model.
-    smallest_vocabulary = min(models.values(), key=lambda model: model.config.vocab_size)
+    smallest_vocabulary = min(models.values(), key=lambda model: getattr(model.config, "vocab_size", 0))
     inputs = random_batch(smallest_vocabulary, environment, seed=seed) if batch is None else batch
     prepared = {name: prepare(model, environment) for name, model in models.items()}
     others = [name for name in models if name != baseline]

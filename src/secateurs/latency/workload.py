@@ -71,19 +71,25 @@ def sequence_limit(model: nn.Module) -> int | None:
 
 
 def random_batch(model: Any, environment: Environment, *, seed: int) -> dict[str, Any]:
-    """Batch of random tokens with the environment's batch size and sequence length, without padding or cache.
+    """Batch of random tokens with the environment's batch size and sequence length, without padding or cache; or of images.
 
     Args:
-        model: transformers model; its vocabulary size and the parameters of its ``forward`` are used.
+        model: transformers model; its vocabulary or image size and the parameters of its ``forward`` are used.
         environment: batch size, sequence length and device of the batch.
-        seed: seed of the random tokens.
+        seed: seed of the random tokens or pixels.
 
     Returns:
         ``input_ids`` and ``attention_mask``, both of shape ``(batch_size, sequence_length)``; for an encoder-decoder
         ``decoder_input_ids`` of the same shape, since both stacks are run; and ``use_cache = False`` if the model's
-        ``forward`` accepts it.
+        ``forward`` accepts it. For a model whose main input are images, ``pixel_values`` of shape
+        ``(batch_size, channels, height, width)``.
     """
     generator = torch.Generator().manual_seed(seed)
+    if getattr(model, "main_input_name", "input_ids") == "pixel_values":
+        size = model.config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        images = environment.batch_size, model.config.num_channels, height, width
+        return {"pixel_values": torch.randn(images, generator=generator).to(environment.device)}
     shape = (environment.batch_size, environment.sequence_length)
     ids = torch.randint(model.config.vocab_size, shape, generator=generator).to(environment.device)
     batch: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

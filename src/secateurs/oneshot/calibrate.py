@@ -25,16 +25,22 @@ CHUNK_TOKENS = 4096
 """Tokens gathered before they are added to the Gram matrices."""
 
 
-def token_mask(batch: Batch, name: str = "attention_mask", *, padding: bool = False) -> Bool[Tensor, "batch sequence"]:
+def token_mask(
+    batch: Batch, name: str = "attention_mask", *, padding: bool = False
+) -> Bool[Tensor, "batch sequence"] | None:
     """The tokens that count: all but PAD, or all of them with ``padding`` (as in the paper's code).
+
+    ``None`` = all tokens of images, whose number only the model knows.
 
     Args:
         batch: inputs of the model.
         name: which tokens (``Group.tokens``): those of the only stack or of the encoder, or those of the decoder.
         padding: count PAD tokens too.
     """
-    ids = batch[name.replace("attention_mask", "input_ids")]
+    ids = batch.get(name.replace("attention_mask", "input_ids"))
     mask = batch.get(name)
+    if ids is None:
+        return None
     return torch.ones_like(ids, dtype=torch.bool) if padding or mask is None else mask.bool()
 
 
@@ -73,7 +79,7 @@ def calibrate(
     masks = {group.tokens for group in groups}
     for batch in track(batches, "calibrate"):
         inputs = {name: value.to(device) for name, value in batch.items()}
-        tokens = {name: token_mask(inputs, name, padding=padding).flatten() for name in masks}
+        tokens = {name: token_mask(inputs, name, padding=padding) for name in masks}
         weights = token_weights(inputs) if token_weights is not None else {}  # runs the model too, so before the hooks
         with watch, torch.inference_mode():
             model(**model_inputs(inputs))
@@ -106,21 +112,25 @@ class _Watch:
         return hook
 
     def take(
-        self, group: Group, tokens: Bool[Tensor, " tokens"], weights: Float[Tensor, "batch sequence"] | None
+        self,
+        group: Group,
+        tokens: Bool[Tensor, "batch sequence"] | None,
+        weights: Float[Tensor, "batch sequence"] | None,
     ) -> None:
-        """Gather the inputs of the tokens that count, and their weights.
+        """Gather the inputs of the tokens that count (``None`` = of all), and their weights.
 
         Raises:
             CalibrationError: an input is not finite.
         """
-        inputs: Float[Tensor, "kept columns"] = self.seen.pop(group.name).flatten(0, -2)[tokens]
+        chosen = slice(None) if tokens is None else tokens.flatten()
+        inputs: Float[Tensor, "kept columns"] = self.seen.pop(group.name).flatten(0, -2)[chosen]
         if not torch.isfinite(inputs).all():
             raise CalibrationError(
                 f"the inputs of {group.output_projection} are not finite on the calibration data; check the weights of "
                 "the model, or use --dtype float32"
             )
         waiting = self.waiting[group.name]
-        waiting.append((inputs, None if weights is None else weights.flatten()[tokens].double()))
+        waiting.append((inputs, None if weights is None else weights.flatten()[chosen].double()))
         self.tokens = max(self.tokens, sum(len(rows) for rows, _ in waiting))
 
     def flush(self, groups: Sequence[Group], moments: dict[str, Moments]) -> None:

@@ -22,11 +22,10 @@ from torch import Tensor, nn
 
 from secateurs.errors import CalibrationError
 from secateurs.numerics.precision import autocast_if_fast
-from secateurs.oneshot.calibrate import token_mask
 from secateurs.oneshot.no_cache import no_cache
 from secateurs.structure.layers import stacks
 from secateurs.structure.structure import Structure
-from secateurs.tasks.base import Batch, model_inputs
+from secateurs.tasks.base import Batch, main_input, model_inputs
 
 __all__ = ["OutputRows", "TokenWeights", "directions"]
 
@@ -38,6 +37,9 @@ FLOOR = 0.01
 
 TOKENS = 2048
 """Tokens per backward pass, which keeps their activations in memory."""
+
+IMAGE_TOKENS = 256
+"""Tokens that an image counts as there: a usual one has 197."""
 
 
 class TokenWeights:
@@ -66,9 +68,10 @@ class TokenWeights:
         Raises:
             CalibrationError: a gradient is not finite.
         """
-        rows, tokens = batch["input_ids"].shape
+        given = main_input(batch)
+        rows, tokens = len(given), given.shape[1] if given.ndim == 2 else IMAGE_TOKENS
         step = max(1, TOKENS // tokens)
-        generator = torch.Generator().manual_seed(self.seed + int(batch["input_ids"].sum()))
+        generator = torch.Generator().manual_seed(self.seed + int(given.sum()))
         parts = []
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         for parameter in trained:
@@ -132,14 +135,14 @@ def _squared_gradients(
         model.get_submodule(group.output_projection).register_forward_hook(keep(group.name)) for group in structure
     ]
     try:
-        with torch.enable_grad(), autocast_if_fast(batch["input_ids"].device):
+        with torch.enable_grad(), autocast_if_fast(main_input(batch).device):
             rows = rows_of(model(**model_inputs(batch), **no_cache(model)), batch)
             (rows * directions(rows, generator)).sum().backward()
     finally:
         for handle in handles:
             handle.remove()
     return {
-        group.name: torch.zeros_like(token_mask(batch, group.tokens), dtype=torch.float32)
+        group.name: torch.zeros(projected[group.name].shape[:-1], device=projected[group.name].device)
         if (gradient := projected[group.name].grad) is None
         else gradient.float().pow(2).sum(-1)
         for group in structure

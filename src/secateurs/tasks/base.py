@@ -18,7 +18,7 @@ from secateurs.tasks.task_data import Columns, DataRequest, TaskData, Understood
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Batch", "Columns", "DataRequest", "Score", "Task", "TaskData", "Understood", "model_inputs"]
+__all__ = ["Batch", "Columns", "DataRequest", "Score", "Task", "TaskData", "Understood", "main_input", "model_inputs"]
 
 Batch = dict[str, Tensor]
 """Tensors of one batch, on the CPU, padded on the right to the longest row of the batch.
@@ -34,6 +34,11 @@ TASK_KEYS = frozenset({"labels", "loss_mask"})
 def model_inputs(batch: Mapping[str, Tensor]) -> Batch:
     """The part of a batch that is passed to the model."""
     return {name: value for name, value in batch.items() if name not in TASK_KEYS}
+
+
+def main_input(batch: Mapping[str, Tensor]) -> Tensor:
+    """The tensor with one row per sequence: the token ids of texts, or else the first input, such as pixels of images."""
+    return batch["input_ids"] if "input_ids" in batch else next(iter(model_inputs(batch).values()))
 
 
 @dataclass(frozen=True)
