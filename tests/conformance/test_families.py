@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from masks import without_blocks
 from secateurs.errors import UnsupportedModelError
+from secateurs.modeling.own_config import field_owner
 from secateurs.modeling.per_head import keep_heads
-from secateurs.modeling.pruned_modules import field_owner
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask

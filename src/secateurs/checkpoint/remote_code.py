@@ -1,7 +1,7 @@
 """The code that is saved beside the weights, and the ``auto_map`` in the config that names its classes.
 
-A pruned model needs ``modeling_pruned.py``, ``pruned_modules.py`` and ``per_head.py``. An adaptive language model also needs
-its config and model files, even if it is not pruned.
+A pruned model needs ``modeling_pruned.py`` and the files in ``NEIGHBOURS``. An adaptive language model also needs its config
+and model files, even if it is not pruned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import UnsupportedModelError
-from secateurs.modeling import modeling_pruned, per_head, pruned_modules
+from secateurs.modeling import modeling_pruned
 from secateurs.modeling.hf_classes import is_adaptive_lm_class, is_hf_class
 from secateurs.modeling.modeling_pruned import BLOCK, base_of
 from secateurs.structure.families import discover
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["add_code", "auto_classes", "is_edited", "needs_code"]
 
 FILE = "modeling_pruned"
+
+NEIGHBOURS = ("pruned_modules.py", "per_head.py", "own_config.py")
+"""Files that ``modeling_pruned.py`` imports."""
 
 
 def is_edited(config: Any) -> bool:
@@ -139,7 +142,7 @@ def _file_of(cls: type) -> str:
 
 
 def _write_loader(folder: Path, model_type: str, classes: Sequence[type]) -> None:
-    """Write ``pruned_modules.py``, ``per_head.py``, and ``modeling_pruned.py`` with the classes of this model appended.
+    """Write ``modeling_pruned.py`` with the classes of this model appended, and its neighbours.
 
     An adaptive language model gets the files even if it is not pruned: transformers caches the first classes that it loads
     for a config from remote code, and would build a later, pruned model of the same type from them.
@@ -155,6 +158,6 @@ def _write_loader(folder: Path, model_type: str, classes: Sequence[type]) -> Non
         lines += ["", "", f"class {cls.__name__}(Pruned, {dense}):", "    pass"]
     names = "".join(f", {cls.__name__}" for cls in classes)
     lines += ["", "", f"keep_key_names({model_type!r}{names})", ""]
-    shutil.copyfile(pruned_modules.__file__, folder / "pruned_modules.py")
-    shutil.copyfile(per_head.__file__, folder / "per_head.py")
+    for neighbour in NEIGHBOURS:
+        shutil.copyfile(Path(modeling_pruned.__file__).with_name(neighbour), folder / neighbour)
     (folder / f"{FILE}.py").write_text("\n".join(lines), encoding="utf-8")

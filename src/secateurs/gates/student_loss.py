@@ -108,7 +108,9 @@ class DistillationLoss:
         """The outputs of the teacher, without gradient; in bfloat16 where that is fast."""
         with torch.no_grad(), autocast_if_fast(inputs["input_ids"].device):
             outputs = self.teacher(**model_inputs(inputs), output_hidden_states=True)
-        return TeacherOutputs(self.task.compared_outputs(outputs, inputs), getattr(outputs, "hidden_states", None))
+        return TeacherOutputs(
+            self.task.compared_outputs(outputs, inputs), getattr(outputs, "hidden_states", None) or ()
+        )
 
     def loss(self, outputs: Any, given: LossInputs) -> Float[Tensor, ""]:
         """See ``StudentLoss.loss``."""

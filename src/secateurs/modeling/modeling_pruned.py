@@ -2,9 +2,9 @@
 
 Secateurs loads models with this file, and it also saves the file beside the weights of every pruned model, with the classes
 of that model appended. ``AutoModel....from_pretrained(folder, trust_remote_code=True)`` therefore works where Secateurs is
-not installed. The file imports only torch, transformers and its neighbours ``pruned_modules.py`` and ``per_head.py``, which
-are saved with it. It contains no modelling code: transformers' own class builds itself, and then the named modules are made
-smaller.
+not installed. The file imports only torch, transformers and its neighbours ``pruned_modules.py``, ``per_head.py`` and
+``own_config.py``, which are saved with it. It contains no modelling code: transformers' own class builds itself, and then
+the named modules are made smaller.
 
 The block holds ``edits``, with paths relative to the base model:
     ``shapes``      parameter -> its new shape (0 rows or columns where a sub-block is removed; null = not cut)
@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .own_config import field_owner, set_field
 from .per_head import keep_heads
 from .pruned_modules import (
     Factored,
@@ -39,12 +40,10 @@ from .pruned_modules import (
     SkippedTensor,
     SkippedTuple,
     become,
-    field_owner,
     is_factored,
     is_selected,
     replace_linears,
     reset_emptied,
-    set_field,
     sync_sizes,
 )
 

@@ -1,9 +1,8 @@
 """The modules of a pruned model that behave differently from those of transformers: emptied, skipped, selected, factored.
 
-The file imports only torch and is saved beside the weights of every pruned model, together with ``modeling_pruned.py``.
-
-A module changes its behaviour in one of two ways. A linear module is replaced by another module (``Emptied``, ``Factored``,
-``Selected``). All others keep their place and their fields and get a subclass of their class (``become``). Both kinds can be
+The file imports only torch and is saved beside the weights of every pruned model. A module changes its
+behaviour in one of two ways. A linear module is replaced by another one (``Emptied``, ``Factored``, ``Selected``). All others
+keep their place and their fields and get a subclass of their class (``become``). Both kinds can be
 pickled. Every ``nn.Linear`` and ``Conv1D`` of a pruned model has its usual meaning, because tools such as LoRA and int8
 replace it by something derived from its sizes and its weight.
 """
@@ -25,34 +24,6 @@ class Behaviour:
 
     def __reduce_ex__(self, protocol):
         return new_module, parts_of(type(self)), *super().__reduce_ex__(protocol)[2:]
-
-
-class OwnConfig:
-    """The config of one module: fields that are set here, and those of the shared config, which may change later."""
-
-    def __init__(self, shared: Any):
-        self.shared = shared
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "shared" or name.startswith("__"):  # ``copy`` and ``pickle`` ask for these before there is any state
-            raise AttributeError(name)
-        return getattr(self.shared, name)
-
-
-def field_owner(root: nn.Module, path: str) -> Any:
-    """The object that holds the field at this path: a module, or the ``config`` of a module."""
-    parent = path.rpartition(".")[0]
-    owner, _, last = parent.rpartition(".")
-    return root.get_submodule(owner).config if last == "config" else root.get_submodule(parent)
-
-
-def set_field(root: nn.Module, path: str, value: Any) -> None:
-    """Set a field of a module, or of its ``config``, which then becomes its own."""
-    owner = field_owner(root, path)
-    parent, _, name = path.rpartition(".")
-    if parent.endswith(".config") and not is_a(OwnConfig, owner):
-        owner = root.get_submodule(parent.removesuffix(".config")).config = OwnConfig(owner)
-    setattr(owner, name, value)
 
 
 class SkippedTensor(Behaviour):

@@ -33,7 +33,7 @@ def output_for(
         dtype = torch.promote_types(output.dtype, torch.float32)
         y, goal = output.to(dtype, copy=True), wanted.to(dtype, copy=True)
         for _ in range(STEPS):
-            value, pull = torch.func.vjp(norm, y)
+            value, pull = torch.func.vjp(norm, y)[:2]
             missing = goal - value
             direction = pull(missing.to(value.dtype))[0].to(dtype)
             moved = torch.func.jvp(norm, (y,), (direction,))[1]

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from secateurs.modeling.own_config import set_field
 from secateurs.modeling.per_head import heads_of, keep_heads
-from secateurs.modeling.pruned_modules import set_field
 from secateurs.oneshot.levels import Level
 from secateurs.structure.structure import Cut, Group, Structure
 

@@ -89,7 +89,8 @@ def first_states(
         state = WalkState({name: value.to(device) for name, value in model_inputs(batch).items()})
         if not padding:
             masks = {group.tokens for group in structure} | {"attention_mask"}
-            state.tokens = {name: token_mask(state.inputs, name) for name in masks if name in state.inputs}
+            found = {name: token_mask(state.inputs, name) for name in masks if name in state.inputs}
+            state.tokens = {name: mask for name, mask in found.items() if mask is not None}
         state.calls, state.entries = observe(model, layers, starts, state, head)
         state.pruned_calls = state.calls
         longest = max(entry.nbytes for entry in state.entries.values())

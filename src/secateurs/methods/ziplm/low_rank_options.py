@@ -234,8 +234,11 @@ class _OutputError:
 def _first_tokens(batches: Sequence[Batch]) -> list[Batch]:
     """The first batches that hold ``MEASURED_TOKENS`` tokens together."""
     chosen: list[Batch] = []
+    tokens = 0
     for batch in batches:
-        if sum(int(token_mask(one).sum()) for one in chosen) >= MEASURED_TOKENS:
+        if tokens >= MEASURED_TOKENS:
             break
         chosen.append(batch)
+        mask = token_mask(batch)
+        tokens += MEASURED_TOKENS if mask is None else int(mask.sum())
     return chosen

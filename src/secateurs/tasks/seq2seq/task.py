@@ -65,8 +65,8 @@ class Seq2Seq(Task):
         def rows_of(rows: Dataset, name: str) -> SourceTargetRows:
             own = find_pair(columns, rows, f"{source} ({name})")
             assert own.text is not None and own.text_pair is not None
-            texts = (texts_of(rows, column, f"{source} ({name})") for column in (own.text, own.text_pair))
-            return SourceTargetRows(encode, *texts, start)
+            texts, targets = (texts_of(rows, column, f"{source} ({name})") for column in (own.text, own.text_pair))
+            return SourceTargetRows(encode, texts, targets, start)
 
         rows = rows_of(division.rows, division.rows_name)
         whole = division.held_out
