@@ -30,7 +30,7 @@ from secateurs.surgery.factorize import factorize, matrices, rank_groups
 from secateurs.surgery.input_selection import input_groups
 from secateurs.surgery.shrink import shrink
 from tiny import tiny_tokenizer
-from tiny_models import auto_name, batch, fill, tiny_model
+from tiny_models import auto_name, batch, tiny_model
 
 TYPES = model_types()
 TOLERANCE = 1e-12
@@ -137,26 +137,6 @@ def auto_of(model_type: str) -> str:
     return auto_name(model_type)
 
 
-def renamed_on_disk() -> Any:
-    """A GPT-NeoX, whose head has another name on disk. It has no family file, so its edits are written by hand here."""
-    config = transformers.GPTNeoXConfig(
-        vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=20,
-        max_position_embeddings=64, pad_token_id=1, tie_word_embeddings=False,
-    )  # fmt: skip
-    model = fill(transformers.GPTNeoXForCausalLM(config).double().eval(), 0)
-    shapes: dict[str, list[int]] = {}
-    for name in ("dense_h_to_4h.weight", "dense_h_to_4h.bias", "dense_4h_to_h.weight"):
-        path = f"layers.0.mlp.{name}"
-        shape = [7 if size == 20 else size for size in model.gpt_neox.get_parameter(path).shape]
-        shapes[path] = shape
-    edits = {"shapes": shapes, "attributes": {}, "emptied": [], "skipped": {}}
-    from secateurs.modeling.modeling_pruned import apply_edits
-
-    model.config.secateurs = {"format": 1, "edits": edits, "groups": {}}
-    apply_edits(model, edits)
-    return model
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("elsewhere")
@@ -179,7 +159,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (model_type, mask, changes) in PLAIN.items():
         model = tiny_model(model_type, **changes)
         write_case(root, name, shrink(model, discover(model), mask(discover(model))), auto_of(model_type), plain=True)
-    write_case(root, "gpt_neox", renamed_on_disk(), "AutoModelForCausalLM")
     base = tiny_model("bert", auto="AutoModel").float()
     save(pruned(base), tiny_tokenizer(), root / "embedder", extras=_pooling)
     return root
@@ -219,7 +198,7 @@ def answers(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return json.loads((folders / "results.json").read_text())
 
 
-@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *ADAPTIVE, *RANKS, *INPUTS, REMOVED, "gpt_neox"])
+@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *ADAPTIVE, *RANKS, *INPUTS, REMOVED])
 def test_the_folder_loads_with_its_own_code(answers: dict[str, Any], name: str) -> None:
     found = answers["models"][name]
     assert max(found["remote"], found["resaved"], found["base"]) < TOLERANCE
@@ -228,7 +207,7 @@ def test_the_folder_loads_with_its_own_code(answers: dict[str, Any], name: str) 
     assert found.get("tokens", True)
 
 
-@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *ADAPTIVE, *RANKS, *INPUTS, REMOVED, "gpt_neox"])
+@pytest.mark.parametrize("name", [*TYPES, *HIDDEN, *ADAPTIVE, *RANKS, *INPUTS, REMOVED])
 def test_the_class_of_transformers_refuses_it(answers: dict[str, Any], name: str) -> None:
     found = answers["models"][name]
     if "refused_direct" in found:
