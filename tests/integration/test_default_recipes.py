@@ -70,10 +70,13 @@ def written(name: str, texts: list[str], folder: Path) -> Path:
 
 
 def save_model(name: str, tokenizer: Any, folder: Path) -> Path:
-    model_type = "llama" if name == "causal_lm" else "bert"
+    model_type = {"causal_lm": "llama", "seq2seq": "bart"}.get(name, "bert")
     sizes = {**SIZE, "max_position_embeddings": 512, "vocab_size": len(tokenizer), "pad_token_id": 0}
     if name == "causal_lm":
         sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    if name == "seq2seq":  # the config of BART derives the generic names
+        sizes = {key: sizes[key] for key in ("max_position_embeddings", "vocab_size", "pad_token_id")}
+        sizes |= {"encoder_layers": 1, "decoder_layers": 1}
     assert (name == "causal_lm") is (model_type in DECODERS)
     tiny_model(model_type, auto=task(name).auto_class, **sizes).float().save_pretrained(folder)
     tokenizer.save_pretrained(folder)

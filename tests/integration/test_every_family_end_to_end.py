@@ -103,7 +103,7 @@ def test_a_short_prune(model_type: str, tmp_path: Path) -> None:
     if name is None:
         pytest.skip(f"no task of text has {model_type} models: their structure is tested in tests/conformance")
     path = short_recipe(model_type, name, tmp_path)
-    answer = CliRunner().invoke(app, ["prune", "--config", str(path), "--out", str(tmp_path / "out"), "--quiet"])
+    answer = CliRunner().invoke(app, ["prune", "--config", str(path), "--out", str(tmp_path / "out")])
     assert answer.exit_code == 0, answer.output
     (result,) = Report.load(tmp_path / "out").models
     assert result.parameters < result.dense_parameters

@@ -26,5 +26,4 @@ CONFIGS = {
     "blenderbot-small": _BART,
     "mbart": _BART,
     "pegasus": _BART,
-    "m2m_100": _BART,
 }

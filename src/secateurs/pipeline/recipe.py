@@ -47,7 +47,7 @@ class Recipe(BaseModel):
     )
     task: str = Field(
         description="Task: text-classification, multi-label-classification, token-classification, question-answering, "
-        "embedding or causal-lm."
+        "embedding, causal-lm or seq2seq."
     )
     data: str = Field(
         description="Data set: a folder, a file (parquet, csv, tsv, json, jsonl, txt, conll), or a hub id (owner/name or "
