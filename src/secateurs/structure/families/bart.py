@@ -1,8 +1,7 @@
 """BART and the encoder-decoders with its module names: an encoder, and a decoder whose layers also attend to its output.
 
-Post-LN types (BART, Marian, PLBart, BlenderBot-small) have a norm after each residual sum. Pre-LN types (mBART, Pegasus)
-have one before each block and one at the end of each stack. The feed-forward block is no module, so its first projection stands
-for it.
+Post-LN types (BART, Marian, PLBart, BlenderBot-small) have a norm after each residual sum. Pre-LN types (mBART, Pegasus) have
+one before each block and one behind each stack. The feed-forward block is no module; its first projection stands for it.
 """
 
 from __future__ import annotations
