@@ -16,7 +16,7 @@ $(VENV)/.test: pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(VENV)/.demo
-	$(BIN)/secateurs demo --resume
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/secateurs demo --resume
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .
