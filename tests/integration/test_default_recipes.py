@@ -120,7 +120,8 @@ def test_defaults_on_generated_texts(name: str, generated: list[str], tmp_path: 
     prune_at_defaults(name, model, written(name, generated, tmp_path / "data"), tmp_path)
 
 
-@pytest.mark.parametrize("name", names())
+# A vocabulary of 30,522 words for 128 target tokens of a text takes seq2seq more than ten minutes.
+@pytest.mark.parametrize("name", [name for name in names() if name != "seq2seq"])
 def test_defaults_on_real_texts(name: str, shared: Path, paragraphs: list[str], tmp_path: Path) -> None:
     source = shared / "models" / ("stories260k-llama" if name == "causal_lm" else "minilm-sst2")
     if not source.is_dir():
