@@ -158,7 +158,10 @@ class LayerWalk:
             handles.append(module.register_forward_pre_hook(keep_input(seen, "stream", last=True)))
         with hooked(*handles):
             seen["stream"] = self._pruned_layer(state)
-        wanted = state.streams.pop(group.name)
+        wanted = state.streams.pop(group.name).flatten(0, -2)
+        seen = {
+            name: value.flatten(0, -2) for name, value in seen.items()
+        }  # some layers (OPT) flatten the tokens of a batch
         if not group.post_norm:
             return seen["input"], (wanted - (seen["stream"] - group.scale * seen["output"])) / group.scale
         norm = self.model.get_submodule(group.post_norm)
@@ -198,10 +201,12 @@ def _gather(
     """Sums over all batches and the tokens of one mask (``Group.tokens``); with token weights of a group."""
     sums = RegressionSums()
     for state in states:
-        x, t = look(state)
+        x, t = (value.flatten(0, -2) for value in look(state))
         weights = None if weights_of is None else state.weights.get(weights_of)
-        sums.add(
-            x, t, state.tokens.get(tokens) if x.ndim == 3 else None, weights
-        )  # a pooled vector belongs to no token
+        mask = state.tokens.get(tokens)
+        counted = (
+            mask.flatten() if mask is not None and mask.numel() == len(x) else None
+        )  # a pooled vector has no token
+        sums.add(x, t, counted, None if weights is None else weights.flatten())
     sums.flush()
     return sums
