@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from masks import uneven
+from secateurs.errors import UnsupportedModelError
 from secateurs.structure.families import discover
 from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_models import batch, tiny_model
@@ -16,6 +17,7 @@ from tiny_models import batch, tiny_model
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("gpt_neox", {"use_parallel_residual": False}),
     ("gpt_neox", {"attention_bias": False}),
+    ("opt", {"enable_bias": False}),
 ]
 
 
@@ -50,3 +52,15 @@ def test_the_stream_after_an_attention_depends_on_the_layout(model_type: str, pa
     first = list(discover(tiny_model(model_type, use_parallel_residual=parallel)))[:2]
     ends = [group.stream.rpartition(".")[2] for group in first]
     assert ends == ["input_layernorm" if parallel else "post_attention_layernorm", "input_layernorm"]
+
+
+def test_what_is_not_settled_is_refused() -> None:
+    for changes in ({"do_layer_norm_before": False}, {"word_embed_proj_dim": 16}):
+        with pytest.raises(UnsupportedModelError, match=r"350m"):
+            discover(tiny_model("opt", **changes))
+    with pytest.raises(UnsupportedModelError, match=r"norm after its last layer"):
+        discover(tiny_model("opt", _remove_final_layer_norm=True))
+    with pytest.raises(UnsupportedModelError, match=r"no gains"):
+        discover(tiny_model("opt", layer_norm_elementwise_affine=False), hidden=True)
+    with pytest.raises(UnsupportedModelError, match=r"qk_layernorm"):
+        discover(tiny_model("phi", qk_layernorm=True))

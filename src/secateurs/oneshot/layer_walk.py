@@ -158,7 +158,9 @@ class LayerWalk:
             handles.append(module.register_forward_pre_hook(keep_input(seen, "stream", last=True)))
         with hooked(*handles):
             seen["stream"] = self._pruned_layer(state)
-        wanted = state.streams.pop(group.name)
+        # Some layers (OPT) flatten the tokens of a batch in front of a module, so everything is compared flat.
+        wanted = state.streams.pop(group.name).flatten(0, -2)
+        seen = {name: value.flatten(0, -2) for name, value in seen.items()}
         if not group.post_norm:
             return seen["input"], (wanted - (seen["stream"] - group.scale * seen["output"])) / group.scale
         norm = self.model.get_submodule(group.post_norm)
@@ -198,10 +200,11 @@ def _gather(
     """Sums over all batches and the tokens of one mask (``Group.tokens``); with token weights of a group."""
     sums = RegressionSums()
     for state in states:
-        x, t = look(state)
+        x, t = (value.flatten(0, -2) for value in look(state))
         weights = None if weights_of is None else state.weights.get(weights_of)
-        sums.add(
-            x, t, state.tokens.get(tokens) if x.ndim == 3 else None, weights
-        )  # a pooled vector belongs to no token
+        mask = state.tokens.get(tokens)
+        # The rows of a pooled vector are texts, to which no mask of tokens applies.
+        counted = mask.flatten() if mask is not None and mask.numel() == len(x) else None
+        sums.add(x, t, counted, None if weights is None else weights.flatten())
     sums.flush()
     return sums
