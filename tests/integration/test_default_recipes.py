@@ -16,7 +16,7 @@ from pyarrow import parquet
 from transformers import AutoTokenizer
 
 import secateurs
-from secateurs.oneshot.token_weights import TOKENS
+from secateurs.oneshot.backward import TOKENS
 from secateurs.pipeline.recipe import Recipe
 from secateurs.structure.families import discover
 from secateurs.tasks import names, task

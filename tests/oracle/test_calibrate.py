@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from oracle import naive
-from secateurs.oneshot import token_weights
+from secateurs.oneshot import backward
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.oneshot.token_weights import TokenWeights
 from secateurs.structure.families import discover
@@ -46,13 +46,13 @@ def inputs_of(model: nn.Module, path: str, batch: dict[str, Tensor]) -> Tensor:
 def test_moments_contain_every_token_however_many_backward_passes_weigh_them(
     passes: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights are computed in backward passes of at most ``TOKENS`` tokens, moments in one forward pass of the batch."""
-    monkeypatch.setattr(token_weights, "TOKENS", 4 * LENGTH)
+    """Weights and moments come from the same passes of at most ``TOKENS`` tokens."""
+    monkeypatch.setattr(backward, "TOKENS", 4 * LENGTH)
     model = tiny_model("bert").float()
     structure = discover(model)
-    batch = batch_of(int(passes * token_weights.TOKENS))
+    batch = batch_of(int(passes * backward.TOKENS))
     weigh = TokenWeights(model, structure, logits)
-    found = calibrate(model, structure, [batch], token_weights=weigh)
+    found = calibrate(model, structure, [batch], weigh=weigh.observe)
     weights = weigh(batch)
     for group in structure:
         gram, total, count = naive.moments(
@@ -65,19 +65,9 @@ def test_moments_contain_every_token_however_many_backward_passes_weigh_them(
         torch.testing.assert_close(ours.total, total, rtol=0, atol=1e-5 * float(gram.abs().max()))
 
 
-def test_forward_passes_that_weigh_tokens_do_not_enter_the_moments() -> None:
-    """``token_weights`` may run the model on other texts; the hooks of the calibration must not see them."""
+def test_no_hook_is_left_on_the_model() -> None:
     model = tiny_model("bert").float()
     structure = discover(model)
-    batch = batch_of(2 * LENGTH)
-    other = {name: value[:1, :9] for name, value in batch.items()}
-
-    def weigh(_: object) -> dict[str, Tensor]:
-        with torch.no_grad():
-            model(**model_inputs(other))
-        return {}
-
-    plain, disturbed = calibrate(model, structure, [batch]), calibrate(model, structure, [batch], token_weights=weigh)
-    for group in structure:
-        assert torch.equal(plain[group.name].gram, disturbed[group.name].gram)
-    assert not any(module._forward_hooks for module in model.modules())
+    for weigh in (None, TokenWeights(model, structure, logits).observe):
+        calibrate(model, structure, [batch_of(2 * LENGTH)], weigh=weigh)
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

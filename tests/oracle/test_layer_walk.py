@@ -17,6 +17,7 @@ from secateurs.oneshot.head import first_linear_of_head
 from secateurs.oneshot.layer_walk import LayerWalk
 from secateurs.oneshot.levels import Level
 from secateurs.oneshot.stitch import Stitch
+from secateurs.oneshot.walk_state import FirstStates
 from secateurs.structure.families import discover
 from secateurs.structure.layers import layer_paths
 from secateurs.structure.structure import Group
@@ -92,7 +93,7 @@ def test_the_first_batches_that_fit_into_memory_are_used() -> None:
         counts.append(sums.moments.count)
         return database.level(group.name, allocation[group.name])
 
-    refit_in_order(stitch, context.fit, solve, memory_bytes=1)
+    refit_in_order(stitch, context.fit, solve, starts=FirstStates(memory_bytes=1))
     assert set(counts) == {float(context.fit[0]["attention_mask"].sum())}
 
 

@@ -81,7 +81,10 @@ def composed(raw: naive.RawLayer, monkeypatch: pytest.MonkeyPatch, dtype: torch.
         for ids in tokens
     ]
     moments = calibrate(
-        model, structure, batches, token_weights=lambda batch: {"units": raw.counts[batch["input_ids"]]}
+        model,
+        structure,
+        batches,
+        weigh=lambda batch: ({"units": raw.counts[batch["input_ids"]]}, {"units": raw.inputs[batch["input_ids"]]}),
     )
     return LevelDatabase.build(
         structure,

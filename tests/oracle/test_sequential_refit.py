@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,6 @@ from transformers import AutoModelForSequenceClassification
 
 from oracle.refits import inputs_of, prepared, ridge
 from secateurs.numerics.hessian import Moments, damped
-from secateurs.oneshot import sequential_refit as module
 from secateurs.oneshot.head import first_linear_of_head
 from secateurs.oneshot.levels import Level
 from secateurs.oneshot.sequential_refit import TOKENS_PER_DIMENSION, Refit, sequential_refit
@@ -148,18 +146,18 @@ def test_every_group_is_fitted_to_the_inputs_from_the_pruned_groups_before_it(mo
     torch.testing.assert_close(level.weight, kept.T, rtol=0, atol=5e-3)  # sums of float32 products
 
 
-def test_only_ratios_of_weights_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_ratios_of_weights_matter() -> None:
     """The scale of the weights, which is that of a gradient, changes neither the fit nor the drift correction."""
     stitch, database, context, allocation = prepared("bert")
     drawn = torch.rand(context.fit[0]["input_ids"].shape, generator=torch.Generator().manual_seed(0)) + 0.1
 
     def fitted(scale: float) -> dict[str, Level]:
-        def token_weights(*given: Any) -> Callable[[Any], dict[str, Tensor]]:
-            return lambda batch: {group.name: scale * drawn for group in context.structure}
+        def token_weights(batch: Any) -> dict[str, Tensor]:
+            return {group.name: scale * drawn for group in context.structure}
 
-        monkeypatch.setattr(module, "TokenWeights", token_weights)
-        how = replace(CORRECTED, weigh_tokens=True)
-        return sequential_refit(stitch, database, allocation, context, context.fit, how)
+        return sequential_refit(
+            stitch, database, allocation, context, context.fit, CORRECTED, token_weights=token_weights
+        )
 
     one, other = fitted(2.0**-14), fitted(2.0**10)
     plain = sequential_refit(stitch, database, allocation, context, context.fit, CORRECTED)

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from secateurs.errors import CalibrationError
-from secateurs.oneshot import token_weights
+from secateurs.oneshot import backward, token_weights
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.oneshot.token_weights import FLOOR, TokenWeights, directions
 from secateurs.structure.families import discover, model_types
@@ -94,7 +94,7 @@ def test_the_number_of_rows_per_backward_pass_does_not_change_the_weights(monkey
         token_weights, "directions", lambda outputs, generator: torch.linspace(-1, 1, outputs.shape[-1])
     )
     at_once = TokenWeights(model, structure, logits)(inputs)
-    monkeypatch.setattr(token_weights, "TOKENS", 12)
+    monkeypatch.setattr(backward, "TOKENS", 12)
     torch.testing.assert_close(TokenWeights(model, structure, logits)(inputs), at_once, rtol=1e-2, atol=1e-5)
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -141,7 +141,7 @@ def test_moments_are_weighted_by_the_token_weights() -> None:
         return outputs.logits[:, 0]
 
     weights = TokenWeights(model, structure, first_logits, 3)(inputs)
-    moments = calibrate(model, structure, [inputs], token_weights=TokenWeights(model, structure, first_logits, 3))
+    moments = calibrate(model, structure, [inputs], weigh=TokenWeights(model, structure, first_logits, 3).observe)
     tokens = inputs["attention_mask"].bool()
     for group in structure:
         seen: list[torch.Tensor] = []

@@ -12,34 +12,30 @@ import torch
 from secateurs.context import PruneContext
 from secateurs.methods import method
 from secateurs.methods.ziplm import steps
-from secateurs.oneshot import sequential_refit
 from secateurs.oneshot.token_weights import TokenWeights
 from secateurs.tasks.causal_lm import task as causal_lm
 from secateurs.tasks.causal_lm.task import CausalLM
 from tiny_models import batch, tiny_model
 
-Seen = list[tuple[str, int, int]]
+Seen = list[tuple[int, int]]
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    """The step that weighs tokens, its seed, and the number of rows of compared outputs, for every backward pass."""
+    """The seed and the number of rows of compared outputs of every backward pass that weighs tokens."""
     monkeypatch.setattr(causal_lm, "MAX_POSITIONS", 8)  # fewer than there are, as in long texts
     found: Seen = []
 
     class Watched(TokenWeights):
-        place = ""
-
         def __init__(self, model: Any, structure: Any, outputs: Any, seed: int = 0) -> None:
             def watched(produced: Any, inputs: Any) -> torch.Tensor:
                 rows = outputs(produced, inputs)
-                found.append((self.place, seed, len(rows)))
+                found.append((seed, len(rows)))
                 return rows
 
             super().__init__(model, structure, watched, seed)
 
-    for module, place in ((steps, "level database"), (sequential_refit, "sequential refit")):
-        monkeypatch.setattr(module, "TokenWeights", type("Watched", (Watched,), {"place": place}))
+    monkeypatch.setattr(steps, "TokenWeights", Watched)
     return found
 
 
@@ -56,10 +52,12 @@ def run(folder: Path, **how: Any) -> None:
     ziplm.fit(context).apply(context.structure.sizes, "")
 
 
-def test_by_default_both_steps_weigh_tokens_by_all_outputs(tmp_path: Path, seen: Seen) -> None:
-    run(tmp_path)
+def test_one_backward_pass_weighs_tokens_for_both_steps(tmp_path: Path, seen: Seen) -> None:
     outputs = int(batch(length=30, padding="right")["attention_mask"].sum())
-    assert seen == [("level database", 3, outputs), ("sequential refit", 3, outputs)]
+    run(tmp_path)
+    assert seen == [(3, outputs)]
+    run(tmp_path)  # the level database is read from disk, and the refit weighs
+    assert seen == [(3, outputs)] * 2
 
 
 @pytest.mark.parametrize("how", [{"weigh": "even"}, {"allow": "rank"}])

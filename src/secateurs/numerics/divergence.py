@@ -6,7 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["kl_divergence"]
+__all__ = ["TEMPERATURE", "kl_direction", "kl_divergence"]
+
+TEMPERATURE = 2.0
+"""Temperature of the distributions whose curvature the search by gradients uses (benchmarks/LOG.md)."""
 
 
 def _at_least_single(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -29,3 +32,20 @@ def kl_divergence(
     log_student = _at_least_single(student).log_softmax(-1)
     log_teacher = _at_least_single(teacher).log_softmax(-1)
     return (log_teacher.exp() * (log_teacher - log_student)).sum(-1).clamp_min(0)
+
+
+def kl_direction(
+    teacher: Float[Tensor, "rows classes"], noise: Float[Tensor, "rows classes"]
+) -> Float[Tensor, "rows classes"]:
+    """``v = sqrt(p) * n - p (sqrt(p) . n)``, whose covariance ``diag(p) - p p^T`` is the curvature of ``kl_divergence``.
+
+    ``p`` is taken at the temperature ``TEMPERATURE``. Where the dense model is sure, as it is on texts that it was trained
+    on, the curvature at temperature 1 vanishes, and allocations would be chosen by the few texts on which it is not.
+
+    Args:
+        teacher: logits of ``p``.
+        noise: standard normal ``n``.
+    """
+    p = (_at_least_single(teacher) / TEMPERATURE).softmax(-1)
+    drawn = p.sqrt() * noise
+    return drawn - p * drawn.sum(-1, keepdim=True)

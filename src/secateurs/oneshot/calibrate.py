@@ -50,7 +50,7 @@ def calibrate(
     batches: Sequence[Batch],
     *,
     device: torch.device | str = "cpu",
-    token_weights: Callable[[Batch], Mapping[str, Tensor]] | None = None,
+    weigh: Callable[[Batch], tuple[Mapping[str, Tensor], dict[str, Tensor]]] | None = None,
     padding: bool = False,
     track: Track = silent,
 ) -> dict[str, Moments]:
@@ -61,7 +61,8 @@ def calibrate(
         structure: the groups.
         batches: calibration batches (CPU tensors).
         device: device of the model.
-        token_weights: batch -> weights of its tokens by group (``secateurs.oneshot.token_weights``); ``None`` = all alike.
+        weigh: batch -> weights of its tokens and inputs of the output projections, both by group
+            (``TokenWeights.observe``); ``None`` = all tokens alike.
         padding: count PAD tokens too.
         track: shows progress.
 
@@ -80,9 +81,12 @@ def calibrate(
     for batch in track(batches, "calibrate"):
         inputs = {name: value.to(device) for name, value in batch.items()}
         tokens = {name: token_mask(inputs, name, padding=padding) for name in masks}
-        weights = token_weights(inputs) if token_weights is not None else {}  # runs the model too, so before the hooks
-        with watch, torch.inference_mode():
-            model(**model_inputs(inputs))
+        weights: Mapping[str, Tensor] = {}
+        if weigh is not None:
+            weights, watch.seen = weigh(inputs)
+        else:
+            with watch, torch.inference_mode():
+                model(**model_inputs(inputs))
         for group in groups:
             watch.take(group, tokens[group.tokens], weights.get(group.name))
         if watch.tokens >= CHUNK_TOKENS:

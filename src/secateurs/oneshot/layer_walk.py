@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.numerics.regression import RegressionSums
 from secateurs.oneshot.behind_norm import output_for
-from secateurs.oneshot.walk_state import WalkState, first_states, hooked, keep_input, observe, run_model
+from secateurs.oneshot.walk_state import FirstStates, WalkState, hooked, keep_input, observe, run_model
 from secateurs.structure.layers import layer_paths, stacks
 from secateurs.structure.structure import Group, Structure
 from secateurs.tasks.base import Batch
@@ -44,13 +44,13 @@ class LayerWalk:
     Args:
         model: the live model, with all its dense weights.
         structure: the groups.
-        batches: calibration batches; those whose hidden states fit into ``memory_bytes`` are used, first ones first.
+        batches: calibration batches; those whose hidden states fit into memory are used, first ones first.
         head: path of a linear module after the last layer whose input drift is wanted at the end, or ``None``.
         input_drifts: whether ``input_drift`` will be asked for.
         token_weights: batch -> weights of its tokens by group (``secateurs.oneshot.token_weights``); ``None`` = all alike.
         device: device of the model.
-        padding: count PAD tokens too.
-        memory_bytes: memory for the hidden states of all batches.
+        starts: makes the states in front of the first layer, and remembers them for the next walk; ``None`` = there is
+            none.
     """
 
     def __init__(
@@ -63,15 +63,14 @@ class LayerWalk:
         input_drifts: bool = False,
         token_weights: Callable[[Batch], Mapping[str, Tensor]] | None = None,
         device: torch.device | str = "cpu",
-        padding: bool = False,
-        memory_bytes: float = 3e9,
+        starts: FirstStates | None = None,
     ) -> None:
         self.model, self.structure, self.head = model, structure, head
         self.input_drifts = input_drifts
         self.layers = layer_paths(model, structure)
         self._stacks = {stack[0]: stack for stack in stacks(model, structure)}
         self.layer = ""
-        self._states = first_states(model, structure, batches, head, device, padding, memory_bytes)
+        self._states = (starts or FirstStates())(model, structure, batches, head, device)
         for state, batch in zip(self._states, batches, strict=False):  # the batches that fit into memory
             if token_weights is not None:
                 state.weights = token_weights({name: value.to(device) for name, value in batch.items()})

@@ -169,6 +169,18 @@ class LevelDatabase:
         falling = errors.flip(0).cummax(0).values.flip(0).clamp(max=errors[0])
         return falling / energy.clamp_min(torch.finfo(torch.float64).tiny)
 
+    def whitening(
+        self, name: str
+    ) -> tuple[Float[Tensor, "columns columns"], Float[Tensor, "columns rows"], Float[Tensor, " columns"]]:
+        """What tells the change of the output at every level (``LevelFactor.whitening``), in float32; and the mean input.
+
+        The mean is 0 where the bias is not refitted.
+        """
+        inverse, reduced = self._factor(name).whitening()
+        mean = self.moments[name].mean.cpu() if self.compensates(name) else inverse.new_zeros(inverse.shape[1])
+        device = self.projections[name].weight.device
+        return inverse.float().to(device), reduced.float().to(device), mean.float().to(device)
+
     def _factor(self, name: str) -> LevelFactor:
         if name not in self._factors:
             group = self.structure[name]

@@ -14,7 +14,7 @@ classifier) is corrected in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -28,7 +28,7 @@ from secateurs.oneshot.head import first_linear_of_head
 from secateurs.oneshot.layer_walk import LayerWalk
 from secateurs.oneshot.levels import Level, LevelDatabase, Projection
 from secateurs.oneshot.stitch import Stitch
-from secateurs.oneshot.token_weights import TokenWeights
+from secateurs.oneshot.walk_state import FirstStates
 from secateurs.structure.structure import Group, Structure
 from secateurs.tasks.base import Batch
 
@@ -46,16 +46,12 @@ class Refit:
         damping: fraction of the mean diagonal added to each Hessian.
         output_ridge: ridge that holds ``W*`` to the dense weights.
         drift_ridge: ridge that holds ``A`` to the identity, with plenty of tokens; ``None`` = no drift correction.
-        padding: count PAD tokens too.
-        weigh_tokens: weigh tokens by the gradient of the outputs (``secateurs.oneshot.token_weights``).
         ranks: path of a matrix -> the rank it is truncated to, in groups that keep all their units.
     """
 
     damping: float
     output_ridge: float
     drift_ridge: float | None
-    padding: bool = False
-    weigh_tokens: bool = False
     ranks: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
@@ -66,6 +62,9 @@ def sequential_refit(
     context: PruneContext,
     batches: Sequence[Batch],
     how: Refit,
+    *,
+    starts: FirstStates | None = None,
+    token_weights: Callable[[Batch], Mapping[str, Tensor]] | None = None,
 ) -> dict[str, Level]:
     """Fit an allocation group by group, each after the groups before it at their new levels.
 
@@ -76,6 +75,8 @@ def sequential_refit(
         context: task, device and seed.
         batches: calibration batches to fit on.
         how: regularisation and ranks.
+        starts: remembers the states in front of the first layer for the next refit; ``None`` = there is none.
+        token_weights: weighs the tokens of a batch by group; ``None`` = all alike.
 
     Returns:
         Group name -> the level that is now installed.
@@ -89,11 +90,9 @@ def sequential_refit(
         batches,
         head=first_linear_of_head(model, structure, batches[0], context.device) if corrects else None,
         input_drifts=corrects or bool(how.ranks),
-        token_weights=TokenWeights(model, structure, context.task.all_compared_outputs, context.seed)
-        if how.weigh_tokens
-        else None,
+        token_weights=token_weights,
         device=context.device,
-        padding=how.padding,
+        starts=starts,
     )
     levels: dict[str, Level] = {}
     for layer in context.track(walk.layers, "fit to the pruned model"):

@@ -13,6 +13,7 @@ labels nor the confidence of the predictions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,8 +23,8 @@ from torch import Tensor, nn
 
 from secateurs.errors import CalibrationError
 from secateurs.numerics.precision import autocast_if_fast
+from secateurs.oneshot.backward import observed_projections, parts_of
 from secateurs.oneshot.no_cache import no_cache
-from secateurs.structure.layers import stacks
 from secateurs.structure.structure import Structure
 from secateurs.tasks.base import Batch, main_input, model_inputs
 
@@ -35,18 +36,12 @@ OutputRows = Callable[[Any, Batch], Tensor]
 FLOOR = 0.01
 """Smallest squared weight, as a fraction of the mean squared length, so that the fit uses every token."""
 
-TOKENS = 2048
-"""Tokens per backward pass, which keeps their activations in memory."""
-
-IMAGE_TOKENS = 256
-"""Tokens that an image counts as there: a usual one has 197."""
-
 
 class TokenWeights:
-    """Weighs the tokens of one batch at a time.
+    """Weighs the tokens of one batch at a time. Weights are remembered, since every refit asks for them again.
 
     Args:
-        model: the dense model, in evaluation mode.
+        model: the dense model, in evaluation mode. It must be dense whenever a batch is weighed for the first time.
         structure: the groups whose projections will be fitted.
         outputs: all outputs that two models are compared by (``secateurs.tasks.base.Task.all_compared_outputs``).
         seed: seed of the random directions. The same batch gets the same weights at every call.
@@ -55,6 +50,7 @@ class TokenWeights:
     def __init__(self, model: nn.Module, structure: Structure, outputs: OutputRows, seed: int = 0) -> None:
         self.model, self.structure, self.outputs = model, structure, outputs
         self.seed = seed
+        self._known: dict[tuple[torch.Size, bytes], dict[str, Tensor]] = {}
 
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch tokens"]]:
         """The weight of every token for the fit of every group.
@@ -68,34 +64,50 @@ class TokenWeights:
         Raises:
             CalibrationError: a gradient is not finite.
         """
-        given = main_input(batch)
-        rows, tokens = len(given), given.shape[1] if given.ndim == 2 else IMAGE_TOKENS
-        step = max(1, TOKENS // tokens)
-        generator = torch.Generator().manual_seed(self.seed + int(given.sum()))
-        parts = []
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        for parameter in trained:
-            parameter.requires_grad_(False)  # the gradients of parameters would take half of the time
-        try:
-            for start in range(0, rows, step):
-                part = {
-                    name: value[start : start + step] if len(value) == rows else value for name, value in batch.items()
-                }
-                parts.append(_squared_gradients(self.model, self.structure, part, self.outputs, generator))
-        finally:
-            for parameter in trained:
-                parameter.requires_grad_()
-        weights = {}
-        for group in self.structure:
-            squared = torch.cat([part[group.name] for part in parts])
-            if not bool(torch.isfinite(squared).all()):
-                raise CalibrationError(
-                    f"the gradients at {group.output_projection} are not finite on the calibration data; check the "
-                    "weights of the model, or weigh all tokens alike (--set weigh=even)"
-                )
-            mean = squared.mean()
-            weights[group.name] = (squared + FLOOR * mean).sqrt() if mean > 0 else torch.ones_like(squared)
-        return weights
+        known = self._known.get(_key(batch))
+        return self.observe(batch)[0] if known is None else known
+
+    def observe(
+        self, batch: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Float[Tensor, "batch tokens"]], dict[str, Float[Tensor, "batch tokens columns"]]]:
+        """The weights, and the inputs of the output projections, from one forward and backward pass.
+
+        Args:
+            batch: a batch on the device of the model.
+
+        Raises:
+            CalibrationError: a gradient is not finite.
+        """
+        generator = torch.Generator().manual_seed(self.seed + int(main_input(batch).sum()))
+        inputs: dict[str, list[Tensor]] = {group.name: [] for group in self.structure}
+        lengths: dict[str, list[Tensor]] = {group.name: [] for group in self.structure}
+        for part in parts_of(dict(batch)):
+            read, squared = _squared_gradients(self.model, self.structure, part, self.outputs, generator)
+            for name in inputs:
+                inputs[name].append(read[name])
+                lengths[name].append(squared[name])
+        weights = {
+            group.name: _weights(group.output_projection, torch.cat(lengths[group.name])) for group in self.structure
+        }
+        self._known[_key(batch)] = weights
+        return weights, {name: torch.cat(parts) for name, parts in inputs.items()}
+
+
+def _key(batch: Mapping[str, Tensor]) -> tuple[torch.Size, bytes]:
+    """Tells batches apart by their content."""
+    given = main_input(batch).cpu().contiguous()
+    return given.shape, hashlib.sha256(given.numpy().tobytes()).digest()
+
+
+def _weights(path: str, squared: Float[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens"]:
+    """Weights from squared lengths of gradients, with the floor; all 1 where nothing has a gradient."""
+    if not bool(torch.isfinite(squared).all()):
+        raise CalibrationError(
+            f"the gradients at {path} are not finite on the calibration data; check the weights of the model, or weigh all "
+            "tokens alike (--set weigh=even)"
+        )
+    mean = squared.mean()
+    return (squared + FLOOR * mean).sqrt() if mean > 0 else torch.ones_like(squared)
 
 
 def directions(outputs: Float[Tensor, "rows features"], generator: torch.Generator) -> Float[Tensor, "rows features"]:
@@ -113,37 +125,17 @@ def directions(outputs: Float[Tensor, "rows features"], generator: torch.Generat
 
 def _squared_gradients(
     model: nn.Module, structure: Structure, batch: Batch, rows_of: OutputRows, generator: torch.Generator
-) -> dict[str, Float[Tensor, "batch tokens"]]:
-    """``||dv/ds||^2`` at every token, by group."""
-    projected: dict[str, Tensor] = {}
-
-    def detach(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        if args:
-            return (args[0].detach().requires_grad_(), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            output.retain_grad()
-            projected[name] = output
-
-        return hook
-
-    first = [model.get_submodule(stack[0]) for stack in stacks(model, structure)]
-    handles = [layer.register_forward_pre_hook(detach, with_kwargs=True) for layer in first]
-    handles += [
-        model.get_submodule(group.output_projection).register_forward_hook(keep(group.name)) for group in structure
-    ]
-    try:
-        with torch.enable_grad(), autocast_if_fast(main_input(batch).device):
-            rows = rows_of(model(**model_inputs(batch), **no_cache(model)), batch)
-            (rows * directions(rows, generator)).sum().backward()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {
-        group.name: torch.zeros(projected[group.name].shape[:-1], device=projected[group.name].device)
-        if (gradient := projected[group.name].grad) is None
-        else gradient.float().pow(2).sum(-1)
-        for group in structure
+) -> tuple[dict[str, Float[Tensor, "batch tokens columns"]], dict[str, Float[Tensor, "batch tokens"]]]:
+    """What every output projection reads, and ``||dv/ds||^2`` at every token, by group."""
+    quick = autocast_if_fast(main_input(batch).device)
+    with observed_projections(model, structure) as (read, written), torch.enable_grad(), quick:
+        rows = rows_of(model(**model_inputs(batch), **no_cache(model)), batch)
+        (rows * directions(rows, generator)).sum().backward()
+    texts = len(main_input(batch))
+    squared = {
+        name: (torch.zeros(output.shape[:-1]) if output.grad is None else output.grad.float().pow(2).sum(-1))
+        .to(output.device)
+        .reshape(texts, -1)  # some layers (OPT) flatten the tokens of a batch
+        for name, output in written.items()
     }
+    return read, squared

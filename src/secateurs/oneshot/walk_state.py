@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from secateurs.structure.layers import layer_paths, stacks
 from secateurs.structure.structure import Structure
 from secateurs.tasks.base import Batch, model_inputs
 
-__all__ = ["WalkState", "first_states", "hooked", "keep_input", "observe", "run_model"]
+__all__ = ["FirstStates", "WalkState", "hooked", "keep_input", "observe", "run_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,47 +60,73 @@ class WalkState:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def first_states(
-    model: nn.Module,
-    structure: Structure,
-    batches: Sequence[Batch],
-    head: str | None,
-    device: torch.device | str,
-    padding: bool,
-    memory_bytes: float,
-) -> list[WalkState]:
-    """The batches that fit into memory, in front of the first layer.
+class FirstStates:
+    """Makes the states of all batches in front of the first layer. Every walk starts there, so they are remembered.
 
     Args:
-        model: the model with its dense weights, on ``device``.
-        structure: names the layers.
-        batches: calibration batches (CPU tensors).
-        head: path of a module whose input is kept too, or ``None``.
-        device: device of the model.
         padding: count PAD tokens too.
         memory_bytes: memory for the hidden states of all batches; one batch is always kept.
     """
-    layers = layer_paths(model, structure)
-    starts = [stack[0] for stack in stacks(model, structure)]
-    most = max(len(structure.layers.get(path, ())) for path in layers)
-    states: list[WalkState] = []
-    used = 0
-    for batch in batches:
-        state = WalkState({name: value.to(device) for name, value in model_inputs(batch).items()})
-        if not padding:
-            masks = {group.tokens for group in structure} | {"attention_mask"}
-            found = {name: token_mask(state.inputs, name) for name in masks if name in state.inputs}
-            state.tokens = {name: mask for name, mask in found.items() if mask is not None}
-        state.calls, state.entries = observe(model, layers, starts, state, head)
-        state.pruned_calls = state.calls
-        longest = max(entry.nbytes for entry in state.entries.values())
-        used += longest * (2 + 2 * most) + sum(read.nbytes for read in state.reads.values())
-        used += 2 * longest * (len(starts) - 1)  # the outputs of the encoder in both models
-        if states and used > memory_bytes:
-            logger.info("fit to the pruned model: %d of %d batches fit into memory", len(states), len(batches))
-            break
-        states.append(state)
-    return states
+
+    def __init__(self, *, padding: bool = False, memory_bytes: float = 3e9) -> None:
+        self.padding, self.memory_bytes = padding, memory_bytes
+        self._known: list[WalkState] = []
+        self._batches: Sequence[Batch] = ()
+
+    def __call__(
+        self,
+        model: nn.Module,
+        structure: Structure,
+        batches: Sequence[Batch],
+        head: str | None,
+        device: torch.device | str,
+    ) -> list[WalkState]:
+        """The batches that fit into memory, in front of the first layer.
+
+        Args:
+            model: the model with its dense weights, on ``device``.
+            structure: names the layers.
+            batches: calibration batches (CPU tensors): always the same ones, or the first ones of them.
+            head: path of a module whose input is kept too, or ``None``; always the same.
+            device: device of the model.
+        """
+        known = self._batches[: len(batches)]
+        if len(known) < len(batches) or any(one is not other for one, other in zip(known, batches, strict=True)):
+            self._known, self._batches = self._make(model, structure, batches, head, device), batches
+        return [
+            replace(state, reads=dict(state.reads), streams={}, dense=None, pruned=None)
+            for state in self._known[: len(batches)]
+        ]
+
+    def _make(
+        self,
+        model: nn.Module,
+        structure: Structure,
+        batches: Sequence[Batch],
+        head: str | None,
+        device: torch.device | str,
+    ) -> list[WalkState]:
+        layers = layer_paths(model, structure)
+        starts = [stack[0] for stack in stacks(model, structure)]
+        most = max(len(structure.layers.get(path, ())) for path in layers)
+        states: list[WalkState] = []
+        used = 0
+        for batch in batches:
+            state = WalkState({name: value.to(device) for name, value in model_inputs(batch).items()})
+            if not self.padding:
+                masks = {group.tokens for group in structure} | {"attention_mask"}
+                found = {name: token_mask(state.inputs, name) for name in masks if name in state.inputs}
+                state.tokens = {name: mask for name, mask in found.items() if mask is not None}
+            state.calls, state.entries = observe(model, layers, starts, state, head)
+            state.pruned_calls = state.calls
+            longest = max(entry.nbytes for entry in state.entries.values())
+            used += longest * (2 + 2 * most) + sum(read.nbytes for read in state.reads.values())
+            used += 2 * longest * (len(starts) - 1)  # the outputs of the encoder in both models
+            if states and used > self.memory_bytes:
+                logger.info("fit to the pruned model: %d of %d batches fit into memory", len(states), len(batches))
+                break
+            states.append(state)
+        return states
 
 
 def observe(

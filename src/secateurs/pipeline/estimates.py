@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from secateurs.latency.compare import Speed, compare
-from secateurs.oneshot.token_weights import TOKENS
+from secateurs.oneshot.backward import TOKENS
 from secateurs.pipeline.load import Loaded
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.mask import Mask

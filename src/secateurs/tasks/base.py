@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from secateurs.numerics.divergence import kl_direction
 from secateurs.tasks.roles import RoleSizes
 from secateurs.tasks.task_data import Columns, DataRequest, TaskData, Understood
 
@@ -217,6 +218,24 @@ class Task(ABC):
         self, student: Float[Tensor, "rows features"], teacher: Float[Tensor, "rows features"]
     ) -> Float[Tensor, " rows"]:
         """Divergence of the compared outputs of two models, per row: at least 0, and 0 where the rows are equal."""
+
+    def direction(
+        self, teacher: Float[Tensor, "rows features"], noise: Float[Tensor, "rows features"]
+    ) -> Float[Tensor, "rows features"]:
+        """A random direction ``v`` of the compared outputs whose covariance is the curvature of the divergence there.
+
+        For outputs ``teacher + d``, the mean of ``(v . d)^2 / 2`` is the divergence, to second order in ``d``. The default
+        is that of ``kl_divergence``.
+
+        Args:
+            teacher: compared outputs of the dense model.
+            noise: standard normal numbers.
+        """
+        return kl_direction(teacher, noise)
+
+    def text_of_row(self, outputs: Any, batch: Batch) -> Int[Tensor, " rows"]:
+        """Index in the batch of the text that each row of ``compared_outputs`` belongs to; by default one row per text."""
+        return torch.arange(len(main_input(batch)))
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:

@@ -16,6 +16,9 @@ from secateurs.tasks.roles import RoleSizes
 
 __all__ = ["METHOD", "PRESETS", "ZipLM"]
 
+RACE_PASSES = 2.0
+"""Forward passes of the texts that accept, in which the proposals of a search by gradients are compared."""
+
 
 @dataclass(frozen=True)
 class ZipLM(ZipLMSettings):
@@ -35,14 +38,18 @@ class ZipLM(ZipLMSettings):
     def forward_passes(self, structure: Structure, samples: int, rows: int, batch: int) -> ForwardPasses:
         """See ``Method.forward_passes``."""
         searched = self.role_sizes(samples).search
-        weighing = 3.0 if self.weighs_tokens else 0.0  # forward and backward
-        gathered = samples * (2.5 + weighing)  # with the Gram matrices
+        gathered = samples * (
+            3.5 if self.weighs_tokens else 2.5
+        )  # forward, Gram matrices, and backward for the weights
         if self.objective == "loss":
             return ForwardPasses(gathered, (self.inits + self.steps) * searched * 0.6)
         # A probe starts at its own layer: half a pass on average; around an incumbent the model is smaller too.
         sweep = self.probes * len(structure.without_low_rank_options()) * searched * 0.5
         finalists = self.finalists * FINALIST_TEXTS if samples >= FINALISTS_FROM else 0
-        refitted = (5.0 + weighing) * (samples + finalists) if self.inputs == "sequential" else 0.0
+        refitted = 5.0 * (samples + finalists) if self.inputs == "sequential" else 0.0
+        if self.searches_by_gradient:
+            responses = searched * (2.5 + 1.5 * self.directions)
+            return ForwardPasses(gathered + responses, refitted + searched * RACE_PASSES)
         return ForwardPasses(gathered + sweep, (self.rounds * 0.6 * sweep + self.steps * searched * 0.5) + refitted)
 
     def fit(self, context: PruneContext) -> FittedZipLM:

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from secateurs.artifacts import read_json, write_json
 from secateurs.context import PruneContext
@@ -15,8 +17,11 @@ from secateurs.errors import TargetUnreachable
 from secateurs.methods.ziplm.search_cache import CachedSearch, SearchCache
 from secateurs.methods.ziplm.settings import ZipLMSettings
 from secateurs.oneshot.candidates import CandidateModel, DivergenceObjective, SearchObjective, TaskLossObjective
+from secateurs.oneshot.gradient_search import Race, gradient_search
 from secateurs.oneshot.level_options import LevelOptions, SearchResult, cheapest, nearby
+from secateurs.oneshot.levels import LevelDatabase
 from secateurs.oneshot.paper_search import coefficient_search
+from secateurs.oneshot.responses import responses
 from secateurs.oneshot.search import refine, sensitivities
 from secateurs.structure.allocation import Allocation
 
@@ -40,6 +45,8 @@ class AllocationSearch:
     def __init__(self, settings: ZipLMSettings, context: PruneContext, candidates: CandidateModel) -> None:
         self.settings, self.context, self.candidates = settings, context, candidates
         self.cache = SearchCache(context.folder / "searches.json")
+        self._kept: dict[str, tuple[int, ...]] | None = None
+        self._responses_of_kept: dict[str, Tensor] = {}
 
     def solve_from_cache(self, options: Mapping[str, LevelOptions], limit: float, budget: float) -> CachedSearch | None:
         """The answer by the costs of a search for almost this budget, without running a model; ``None`` if there is none.
@@ -86,6 +93,16 @@ class AllocationSearch:
             track=context.track,
         )
 
+    def by_gradient(self, database: LevelDatabase, options: Mapping[str, LevelOptions], limit: float) -> SearchResult:
+        """The responses of the outputs price every level; the best allocations by that price race on other texts.
+
+        Args:
+            database: level database of the dense model.
+            options: group name -> its options.
+            limit: budget of all groups together, ms.
+        """
+        return gradient_search(self._responses(database, options), options, limit, self.race, seed=self.context.seed)
+
     def by_loss(self, options: Mapping[str, LevelOptions], limit: float, similar: CachedSearch | None) -> SearchResult:
         """The paper's search: layer errors as prior, random coefficients, task loss (or the divergence without labels)."""
         settings, context = self.settings, self.context
@@ -116,6 +133,25 @@ class AllocationSearch:
     def objective(self) -> SearchObjective:
         """The divergence on the texts that propose, and on those that accept or reject."""
         return SearchObjective(self.candidates, self.context, self.context.search, self.context.accept)
+
+    @cached_property
+    def race(self) -> Race:
+        """Compares allocations on the texts that accept or reject."""
+        return Race(self.candidates, self.context, self.context.accept)
+
+    def _responses(
+        self, database: LevelDatabase, options: Mapping[str, LevelOptions]
+    ) -> dict[str, Float[Tensor, "samples options"]]:
+        """Responses around the dense model. They serve every target, so they are computed once."""
+        kept = {name: own.kept for name, own in options.items()}
+        if self._kept != kept:
+            context, settings = self.context, self.settings
+            self.candidates.apply(self.candidates.stitch.structure.sizes)
+            self._responses_of_kept = responses(
+                context, database, context.search, kept, directions=settings.directions, track=context.track
+            )
+            self._kept = kept
+        return self._responses_of_kept
 
     def _dense_sensitivities(self, options: Mapping[str, LevelOptions]) -> dict[str, np.ndarray]:
         """Sensitivities around the dense model. They serve every target, so they are measured once and kept on disk."""

@@ -39,14 +39,18 @@ class ZipLMSettings(OneShot):
             (``secateurs.oneshot.token_weights``). ``even``: all alike (the paper; always so with ``allow=rank``).
         objective: ``divergence``: candidates are compared by the divergence of their outputs from the dense outputs.
             ``loss``: by the task loss, with the paper's prior and coefficient search.
+        search: how ``divergence`` is searched. ``gradient``: one forward and a few backward passes price every level, and the
+            best allocations by that price race on other texts. ``probes``: levels are measured one by one, then again around
+            the incumbent, then there are local moves (always so with ``allow=rank``). It takes ten times as long.
         ratio: each feed-forward level keeps this fraction of the one before it (0.9 in the paper).
         snap: round widths to the multiple of the latency table: 8 on the CPU, 64 on a GPU, or what `measure --table FILE
             --probe` measured.
         search_samples: texts on which candidates are proposed, long ones preferred; as many others accept or reject them.
             Neither are more than half of the calibration samples.
-        probes: levels measured per group; the others are interpolated.
-        rounds: how many times the sensitivities are measured again around the incumbent.
-        steps: local moves (``divergence``), or redraws of the coefficients (``loss``; 1000 in the paper).
+        directions: random directions per text, with a backward pass each (``search=gradient``).
+        probes: levels measured per group; the others are interpolated (``search=probes``).
+        rounds: how many times the sensitivities are measured again around the incumbent (``search=probes``).
+        steps: local moves (``search=probes``), or redraws of the coefficients (``loss``; 1000 in the paper).
         finalists: near-optimal allocations that are refitted to find the best one (with ``divergence`` and ``sequential``,
             and 1792 calibration samples or more); 0 = take the result of the search.
         inits: random coefficient vectors to start from (``loss``; 100 in the paper).
@@ -64,9 +68,11 @@ class ZipLMSettings(OneShot):
     padding: bool = False
     weigh: Literal["gradient", "even"] = "gradient"
     objective: Literal["divergence", "loss"] = "divergence"
+    search: Literal["gradient", "probes"] = "gradient"
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.93
     snap: bool = True
     search_samples: Annotated[int, Field(ge=2)] = 384
+    directions: Annotated[int, Field(ge=1)] = 2
     probes: Annotated[int, Field(ge=3)] = 9
     rounds: Annotated[int, Field(ge=0)] = 1
     steps: Annotated[int, Field(ge=0)] = 40
@@ -78,6 +84,11 @@ class ZipLMSettings(OneShot):
     def weighs_tokens(self) -> bool:
         """Whether tokens have weights. The errors of low-rank options are measured without, so none has weights then."""
         return self.weigh == "gradient" and self.allow == "units"
+
+    @property
+    def searches_by_gradient(self) -> bool:
+        """Whether the responses of the outputs price the levels. They know no low-rank options."""
+        return self.objective == "divergence" and self.search == "gradient" and self.allow == "units"
 
 
 SETTINGS = ZipLMSettings

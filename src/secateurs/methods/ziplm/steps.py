@@ -1,7 +1,7 @@
 """ZipLM (Kurtic, Frantar, Alistarh 2023, 2302.04089) step by step.
 
     fit         calibrate -> level database (structured OBS)
-    allocate    options of every group -> sensitivities -> search -> finalists
+    allocate    options of every group -> responses -> search -> finalists
     apply       sequential refit -> zeros in the removed columns
     finetune    distillation of every layer, if the recipe asks for it
 
@@ -35,6 +35,7 @@ from secateurs.oneshot.levels import Level, LevelDatabase, Projection
 from secateurs.oneshot.sequential_refit import Refit, sequential_refit
 from secateurs.oneshot.stitch import Stitch
 from secateurs.oneshot.token_weights import TokenWeights
+from secateurs.oneshot.walk_state import FirstStates
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.cost import Cost
 from secateurs.structure.mask import Mask
@@ -58,7 +59,13 @@ class FittedZipLM(OneShotFitted):
         self.settings, self.structure = settings, context.structure
         self.context = context = replace(context, structure=context.structure.without_low_rank_options())
         self.stitch = Stitch(context.model, context.structure)
-        self.database = level_database(settings, context, self.stitch)
+        self.token_weights = (
+            TokenWeights(context.model, context.structure, context.task.all_compared_outputs, context.seed)
+            if settings.weighs_tokens
+            else None
+        )
+        self.database = level_database(settings, context, self.stitch, self.token_weights)
+        self.starts = FirstStates(padding=settings.padding)
         self.levels = MixedLevels(self.database, self.stitch, self.structure, context, padding=settings.padding)
         self.candidates = CandidateModel(self.stitch, self.levels)
         self.search = AllocationSearch(settings, context, self.candidates)
@@ -104,7 +111,11 @@ class FittedZipLM(OneShotFitted):
         if self.settings.objective == "loss":
             found = self.search.by_loss(options, limit, similar)
         else:
-            found = self.search.by_divergence(options, limit, similar)
+            found = (
+                self.search.by_gradient(self.database, options, limit)
+                if self.settings.searches_by_gradient
+                else self.search.by_divergence(options, limit, similar)
+            )
             if similar is None and self.settings.inputs == "sequential" and self.settings.finalists >= 2:
                 found = self.best_finalist(found, options, limit)
         costs = {name: list(map(float, values)) for name, values in found.costs.items()}
@@ -150,14 +161,23 @@ class FittedZipLM(OneShotFitted):
             damping=settings.damping,
             output_ridge=settings.refit_damping,
             drift_ridge=settings.drift_damping,
-            padding=settings.padding,
-            weigh_tokens=settings.weighs_tokens,
             ranks=ranks,
         )
-        return sequential_refit(self.stitch, self.database, allocation, self.context, batches, how)
+        return sequential_refit(
+            self.stitch,
+            self.database,
+            allocation,
+            self.context,
+            batches,
+            how,
+            starts=self.starts,
+            token_weights=self.token_weights,
+        )
 
 
-def level_database(settings: ZipLMSettings, context: PruneContext, stitch: Stitch) -> LevelDatabase:
+def level_database(
+    settings: ZipLMSettings, context: PruneContext, stitch: Stitch, token_weights: TokenWeights | None
+) -> LevelDatabase:
     """Build the level database, or read the one that an earlier run of this folder left."""
     path = context.folder / "levels.safetensors"
     dense = {}
@@ -168,13 +188,12 @@ def level_database(settings: ZipLMSettings, context: PruneContext, stitch: Stitc
         return LevelDatabase.load(
             path, context.structure, dense, damping=settings.damping, compensate=settings.compensate
         )
-    weights = TokenWeights(context.model, context.structure, context.task.all_compared_outputs, context.seed)
     moments = calibrate(
         context.model,
         context.structure,
         context.fit,
         device=context.device,
-        token_weights=weights if settings.weighs_tokens else None,
+        weigh=None if token_weights is None else token_weights.observe,
         padding=settings.padding,
         track=context.track,
     )

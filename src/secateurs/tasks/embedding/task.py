@@ -218,6 +218,13 @@ class Embedding(Task):
         unit = torch.nn.functional.normalize
         return 0.5 * (unit(student, dim=-1) - unit(teacher, dim=-1)).square().sum(-1)
 
+    def direction(
+        self, teacher: Float[Tensor, "rows features"], noise: Float[Tensor, "rows features"]
+    ) -> Float[Tensor, "rows features"]:
+        """See ``Task.direction``: the noise at right angles to the embedding, divided by its length."""
+        unit = torch.nn.functional.normalize(teacher, dim=-1)
+        return (noise - unit * (unit * noise).sum(-1, keepdim=True)) / teacher.norm(dim=-1, keepdim=True)
+
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Not available: embedding models are trained by distillation.
 

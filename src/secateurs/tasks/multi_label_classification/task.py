@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from secateurs.errors import DataError, UnsupportedModelError
-from secateurs.numerics.divergence import kl_divergence
+from secateurs.numerics.divergence import kl_direction, kl_divergence
 from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward
 from secateurs.tasks.data.classes import ModelClasses
@@ -66,6 +66,13 @@ class MultiLabelClassification(Task):
         """KL(teacher || student) in nats: the sum over the classes of the divergences of Bernoulli distributions."""
         pairs = (side.unflatten(-1, (-1, 2)).flatten(0, 1) for side in (student, teacher))
         return kl_divergence(*pairs).unflatten(0, (len(student), -1)).sum(-1)
+
+    def direction(
+        self, teacher: Float[Tensor, "rows features"], noise: Float[Tensor, "rows features"]
+    ) -> Float[Tensor, "rows features"]:
+        """See ``Task.direction``: a direction of its own for every class."""
+        pairs = (side.unflatten(-1, (-1, 2)).flatten(0, 1) for side in (teacher, noise))
+        return kl_direction(*pairs).view(teacher.shape)
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean binary cross-entropy over texts and classes, in nats."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from secateurs.errors import DataError
-from secateurs.numerics.divergence import kl_divergence
+from secateurs.numerics.divergence import kl_direction, kl_divergence
 from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward
 from secateurs.tasks.data.labelled_texts import read_labelled_texts
@@ -79,6 +79,12 @@ class TextClassification(Task):
         if student.shape[-1] == 1:
             return (student - teacher).square().sum(-1)
         return kl_divergence(student, teacher)
+
+    def direction(
+        self, teacher: Float[Tensor, "rows features"], noise: Float[Tensor, "rows features"]
+    ) -> Float[Tensor, "rows features"]:
+        """See ``Task.direction``; the squared error has the curvature 2."""
+        return 2**0.5 * noise if teacher.shape[-1] == 1 else kl_direction(teacher, noise)
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats, or the mean squared error if the model has one output."""

@@ -1,0 +1,74 @@
+"""Backward passes through the layers: inputs of the output projections, and gradients at their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateurs.structure.layers import stacks
+from secateurs.structure.structure import Structure
+from secateurs.tasks.base import Batch, main_input
+
+__all__ = ["TOKENS", "observed_projections", "parts_of"]
+
+TOKENS = 2048
+"""Tokens per backward pass, which keeps their activations in memory."""
+
+IMAGE_TOKENS = 256
+"""Tokens that an image counts as there: a usual one has 197."""
+
+
+def parts_of(batch: Batch) -> Iterator[Batch]:
+    """The rows of a batch in parts of about ``TOKENS`` tokens, at least one row each."""
+    given = main_input(batch)
+    rows, tokens = len(given), given.shape[1] if given.ndim == 2 else IMAGE_TOKENS
+    step = max(1, TOKENS // tokens)
+    for start in range(0, rows, step):
+        yield {name: value[start : start + step] if len(value) == rows else value for name, value in batch.items()}
+
+
+@contextmanager
+def observed_projections(
+    model: nn.Module, structure: Structure
+) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """Within the context, a forward pass with gradients records what every output projection reads and writes.
+
+    The gradient of an output is in its ``grad`` after a backward pass. Gradients of parameters, which would take half of
+    the time, are not computed, nor are those in front of the first layer of a stack.
+
+    Yields:
+        Inputs and outputs of the output projections, by group; filled by the forward pass.
+    """
+    read: dict[str, Tensor] = {}
+    written: dict[str, Tensor] = {}
+
+    def detach(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if args:
+            return (args[0].detach().requires_grad_(), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            output.retain_grad()
+            read[name], written[name] = args[0].detach(), output
+
+        return hook
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    first = [model.get_submodule(stack[0]) for stack in stacks(model, structure)]
+    handles = [layer.register_forward_pre_hook(detach, with_kwargs=True) for layer in first]
+    handles += [
+        model.get_submodule(group.output_projection).register_forward_hook(keep(group.name)) for group in structure
+    ]
+    try:
+        yield read, written
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in trained:
+            parameter.requires_grad_()

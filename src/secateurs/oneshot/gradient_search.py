@@ -1,0 +1,118 @@
+"""The search by gradients: allocations that the responses of the outputs price lowest, and a race between them.
+
+One forward and a few backward passes price every level of every group (``secateurs.oneshot.responses``). A price is of first
+order and taken on few texts, so several allocations are proposed: with products between groups and without, on all texts and
+on random halves of them. Those that differ are run on texts that proposed none of them, first all on a few texts, then the
+best ones on the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secateurs.context import PruneContext
+from secateurs.numerics.joint_price import JointPrice
+from secateurs.oneshot.candidates import CandidateModel, DivergenceObjective
+from secateurs.oneshot.level_options import LevelOptions, SearchResult, cheapest
+from secateurs.structure.allocation import Allocation
+from secateurs.tasks.base import Batch
+
+__all__ = ["Race", "gradient_search"]
+
+logger = logging.getLogger(__name__)
+
+SEPARATE = (1.0, 0.6, 0.3)
+"""Shares of the products between groups that are left out, of the proposals on all texts."""
+
+HALVES = 3
+"""Proposals on random halves of the texts; they leave out the last of ``SEPARATE``."""
+
+FIRST_LAP = 1 / 3
+"""Fraction of the texts on which all proposals are compared."""
+
+FINALISTS = 2
+"""Proposals that are compared on the other texts too."""
+
+
+class Race:
+    """Compares allocations by the divergence of real models on texts that proposed none of them.
+
+    Args:
+        candidates: the live model, which is dense while this object is made.
+        context: task, model and device.
+        batches: texts.
+    """
+
+    def __init__(self, candidates: CandidateModel, context: PruneContext, batches: Sequence[Batch]) -> None:
+        step = round(1 / FIRST_LAP)
+        laps = [list(batches[::step]), [batch for index, batch in enumerate(batches) if index % step]]
+        self.laps = [DivergenceObjective(candidates, context, lap) for lap in laps if lap]
+
+    def __call__(self, proposals: Sequence[Allocation]) -> tuple[Allocation, float]:
+        """The best proposal and its mean divergence on all texts."""
+        left = sorted(proposals, key=lambda one: float(self.laps[0](one).mean()))[:FINALISTS]
+        means = [float(torch.cat([lap(one) for lap in self.laps]).mean()) for one in left]
+        best = int(np.argmin(means))
+        return left[best], means[best]
+
+
+def gradient_search(
+    responses: Mapping[str, Float[Tensor, "samples options"]],
+    options: Mapping[str, LevelOptions],
+    limit: float,
+    race: Race,
+    *,
+    seed: int,
+) -> SearchResult:
+    """The best of the allocations that the responses propose.
+
+    Args:
+        responses: group name -> response to each of its options.
+        options: group name -> its options.
+        limit: budget of all groups together.
+        race: compares the proposals.
+        seed: seed of the random halves.
+
+    Returns:
+        The winner. Its costs are those of moving one group away from it, which do not increase in the kept count.
+
+    Raises:
+        TargetUnreachable: no choice of levels fits.
+    """
+    columns = [responses[name].double().numpy() for name in options]
+    generator = np.random.default_rng(seed)
+    prices = [JointPrice(columns, separate) for separate in SEPARATE]
+    for _ in range(HALVES):
+        half = generator.permutation(len(columns[0]))[: max(1, len(columns[0]) // 2)]
+        prices.append(JointPrice([own[half] for own in columns], SEPARATE[-1]))
+    proposals: list[Allocation] = []
+    for price in prices:
+        proposal = _propose(price, options, limit)
+        if proposal not in proposals:
+            proposals.append(proposal)
+    best, divergence = race(proposals)
+    logger.info("the best of %d proposals: divergence %.5f on unseen texts", len(proposals), divergence)
+    choice = [own.kept.index(best[name]) for name, own in options.items()]
+    costs = {name: _falling(own) for name, own in zip(options, prices[-HALVES - 1].around(choice), strict=True)}
+    return SearchResult(best, prices[-HALVES - 1](choice), divergence, len(proposals), costs)
+
+
+def _propose(price: JointPrice, options: Mapping[str, LevelOptions], limit: float) -> Allocation:
+    """From the exact knapsack over the prices of single options, by moves that lower the joint price."""
+    alone = {name: _falling(own) for name, own in zip(options, price.separately, strict=True)}
+    first = cheapest(options, alone, limit)
+    start = [own.kept.index(first[name]) for name, own in options.items()]
+    chosen = price.improve(start, [own.ms for own in options.values()], limit)
+    return {name: own.kept[index] for (name, own), index in zip(options.items(), chosen, strict=True)}
+
+
+def _falling(costs: Float[np.ndarray, " options"]) -> Float[np.ndarray, " options"]:
+    """Costs that do not increase in the kept count, from 0 at the full size: a small rise is noise."""
+    falling = np.maximum.accumulate(costs[::-1])[::-1]
+    return falling - falling[-1]

@@ -1,0 +1,122 @@
+"""``ResponseProbe``: how the outputs respond to every level of every group, from one forward and a few backward passes.
+
+With ``z`` the compared outputs and ``v`` a random direction whose covariance is the curvature of the divergence at the dense
+outputs (``Task.direction``), half the mean square of ``v . (z' - z)`` estimates the divergence of changed outputs ``z'``. To
+first order, the response of text ``s`` to a level of a group is
+
+    r_s = sum over tokens t of  g_t . (W_k x_t + b_k - W x_t - b),      g = d(v . z) / d(output of the projection)
+
+All levels of a group come from one factor (``secateurs.numerics.level_factor``). With columns in reverse order of removal,
+``(W_k - W) x + b_k - b = - sum over r >= k of Y[r]^T (C^-1 (x - mu))[r]``. The products of ``g Y^T`` and ``C^-1 (x - mu)``,
+summed over the tokens of a text and then over columns, are the responses to every level at once, however deep the model is.
+Responses of several groups add up to first order, so that they price a whole allocation (``secateurs.numerics.joint_price``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secateurs.context import PruneContext
+from secateurs.numerics.precision import autocast_if_fast
+from secateurs.oneshot.backward import observed_projections, parts_of
+from secateurs.oneshot.levels import LevelDatabase
+from secateurs.oneshot.no_cache import no_cache
+from secateurs.progress import Track, silent
+from secateurs.structure.structure import Group
+from secateurs.tasks.base import Batch, main_input, model_inputs
+
+__all__ = ["responses"]
+
+
+@dataclass(frozen=True)
+class _Whitening:
+    """``C^-1``, ``Y`` and ``mu`` of a group, in float32 on the device of the model."""
+
+    inverse: Float[Tensor, "columns columns"]
+    reduced: Float[Tensor, "columns rows"]
+    mean: Float[Tensor, " columns"]
+
+
+def responses(
+    context: PruneContext,
+    database: LevelDatabase,
+    batches: Sequence[Batch],
+    kept: Mapping[str, Sequence[int]],
+    *,
+    directions: int = 2,
+    track: Track = silent,
+) -> dict[str, Float[Tensor, "samples options"]]:
+    """The response of every text, in every direction, to levels of every group, around the dense model.
+
+    Args:
+        context: the dense model, task, device and seed.
+        database: level database of the dense model.
+        batches: texts (CPU tensors).
+        kept: group name -> kept counts of the levels that are wanted.
+        directions: random directions per text.
+        track: shows progress.
+
+    Returns:
+        Group name -> responses on the CPU. A sample is one text in one direction; the samples of all groups correspond.
+    """
+    structure = database.structure
+    generator = torch.Generator().manual_seed(context.seed)
+    whitenings = {name: _Whitening(*(part.to(context.device) for part in database.whitening(name))) for name in kept}
+    found: dict[str, list[Tensor]] = {name: [] for name in kept}
+    parts = [part for batch in batches for part in parts_of(batch)]
+    for part in track(parts, "responses"):
+        inputs = {name: value.to(context.device) for name, value in part.items()}
+        with observed_projections(context.model, structure) as (read, written):
+            with torch.enable_grad(), autocast_if_fast(context.device):
+                outputs = context.model(**model_inputs(inputs), **no_cache(context.model))
+                rows = context.task.compared_outputs(outputs, inputs).float()
+            drawn = _directions(context, rows.detach(), directions, generator)
+            gradients = list(_gradients(rows, drawn, written))
+        texts = len(main_input(inputs))
+        for name, levels in kept.items():
+            # Inputs in front of the products with C^-1, the widest of all: once for all directions.
+            white = (read[name].float() - whitenings[name].mean) @ whitenings[name].inverse.T
+            for gradient in gradients:
+                tails = _tails(structure[name], gradient.get(name), white, whitenings[name], texts)
+                found[name].append(tails[:, list(levels)].cpu())
+    return {name: torch.cat(own) for name, own in found.items()}
+
+
+def _directions(
+    context: PruneContext, rows: Float[Tensor, "rows features"], count: int, generator: torch.Generator
+) -> list[Float[Tensor, "rows features"]]:
+    noise = [torch.randn(rows.shape, generator=generator).to(rows) for _ in range(count)]
+    return [context.task.direction(rows, one) for one in noise]
+
+
+def _gradients(
+    rows: Float[Tensor, "rows features"], drawn: Sequence[Tensor], written: Mapping[str, Tensor]
+) -> Iterator[dict[str, Tensor]]:
+    """The gradients of ``v . z`` at the outputs of all projections, one direction after the other."""
+    for number, direction in enumerate(drawn):
+        (rows * direction).sum().backward(retain_graph=number + 1 < len(drawn))
+        found = {name: output.grad.float() for name, output in written.items() if output.grad is not None}
+        for output in written.values():
+            output.grad = None
+        yield found
+
+
+def _tails(
+    group: Group,
+    gradient: Float[Tensor, "... rows"] | None,
+    white: Float[Tensor, "... columns"],
+    whitening: _Whitening,
+    texts: int,
+) -> Float[Tensor, "texts units+1"]:
+    """Responses by kept count. Entry ``k`` sums over the columns that a level of ``k`` units does not keep."""
+    if gradient is None:  # the outputs do not depend on this projection
+        return white.new_zeros(texts, group.size + 1)
+    products = (gradient @ whitening.reduced.T) * white
+    columns = products.reshape(texts, -1, products.shape[-1]).sum(1)
+    units = columns.reshape(texts, group.size, group.width).sum(-1)
+    return torch.cat([-units.flip(1).cumsum(1).flip(1), units.new_zeros(texts, 1)], 1)
