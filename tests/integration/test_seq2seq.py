@@ -1,4 +1,4 @@
-"""A translator pruned from end to end by the command line, with a metric of generated texts."""
+"""A translator pruned from end to end, with a metric of generated texts; and what CoFi refuses."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import secateurs
 from secateurs import cli
+from secateurs.errors import UnsupportedModelError
+from secateurs.pipeline.load import load
+from secateurs.pipeline.recipe import Recipe
 from secateurs.structure.families import discover
 from secateurs.tasks import task
 from tiny import WORDS, tiny_tokenizer, write_rows
@@ -47,6 +52,23 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     loaded, _ = task("seq2seq").load(str(folder / "model"), dtype=torch.float32, device="cpu")
     table(discover(loaded), folder / "latency.json")
     return folder
+
+
+def test_cofi_matches_the_layers_of_one_stack_only(place: Path, tmp_path: Path) -> None:
+    """Refused before the work; without the layers it prunes both stacks."""
+    values: dict[str, Any] = {
+        "model": str(place / "model"), "data": str(place / "data"), "columns": {"text": "en", "text_pair": "de"},
+        "task": "seq2seq", "method": "cofi", "preset": "quick", "sparsity": 0.5, "sequence_length": 16,
+        "calibration_samples": 16, "train_batch_size": 8,
+    }  # fmt: skip
+    steps = {"steps": 20, "gate_rate": 0.5, "finetuning_steps": 4}
+    with pytest.raises(UnsupportedModelError, match=r"one stack.*an encoder and a decoder; use --set layer_weight=0"):
+        load(Recipe.of({**values, "hyperparameters": steps}))
+    recipe = Recipe.of({**values, "hyperparameters": {**steps, "layer_weight": 0, "output_weight": 1}})
+    (model,) = secateurs.run(recipe, tmp_path / "out").models
+    assert model.sparsity >= 0.5
+    stacks = {name.split(".")[0] for name, kept in model.kept.items() if kept.kept < kept.size}
+    assert {"encoder", "decoder"} <= stacks
 
 
 def prune(place: Path, out: Path, *options: str) -> int:
