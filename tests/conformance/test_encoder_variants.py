@@ -23,6 +23,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("deberta-v2", {"embedding_size": 16, "norm_rel_ebd": "none"}),
     ("deberta-v2", {"relative_attention": False}),
     ("roformer", {"embedding_size": 16}),
+    ("roc_bert", {"concat_input": False, "pronunciation_embed_dim": 32, "shape_embed_dim": 32}),
+    ("roc_bert", {"enable_shape": False}),
     (
         "esm",
         {
