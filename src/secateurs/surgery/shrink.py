@@ -104,8 +104,9 @@ def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = Tru
                     "tensors": dict(group.per_head),
                     "kept": [heads[unit] for unit in kept.tolist()],
                 }
-            if group.kind is Kind.INPUT and len(kept):
-                select(model, group.output_projection, kept)
+            if group.kind is Kind.INPUT:
+                if len(kept):
+                    select(model, group.output_projection, kept)
                 edits["inputs"][group.output_projection] = len(kept)
             if len(kept) == 0:
                 edits["emptied"].append(group.output_projection)
