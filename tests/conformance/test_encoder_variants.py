@@ -11,8 +11,8 @@ from torch import Tensor
 
 from masks import uneven
 from secateurs.errors import UnsupportedModelError
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, model_types
-from secateurs.structure.structure import Kind
 from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_configs import DECODERS, ENCODER_DECODERS, IMAGE_TYPES
 from tiny_models import batch, tiny_model

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from masks import without_blocks
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind
 from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_models import DECODERS, ENCODER_DECODERS, batch, tiny_model
 

@@ -16,8 +16,8 @@ from torch import nn
 
 from masks import without_blocks
 from secateurs.errors import DataError, RecipeError
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover
-from secateurs.structure.structure import Kind
 from secateurs.surgery.shrink import shrink, zero_masked
 from secateurs.tasks import names, task
 from secateurs.tasks.base import Columns, TaskData

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from secateurs.errors import UnsupportedModelError
+from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.families import PlainConfig, family, plain
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.structure import Group, Structure
 
 __all__ = ["plain_config", "structure"]
 
