@@ -7,8 +7,9 @@ from collections.abc import Callable, Set
 import torch
 from torch import Tensor
 
+from secateurs.structure.cut import Kind
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind, Structure
+from secateurs.structure.structure import Structure
 
 __all__ = ["only_stream", "two_blocks_removed", "uneven", "without_blocks"]
 

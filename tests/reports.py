@@ -9,7 +9,7 @@ from secateurs.latency.environment import Environment
 from secateurs.latency.table import LatencyTable
 from secateurs.report.report import Report
 from secateurs.report.values import Divergence, Interval, Kept, Metric, ModelResult, Trial
-from secateurs.structure.structure import Kind
+from secateurs.structure.cut import Kind
 
 HEADS, WIDTH = 12, 3072
 ENVIRONMENT = Environment(batch_size=32, sequence_length=128, threads=1, clock="cpu")

@@ -86,6 +86,8 @@ def fill(model: Any, seed: int) -> Any:
             if not parameter.requires_grad:  # computed, and not saved: the sinusoidal positions of Marian
                 continue
             noise = 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            if name.endswith(("q_bias", "v_bias")):  # DeBERTa loads these in float32, whatever the dtype of the model
+                noise = noise.float().double()
             is_gain = parameter.dim() == 1 and name.endswith("weight")
             parameter.copy_(noise + 1.0 if is_gain else noise)
     return model

@@ -16,8 +16,9 @@ from secateurs.latency.table import LatencyTable
 from secateurs.pipeline.load import load
 from secateurs.pipeline.recipe import Recipe
 from secateurs.progress import Track
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover
-from secateurs.structure.structure import Kind, Structure
+from secateurs.structure.structure import Structure
 from tiny import WORDS, tiny_tokenizer, write_rows
 from tiny_models import DECODERS, tiny_model
 

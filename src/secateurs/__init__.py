@@ -33,17 +33,18 @@ if TYPE_CHECKING:
     from secateurs.pipeline.run import run
     from secateurs.report.report import Report
     from secateurs.structure.cost import ParameterCost
+    from secateurs.structure.cut import Cut, Kind
     from secateurs.structure.families import discover
     from secateurs.structure.mask import Mask
-    from secateurs.structure.structure import Cut, Group, Kind, Structure
+    from secateurs.structure.structure import Group, Structure
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Cut": "structure.structure",
+    "Cut": "structure.cut",
     "Environment": "latency.environment",
     "Group": "structure.structure",
-    "Kind": "structure.structure",
+    "Kind": "structure.cut",
     "LatencyTable": "latency.table",
     "Mask": "structure.mask",
     "ParameterCost": "structure.cost",

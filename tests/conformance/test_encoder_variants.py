@@ -11,8 +11,8 @@ from torch import Tensor
 
 from masks import uneven
 from secateurs.errors import UnsupportedModelError
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, model_types
-from secateurs.structure.structure import Kind
 from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_configs import DECODERS, ENCODER_DECODERS, IMAGE_TYPES
 from tiny_models import batch, tiny_model
@@ -23,6 +23,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("deberta-v2", {"embedding_size": 16, "norm_rel_ebd": "none"}),
     ("deberta-v2", {"relative_attention": False}),
     ("roformer", {"embedding_size": 16}),
+    ("roc_bert", {"concat_input": False, "pronunciation_embed_dim": 32, "shape_embed_dim": 32}),
+    ("roc_bert", {"enable_shape": False}),
     (
         "esm",
         {
@@ -34,6 +36,14 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("modernbert", {"norm_bias": True, "mlp_bias": True, "attention_bias": True, "classifier_bias": True}),
 ]
+
+
+DEBERTA: list[dict[str, Any]] = [
+    {"pos_att_type": ["c2p"]},
+    {"pos_att_type": ["p2c"], "position_biased_input": True, "type_vocab_size": 2},
+    {"relative_attention": False, "pos_att_type": None, "embedding_size": 16},
+]
+"""Configs of DeBERTa (v1), whose norms cannot be masked."""
 
 
 def outputs(model: Any, kept: Tensor | None = None) -> list[Tensor]:
@@ -56,6 +66,17 @@ def test_the_law_under_other_configs(model_type: str, changes: dict[str, Any], a
     mask, before = uneven(structure), outputs(model)
     zero_masked(model, structure, mask)
     masked = outputs(model, mask["hidden"])
+    assert difference(masked, outputs(shrink(model, structure, mask))) < 1e-12
+    assert (before[-1] - masked[-1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("changes", DEBERTA)
+def test_the_law_without_the_hidden_size(changes: dict[str, Any]) -> None:
+    model = tiny_model("deberta", auto="AutoModelForMaskedLM", **changes)
+    structure = discover(model)
+    mask, before = uneven(structure), outputs(model)
+    zero_masked(model, structure, mask)
+    masked = outputs(model)
     assert difference(masked, outputs(shrink(model, structure, mask))) < 1e-12
     assert (before[-1] - masked[-1]).abs().max() > 1e-3
 
@@ -86,7 +107,12 @@ def test_position_projections_are_no_input_projections() -> None:
 def test_what_is_not_settled_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match=r"convolution after its first layer"):
         discover(tiny_model("deberta-v2", conv_kernel_size=3, conv_act="gelu"))
-    repeating = tiny_model("deberta-v2")
-    repeating.deberta.z_steps = 2
-    with pytest.raises(UnsupportedModelError, match=r"repeats its last layer"):
-        discover(repeating)
+    for model_type in ("deberta", "deberta-v2"):
+        repeating = tiny_model(model_type)
+        repeating.deberta.z_steps = 2
+        with pytest.raises(UnsupportedModelError, match=r"repeats its last layer"):
+            discover(repeating)
+    with pytest.raises(UnsupportedModelError, match=r"heads are mixed \(talking_head\)"):
+        discover(tiny_model("deberta", talking_head=True))
+    with pytest.raises(UnsupportedModelError, match=r"hidden size of deberta models cannot be pruned yet"):
+        discover(tiny_model("deberta"), hidden=True)

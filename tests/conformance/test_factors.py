@@ -15,9 +15,10 @@ from secateurs.methods.flop.components import embedding_widths, with_pairs
 from secateurs.modeling.pruned_modules import is_factored
 from secateurs.numerics.low_rank import break_even
 from secateurs.structure.cost import ParameterCost
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind, Structure
+from secateurs.structure.structure import Structure
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.factorize import factorize, matrices, rank_groups
 from secateurs.surgery.shrink import shrink, zero_masked

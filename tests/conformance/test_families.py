@@ -21,9 +21,10 @@ from secateurs.errors import UnsupportedModelError
 from secateurs.modeling.own_config import field_owner
 from secateurs.modeling.per_head import keep_heads
 from secateurs.structure.cost import ParameterCost
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind, Structure
+from secateurs.structure.structure import Structure
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_models import batch, hidden_states, tiny_model

@@ -10,8 +10,8 @@ import torch
 from secateurs.gates.fold import Opening
 from secateurs.gates.gates import REACH, Gated, Gates
 from secateurs.structure.cost import ParameterCost
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, hidden_types, model_types
-from secateurs.structure.structure import Kind
 from secateurs.surgery.masked_norm import unmask_norm
 from secateurs.surgery.shrink import shrink
 from tiny_models import batch, tiny_model

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from masks import without_blocks
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind
 from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_models import DECODERS, ENCODER_DECODERS, batch, tiny_model
 
@@ -27,15 +27,18 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def continued(model: Any, way: str = "greedy", length: int = 9, new: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """Continue padded and unpadded prompts; return the tokens, and the scores from which they were chosen."""
+    """Continue padded and unpadded prompts; return the tokens, and the logits from which they were chosen.
+
+    Padding tokens are not generated: M2M-100 counts its positions without them, and with a cache it forgets earlier ones.
+    """
     prompt = batch(length=length, padding="left" if model._supports_sdpa else None)  # eager: NaN in fp64
-    options = {"max_new_tokens": new, "do_sample": False, "return_dict_in_generate": True, "output_scores": True}
-    found = model.generate(**prompt, **options, **WAYS[way])
-    return found.sequences, torch.stack(found.scores)
+    options = {"max_new_tokens": new, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+    found = model.generate(**prompt, **options, **WAYS[way], suppress_tokens=[model.config.pad_token_id])
+    return found.sequences, torch.stack(found.logits)
 
 
 def alike(one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor]) -> bool:
-    """Whether tokens are equal and scores nearly so. Norms in fp32 make scores with a cache differ by less than 1e-4."""
+    """Whether tokens are equal and logits nearly so. Norms in fp32 make logits with a cache differ by less than 1e-4."""
     return torch.equal(one[0], other[0]) and (one[1] - other[1]).abs().max().item() < 1e-4
 
 

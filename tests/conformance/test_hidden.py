@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from masks import only_stream, uneven
 from secateurs.structure.cost import ParameterCost
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, hidden_types
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind, Structure
+from secateurs.structure.structure import Structure
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.masked_norm import MaskedNorm
 from secateurs.surgery.shrink import shrink, zero_masked

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from masks import only_stream, uneven
 from secateurs.errors import RecipeError, UnsupportedModelError
 from secateurs.structure.cost import ParameterCost
+from secateurs.structure.cut import Cut
 from secateurs.structure.families import discover, hidden_types, plain_config_of
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Cut, Stream
+from secateurs.structure.stream import Stream
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_models import tiny_model

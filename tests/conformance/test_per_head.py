@@ -22,9 +22,10 @@ from secateurs.checkpoint.save_load import load, save
 from secateurs.modeling.per_head import heads_of, keep_heads
 from secateurs.oneshot.levels import Level
 from secateurs.oneshot.stitch import Stitch
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind, Structure
+from secateurs.structure.structure import Structure
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_models import batch, tiny_model

@@ -22,9 +22,10 @@ from safetensors.torch import save_file
 
 from masks import two_blocks_removed
 from secateurs.checkpoint.save_load import describe, load, save
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind, Structure
+from secateurs.structure.structure import Structure
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.factorize import factorize, matrices, rank_groups
 from secateurs.surgery.input_selection import input_groups

@@ -16,9 +16,9 @@ from secateurs.checkpoint.save_load import load, save
 from secateurs.errors import CheckpointError
 from secateurs.modeling.pruned_modules import is_factored
 from secateurs.numerics.low_rank import break_even
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.factorize import factorize, matrices, rank_groups
 from secateurs.surgery.shrink import shrink

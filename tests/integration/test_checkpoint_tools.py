@@ -20,8 +20,8 @@ from remote_code import own_cache
 from secateurs.checkpoint.hooks import install
 from secateurs.checkpoint.save_load import load, save
 from secateurs.modeling.modeling_pruned import base_of
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, model_types
-from secateurs.structure.structure import Kind
 from tiny import tiny_tokenizer
 from tiny_models import batch, hidden_states, tiny_model
 

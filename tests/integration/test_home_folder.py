@@ -1,7 +1,8 @@
-"""Paths that begin with ``~``: of a model, of data, of a latency table and of a recipe."""
+"""Paths that begin with ``~``: of a model, of data, of a latency table, of a recipe, and of every option of the commands."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 import secateurs
 import tiny_run
+from secateurs import cli
 from secateurs.artifacts import expanded, is_path
 from secateurs.checkpoint.saved_model import load_saved_model
 from secateurs.errors import CheckpointError
@@ -68,3 +70,27 @@ def test_the_home_of_nobody_is_no_folder() -> None:
     assert is_path("~nobody-here/model")
     with pytest.raises(CheckpointError, match="the model folder ~nobody-here/model does not exist"):
         load_saved_model("~nobody-here/model", trust_remote_code=False)
+
+
+def test_every_path_of_a_command_may_begin_with_the_home_folder(
+    at_home: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell does not expand ``--out=~/run``, and a folder of the name ``~`` was made."""
+    home = tmp_path / "home"
+    (home / "recipe.yaml").write_text(at_home.to_yaml())
+
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["secateurs", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code
+
+    run("prune", "--config=~/recipe.yaml", "--out=~/run", "--quiet")
+    assert (home / "run/report.html").is_file()
+    run("report", "~/run", "--out=~/page.html")
+    assert (home / "page.html").is_file()
+    shape = ["--batch-size=2", "--sequence-length=8", "--threads=1", "--seconds=0.1"]
+    run("measure", "~/model", "--table=~/measured.json", *shape, "--quiet")
+    assert (home / "measured.json").is_file()
+    run("inspect", "~/run/speedup-1.50x")
+    assert list((tmp_path / "away").iterdir()) == []

@@ -23,8 +23,8 @@ from secateurs.numerics.low_rank import break_even, low_rank_approximation
 from secateurs.oneshot.level_options import LevelOptions
 from secateurs.report.report import Report
 from secateurs.structure.cost import matrix_shape
+from secateurs.structure.cut import Kind
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind
 from secateurs.surgery.low_rank_groups import with_low_rank_options
 
 

@@ -47,8 +47,9 @@ from secateurs.latency import fresh_processes, timing_process
 
 fresh_processes.run_process, fresh_processes.SECONDS = timing_process.answer, 0.05
 folder = sys.argv[1]
-for name, more in (("learned", []), ("recovered", []), ("refused", ["--set", "start=/nowhere"])):
-    recipe = "learned" if name == "refused" else name
+runs = {"learned": [], "recovered": [], "refused": ["--set", "start=/nowhere"], "unreachable": ["--speedup", "99"]}
+for name, more in runs.items():
+    recipe = {"refused": "learned", "unreachable": "recovered"}.get(name, name)
     options = ["--train-batch-size", "4", "--out", f"{folder}/{name}", *more]
     sys.argv = ["secateurs", "prune", "--config", f"{folder}/{recipe}.yaml", *options]
     try:
@@ -56,7 +57,7 @@ for name, more in (("learned", []), ("recovered", []), ("refused", ["--set", "st
         status = 0
     except SystemExit as stop:
         status = stop.code
-    assert status == (2 if name == "refused" else 0), (name, status)
+    assert status == (2 if name in ("refused", "unreachable") else 0), (name, status)
 
 rank = 0 if distributed.is_first() else 1
 assert distributed.count() == 2
@@ -108,7 +109,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def printed(place: Path) -> str:
-    """What two processes print in the script: two runs, one refused run, and a training of gates."""
+    """What two processes print in the script: two runs, two refused runs, and a training of gates."""
     if not torch.distributed.is_available():
         pytest.skip("this torch is built without torch.distributed")
     (place / "run.py").write_text(SCRIPT)
@@ -146,8 +147,9 @@ def test_two_processes_end_where_one_ends(place: Path, tmp_path: Path, name: str
 def test_only_the_first_process_prints_and_writes(place: Path, printed: str) -> None:
     assert printed.count("report: ") == 2
     refused = [line for line in printed.splitlines() if line.startswith("secateurs: ")]
-    assert len(refused) == 1
+    assert len(refused) == 2
     assert "/nowhere does not exist" in refused[0]
+    assert "99" in refused[1]
     for name in ("learned", "recovered"):
         (result,) = json.loads((place / name / "report.json").read_text())["models"]
         assert sorted(path.name for path in (place / name).iterdir() if path.name.startswith(".")) == []

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from secateurs.numerics.hessian import Moments
 from secateurs.oneshot.levels import LevelDatabase, Projection
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.cut import Cut, Kind
+from secateurs.structure.structure import Group, Structure
 
 Inputs = Callable[[Tensor, torch.Generator], Tensor]
 OUTPUTS = 6

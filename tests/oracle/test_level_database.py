@@ -22,7 +22,8 @@ from secateurs.numerics.hessian import Moments
 from secateurs.oneshot import calibrate as calibration
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.oneshot.levels import LevelDatabase, Projection
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.cut import Cut, Kind
+from secateurs.structure.structure import Group, Structure
 
 KINDS = ("plain", "plain", "shifted", "large", "small", "constant", "zero", "duplicate")
 

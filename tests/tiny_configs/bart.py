@@ -26,4 +26,5 @@ CONFIGS = {
     "blenderbot-small": _BART,
     "mbart": _BART,
     "pegasus": _BART,
+    "m2m_100": {**_BART, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0},  # would drop layers at random in training
 }

@@ -13,4 +13,11 @@ CONFIGS = {
     "ernie": {**ENCODER, "use_task_id": True},
     "data2vec-text": ENCODER,
     "roformer": ENCODER,
+    "roc_bert": {
+        **ENCODER,
+        "pronunciation_vocab_size": 12,
+        "pronunciation_embed_dim": 8,
+        "shape_vocab_size": 12,
+        "shape_embed_dim": 6,
+    },
 }

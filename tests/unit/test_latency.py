@@ -22,9 +22,9 @@ from secateurs.latency.runtimes import runtime
 from secateurs.latency.table import LatencyTable
 from secateurs.latency.timer import Reading
 from secateurs.latency.workload import random_batch
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind
 from secateurs.surgery.factorize import factorize, matrices, rank_groups
 from secateurs.surgery.shrink import shrink
 from tiny_models import tiny_model

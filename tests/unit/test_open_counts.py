@@ -13,8 +13,8 @@ from secateurs.latency.environment import Environment
 from secateurs.latency.table import LatencyTable
 from secateurs.numerics.hard_concrete import HardConcrete
 from secateurs.structure.cost import ParameterCost
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover
-from secateurs.structure.structure import Kind
 from secateurs.structure.target import Budget, Sparsity, Speedup
 from secateurs.surgery.factorize import factorize, matrices, rank_groups
 from tiny_models import tiny_model

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from secateurs.errors import RecipeError
 from secateurs.latency.profile_plan import measured_units, plan_profile
+from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.structure import Group, Structure
 from secateurs.surgery.factorize import factorize, matrices, rank_groups
 from secateurs.surgery.shrink import shrink
 from tiny_models import tiny_model

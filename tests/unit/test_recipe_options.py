@@ -46,6 +46,8 @@ FIELDS: dict[str, Any] = {
     "calibration_samples": 8,
     "calibration_batch_size": 4,
     "evaluation_samples": 9,
+    "metric": "rouge",
+    "max_new_tokens": 20,
     "recover_epochs": 0.5,
     "learning_rate": 1e-3,
     "train_batch_size": 6,
@@ -62,7 +64,7 @@ OPTIONS = """
     --speedup 1.5 --speedup 2 --sparsity 0.25 --sparsity 0.5 --tolerance 0.1 --timing-processes 4 --batch-size 4
     --sequence-length 16 --device cuda --dtype bfloat16 --threads 2 --clock cpu --runtime another
     --latency-table table.json --elsewhere
-    --calibration-samples 8 --calibration-batch-size 4 --evaluation-samples 9
+    --calibration-samples 8 --calibration-batch-size 4 --evaluation-samples 9 --metric rouge --max-new-tokens 20
     --recover-epochs 0.5 --learning-rate 1e-3 --train-batch-size 6
     --accumulate 3 --tracker wandb --tracker mlflow --seed 7 --trust-remote-code
 """

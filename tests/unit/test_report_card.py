@@ -19,7 +19,7 @@ from secateurs.report.report import Report
 from secateurs.report.svg import Scale, ticks
 from secateurs.report.terminal import table
 from secateurs.report.values import Kept, Metric
-from secateurs.structure.structure import Kind
+from secateurs.structure.cut import Kind
 
 
 def test_groups_become_rows_and_columns() -> None:

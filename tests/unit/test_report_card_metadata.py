@@ -14,7 +14,7 @@ from secateurs.methods import names
 from secateurs.report.card import card
 from secateurs.report.card_metadata import ModelFacts
 from secateurs.report.values import Kept, Metric
-from secateurs.structure.structure import Kind
+from secateurs.structure.cut import Kind
 
 
 def _front(text: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from secateurs.report.formatting import duration
 from secateurs.report.headline import headline, highlight
 from secateurs.report.page import render
 from secateurs.report.values import Interval, Kept, Metric, labels
-from secateurs.structure.structure import Kind
+from secateurs.structure.cut import Kind
 
 
 @pytest.mark.parametrize("name", list(cases()))

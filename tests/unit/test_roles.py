@@ -12,7 +12,7 @@ import torch
 
 from secateurs.errors import DataError
 from secateurs.pipeline.load import load
-from secateurs.tasks import task
+from secateurs.tasks import names, task
 from secateurs.tasks.base import Columns, TaskData
 from secateurs.tasks.data.batches import TextRows
 from secateurs.tasks.data.draw_roles import draw_roles
@@ -21,14 +21,6 @@ from secateurs.tasks.roles import Role, Roles, RoleSizes
 from tiny import WORDS, tiny_tokenizer, write_rows
 from tiny_models import tiny_model
 from tiny_run import recipe
-
-AUTO = {
-    "text_classification": "AutoModelForSequenceClassification",
-    "token_classification": "AutoModelForTokenClassification",
-    "question_answering": "AutoModelForQuestionAnswering",
-    "embedding": "AutoModel",
-    "causal_lm": "AutoModelForCausalLM",
-}
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
@@ -56,7 +48,9 @@ def check_disjoint(roles: Roles) -> None:
 
 
 def read(name: str, source: Path, sizes: RoleSizes, **options: Any) -> TaskData:
-    model = tiny_model("llama" if name == "causal_lm" else "bert", auto=AUTO[name], pad_token_id=0)
+    auto = task(name).auto_class
+    model_type = {"AutoModelForCausalLM": "llama", "AutoModelForSeq2SeqLM": "bart"}.get(auto, "bert")
+    model = tiny_model(model_type, auto=auto, num_labels=2, pad_token_id=0)
     settings = {"columns": Columns(), "batch_size": 8, "sequence_length": 12, "seed": 0, **options}
     return task(name).read(str(source), model, tiny_tokenizer(), roles=sizes, **settings)
 
@@ -74,7 +68,7 @@ def draw(rows: TextRows, sizes: RoleSizes, held_out: TextRows | None = None, **h
 
 @pytest.mark.parametrize("sizes", [RoleSizes(20, 8, 8, 8), RoleSizes(100, 30, 30, 20), RoleSizes(2000, 700, 700, 256)])
 @pytest.mark.parametrize("evaluated", [True, False])
-@pytest.mark.parametrize("name", list(AUTO))
+@pytest.mark.parametrize("name", names())
 def test_roles_are_disjoint_for_every_task(tmp_path: Path, name: str, evaluated: bool, sizes: RoleSizes) -> None:
     texts = sentences(600)
     subject = task(name)

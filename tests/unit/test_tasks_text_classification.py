@@ -11,32 +11,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification
 
 from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.tasks import task
 from secateurs.tasks.base import Columns, TaskData
-from secateurs.tasks.roles import RoleSizes
-from tiny import WORDS, tiny_tokenizer, write_rows
-
-TEXTS = [" ".join(WORDS[i // 7 : i // 7 + 1 + i % 7]) for i in range(40)]
-
-
-def model(**changes: Any) -> BertForSequenceClassification:
-    small = {
-        "vocab_size": 40,
-        "hidden_size": 8,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 8,
-    }
-    torch.manual_seed(0)
-    return BertForSequenceClassification(BertConfig(**{**small, "max_position_embeddings": 32, **changes})).eval()
-
-
-def read(source: Path, of: BertForSequenceClassification | None = None, **options: Any) -> TaskData:
-    settings = {"columns": Columns(), "batch_size": 4, "sequence_length": 16, "roles": RoleSizes(10), "seed": 0}
-    return task("text_classification").read(str(source), of or model(), tiny_tokenizer(), **{**settings, **options})
+from tiny import tiny_tokenizer, write_rows
+from tiny_classifier import TEXTS, model, read
 
 
 @pytest.fixture

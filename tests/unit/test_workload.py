@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Environment
@@ -12,7 +13,7 @@ from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
 from secateurs.surgery.shared_copy import shared_copy
 from secateurs.surgery.shrink import shrink
-from tiny_models import tiny_model
+from tiny_models import auto_name, tiny_model
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,17 @@ def test_a_shared_copy_in_another_dtype_keeps_the_model_and_tied_weights() -> No
     assert {parameter.dtype for parameter in copy.parameters()} == {torch.float32}
     assert model.lm_head.weight is model.transformer.wte.weight
     assert copy.lm_head.weight is copy.transformer.wte.weight
+
+
+@pytest.mark.parametrize("model_type", ["bert", "bart", "m2m_100", "gemma", "esm", "modernbert"])
+def test_the_buffers_of_a_shared_copy_have_the_dtypes_of_a_loaded_model(model_type: str) -> None:
+    """A table of positions in another dtype would change the dtype of the residual stream."""
+    config = tiny_model(model_type).config
+    auto = getattr(transformers, auto_name(model_type))
+    loaded = auto.from_config(config, dtype=torch.bfloat16)
+    copy = shared_copy(auto.from_config(config, dtype=torch.float32), dtype=torch.bfloat16)
+    wanted = {name: buffer.dtype for name, buffer in loaded.named_buffers()}
+    assert {name: buffer.dtype for name, buffer in copy.named_buffers()} == wanted
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])

@@ -12,7 +12,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from secateurs.cli import demo, inspect, measure, prune, report
-from secateurs.errors import FailedElsewhere, SecateursError
+from secateurs.cli.options import with_home_folder
+from secateurs.distributed import is_first
+from secateurs.errors import FailedElsewhere, SecateursError, TargetUnreachable
 
 __all__ = ["app", "main"]
 
@@ -42,7 +44,7 @@ def _options(
 
 
 for _command in (prune.prune, inspect.inspect, measure.measure, report.report, demo.demo):
-    app.command()(_command)
+    app.command()(with_home_folder(_command))
 
 
 def main() -> None:
@@ -52,6 +54,8 @@ def main() -> None:
     except FailedElsewhere:
         sys.exit(2)  # the process that failed prints the message
     except SecateursError as error:
+        if isinstance(error, TargetUnreachable) and not is_first():
+            sys.exit(2)  # every process refuses the target, and the first one prints the message
         _fail(str(error))
     except OSError as error:  # a path that cannot be read or written
         _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))

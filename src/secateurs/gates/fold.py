@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Cut, Group, Kind, Stream, Structure
+from secateurs.structure.stream import Stream
+from secateurs.structure.structure import Group, Structure
 
 __all__ = ["Opening", "fold"]
 

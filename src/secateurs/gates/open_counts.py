@@ -8,7 +8,8 @@ from secateurs.errors import TargetUnreachable
 from secateurs.gates.gates import Gates
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.cost import Cost
-from secateurs.structure.structure import Group, Kind, Structure
+from secateurs.structure.cut import Kind
+from secateurs.structure.structure import Group, Structure
 from secateurs.structure.target import Budget
 
 __all__ = ["open_counts"]

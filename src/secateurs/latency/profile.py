@@ -37,7 +37,8 @@ from secateurs.latency.table import LatencyTable
 from secateurs.latency.timer import Timer, timer_for
 from secateurs.latency.workload import DTYPES, check, random_batch
 from secateurs.progress import Track, silent
-from secateurs.structure.structure import Kind, Structure
+from secateurs.structure.cut import Kind
+from secateurs.structure.structure import Structure
 from secateurs.surgery.shared_copy import shared_copy
 
 __all__ = ["measure_table"]

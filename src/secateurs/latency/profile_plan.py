@@ -14,7 +14,8 @@ from torch import nn
 from secateurs.errors import RecipeError
 from secateurs.numerics.low_rank import break_even
 from secateurs.structure.cost import matrix_shape
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.cut import Cut, Kind
+from secateurs.structure.structure import Group, Structure
 
 __all__ = ["PlannedCurve", "ProfilePlan", "measured_units", "plan_profile"]
 

@@ -13,8 +13,9 @@ from secateurs.latency.environment import Environment
 from secateurs.latency.runtimes import runtime
 from secateurs.latency.table import LatencyTable
 from secateurs.latency.timer import Run
+from secateurs.structure.cut import Kind
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind, Structure
+from secateurs.structure.structure import Structure
 from secateurs.surgery.shared_copy import shared_copy
 from secateurs.surgery.shrink import shrink
 

@@ -13,7 +13,7 @@ The block holds ``edits``, with paths relative to the base model:
                     and the input projections without outputs by their shapes
     ``factored``    linear module -> its rank: it is replaced by two small linear modules, ``first`` and ``second``
     ``inputs``      linear module -> number of inputs it uses: it is put into a ``SelectedLinear`` under the name ``linear``,
-                    whose buffer ``selected`` holds their indices
+                    whose buffer ``selected`` holds their indices; with 0 inputs it is emptied
     ``selected``    the same in folders of an earlier version, where weight, bias and ``selected`` are in one module
     ``per_head``    attention whose arguments hold all heads of a shared tensor -> ``tensors``, the names and axes of those
                     arguments, and ``kept``, the indices of its heads; ``group`` is the name of its group
@@ -34,6 +34,7 @@ from torch import nn
 from .own_config import field_owner, set_field
 from .per_head import keep_heads
 from .pruned_modules import (
+    Behaviour,
     Factored,
     SelectedLinear,
     SelectedMatrix,
@@ -49,6 +50,13 @@ from .pruned_modules import (
 
 BLOCK = "secateurs"
 WITH_PATHS = ("factored", "shapes", "attributes", "emptied", "inputs", "per_head", "selected", "skipped")
+
+
+class Repeated(Behaviour):
+    """An emptied input projection. Every token has its own copy of the bias, as some attention blocks write into it."""
+
+    def forward(self: Any, hidden_states, *args, **kwargs):
+        return super().forward(hidden_states).contiguous()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 SKIPPED = {"tensor": SkippedTensor, "tuple": SkippedTuple}
@@ -135,7 +143,10 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
     replace_linears(root)
     for key, form in (("inputs", SelectedLinear), ("selected", SelectedMatrix)):
         for path, count in edits.get(key, {}).items():
-            select(root, path, torch.arange(count), form)
+            if count:
+                select(root, path, torch.arange(count), form)
+            else:
+                become(root.get_submodule(path), Repeated)
     for path, entry in edits.get("per_head", {}).items():
         keep_heads(root.get_submodule(path), entry["tensors"], entry["kept"])
     for path, returns in edits["skipped"].items():

@@ -12,7 +12,8 @@ from secateurs.errors import TargetUnreachable
 from secateurs.numerics.knapsack import Infeasible, solve
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.cost import Cost
-from secateurs.structure.structure import Group, Kind, Structure
+from secateurs.structure.cut import Kind
+from secateurs.structure.structure import Group, Structure
 
 __all__ = ["LevelOptions", "QualityCosts", "SearchResult", "cheapest", "level_options", "nearby"]
 

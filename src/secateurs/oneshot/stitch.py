@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from secateurs.modeling.own_config import set_field
 from secateurs.modeling.per_head import heads_of, keep_heads
 from secateurs.oneshot.levels import Level
-from secateurs.structure.structure import Cut, Group, Structure
+from secateurs.structure.cut import Cut
+from secateurs.structure.structure import Group, Structure
 
 __all__ = ["Stitch"]
 

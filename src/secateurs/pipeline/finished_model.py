@@ -24,9 +24,10 @@ from secateurs.report.card import card
 from secateurs.report.card_metadata import ModelFacts
 from secateurs.report.values import Divergence, Interval, Kept, Metric, ModelResult, Trial
 from secateurs.structure.cost import share_of_zeros
+from secateurs.structure.cut import Kind
 from secateurs.structure.layers import layer_size
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Kind, Structure
+from secateurs.structure.structure import Structure
 from secateurs.structure.target import Sparsity, Target
 from secateurs.training.evaluate import divergence
 

@@ -102,6 +102,7 @@ def load(recipe: Recipe) -> Loaded:
     """
     check_recipe(recipe)
     task = find_task(recipe.task.replace("-", "_"))
+    task.check_metric(recipe.metric)
     method = find_method(recipe.method.replace("-", "_"), recipe.preset, **recipe.hyperparameters)
     training = finetuning(recipe, method)
     if recipe.trackers:
@@ -126,6 +127,8 @@ def load(recipe: Recipe) -> Loaded:
         roles=replace(method.role_sizes(recipe.calibration_samples), report=REPORT_TEXTS),
         seed=recipe.seed,
         evaluation_samples=recipe.evaluation_samples,
+        metric=recipe.metric,
+        max_new_tokens=recipe.max_new_tokens,
     )
     if (training or method.trains) and data.train is None:
         what = f"the method {recipe.method}" if method.trains else "recovery"

@@ -147,6 +147,14 @@ class Recipe(BaseModel):
     evaluation_samples: int | None = Field(
         None, ge=1, description="Largest number of samples in the evaluation; if it is not given, all are used."
     )
+    metric: str | None = Field(
+        None,
+        description="Metric, where the task has a choice; seq2seq: perplexity of the references (the default), or rouge, "
+        "chrf or bleu of generated texts.",
+    )
+    max_new_tokens: int = Field(
+        128, ge=1, description="Most tokens that are generated per text, for metrics of generated texts."
+    )
     recover_epochs: float | None = Field(
         None,
         ge=0,

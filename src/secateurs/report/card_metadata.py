@@ -19,7 +19,7 @@ __all__ = ["ModelFacts", "library", "metadata"]
 INHERITED = ("license", "license_name", "license_link", "language")
 """Metadata of the dense model's card that is true of the pruned model too."""
 
-METRICS = {"entity_f1": "f1", "spearman": "spearmanr", "ndcg@10": "ndcg_at_10"}
+METRICS = {"entity_f1": "f1", "spearman": "spearmanr", "ndcg@10": "ndcg_at_10", "rougeL": "rouge"}
 """Name of a metric -> its identifier on the Hub, where the two differ."""
 
 

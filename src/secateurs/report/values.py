@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from secateurs.structure.structure import Kind
+from secateurs.structure.cut import Kind
 
 __all__ = [
     "CONFIG",

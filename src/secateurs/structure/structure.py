@@ -1,8 +1,8 @@
-"""What can be removed from a model, as data: ``Cut``, ``Group``, ``Stream``, ``Structure``.
+"""What can be removed from a model, as data: ``Group`` and ``Structure``.
 
 A *unit* is the smallest thing that can be removed (a head, a neuron). A *group* holds the units of one place that are
-ranked together. The *stream* is the residual stream; its dimensions are units of the full model. A *cut* is the slice of
-one parameter that is removed with a unit.
+ranked together. The *stream* (``secateurs.structure.stream``) is the residual stream; its dimensions are units of the full
+model. A *cut* (``secateurs.structure.cut``) is the slice of one parameter that is removed with a unit.
 
 The parameter cost, the calibration hooks, the gates, the installation of levels, ``shrink``, the loading of checkpoints
 and the report all use this one table, and none of them depends on a model family. The values are immutable and hold no
@@ -13,47 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import cached_property
 
 from secateurs.errors import UnsupportedModelError
+from secateurs.structure.cut import Cut, Kind
+from secateurs.structure.stream import Stream
 
-__all__ = ["Cut", "Group", "Kind", "Stream", "Structure"]
-
-
-class Kind(StrEnum):
-    """What one unit of a group is."""
-
-    HEAD = "head"
-    """An attention head: rows of q, k, v and columns of the output projection (under GQA one key-value head with
-    its query heads)."""
-    INTERMEDIATE = "intermediate"
-    """A feed-forward neuron: a row of the up (and gate) projection and a column of the down projection."""
-    HIDDEN = "hidden"
-    """A dimension of the residual stream (of the hidden size)."""
-    RANK = "rank"
-    """A rank-1 component of a factorised linear layer."""
-    INPUT = "input"
-    """An input of a linear layer: one column of its matrix. The module that computes the input is not cut."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The slice of one parameter that is removed with a unit.
-
-    Unit ``u`` owns the indices ``offset + u * width .. offset + (u + 1) * width - 1`` along ``dim``.
-
-    Args:
-        parameter: dotted name of the parameter, e.g. ``"bert.encoder.layer.0.output.dense.weight"``.
-        dim: the axis that is cut. The transposed weight of a ``Conv1D`` only needs another ``dim``.
-        width: number of indices per unit.
-        offset: index at which unit 0 starts. A fused q|k|v projection has three cuts with three offsets.
-    """
-
-    parameter: str
-    dim: int
-    width: int = 1
-    offset: int = 0
+__all__ = ["Group", "Structure"]
 
 
 @dataclass(frozen=True)
@@ -162,49 +128,6 @@ class Group:
             product=prefix + self.product if self.product else "",
             other_inputs=tuple(prefix + path for path in self.other_inputs),
             memory=tuple(prefix + path for path in self.memory),
-        )
-
-
-@dataclass(frozen=True)
-class Stream:
-    """The residual stream: one unit is one dimension of the hidden size.
-
-    A dimension contributes nothing when all writers are zero there *and* the norms leave it out of their statistics. The
-    second condition is needed because a dimension of zeros changes the mean and the variance of a norm.
-
-    Args:
-        size: number of dimensions now present, at least 1.
-        cuts: every parameter slice that is removed with a dimension, those of task heads included. A parameter that has
-            two names (tied embeddings) is listed under both.
-        writers: ``(parameter, dim)`` of every parameter that is added to the stream or replaces it: embeddings, output
-            and down projections with their biases, and post-LN norms, whose output *is* the stream. Each of them is in
-            ``cuts`` too.
-        norms: paths of the norms that normalise over the stream.
-        optional: paths of modules of the base model that exist under some task heads only, such as a pooler.
-        name: key of the stream in masks, sizes and counts.
-    """
-
-    size: int
-    cuts: tuple[Cut, ...]
-    writers: tuple[tuple[str, int], ...]
-    norms: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    name: str = "hidden"
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise UnsupportedModelError(f"the residual stream has size {self.size}; it needs at least one dimension")
-        if loose := set(self.writers) - {(cut.parameter, cut.dim) for cut in self.cuts}:
-            raise UnsupportedModelError(f"writers of the residual stream that are not cut with it: {sorted(loose)[:4]}")
-
-    def prefixed(self, prefix: str) -> Stream:
-        """The same stream with ``prefix`` in front of every path."""
-        return replace(
-            self,
-            cuts=tuple(replace(cut, parameter=prefix + cut.parameter) for cut in self.cuts),
-            writers=tuple((prefix + parameter, dim) for parameter, dim in self.writers),
-            norms=tuple(prefix + norm for norm in self.norms),
-            optional=tuple(prefix + path for path in self.optional),
         )
 
 

@@ -13,8 +13,9 @@ from torch import nn
 
 from secateurs.modeling.hf_classes import hf_class
 from secateurs.modeling.modeling_pruned import BLOCK, base_of
+from secateurs.structure.cut import Kind
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Group, Kind, Structure
+from secateurs.structure.structure import Group, Structure
 from secateurs.surgery.factorize import pairs
 
 __all__ = ["FORMAT", "block_of", "configs_of", "record_pairs", "relative_to_base", "write_block"]

@@ -22,8 +22,9 @@ from secateurs.errors import RecipeError, UnsupportedModelError
 from secateurs.modeling.modeling_pruned import factor
 from secateurs.modeling.pruned_modules import is_factored, sync_sizes
 from secateurs.numerics.low_rank import break_even, factors
+from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.families import discover
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.structure import Group, Structure
 
 __all__ = [
     "factorize",

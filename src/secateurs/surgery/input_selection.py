@@ -13,7 +13,8 @@ from torch import nn
 
 from secateurs.errors import UnsupportedModelError
 from secateurs.modeling.pruned_modules import is_factored
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.cut import Cut, Kind
+from secateurs.structure.structure import Group, Structure
 from secateurs.surgery.factorize import matrices
 
 __all__ = ["input_groups"]

@@ -17,12 +17,13 @@ def shared_copy(model: Module, device: str | None = None, dtype: torch.dtype | N
     """Copy a model, and share every tensor whose device and dtype need not change.
 
     ``shrink`` replaces parameters and never writes into them. A pruned copy therefore needs memory only for the kept part of
-    the parameters that were cut. Buffers move to ``device`` but keep their dtype, as with ``from_pretrained(dtype=...)``.
+    the parameters that were cut. Buffers get the dtypes that ``from_pretrained(dtype=...)`` gives them: tables of positions,
+    biases and scales that of the parameters; vectors, which are the frequencies of rotary positions, keep their own.
 
     Args:
         model: a model or one of its layers.
         device: device of the copy; ``None`` = the device of ``model``.
-        dtype: dtype of the floating-point parameters of the copy; ``None`` = unchanged.
+        dtype: dtype of the floating-point parameters and buffers of the copy; ``None`` = unchanged.
 
     Returns:
         The copy.
@@ -33,5 +34,6 @@ def shared_copy(model: Module, device: str | None = None, dtype: torch.dtype | N
         moved = data.to(device=device, dtype=dtype if parameter.is_floating_point() else None)
         memo[id(parameter)] = parameter if moved is data else nn.Parameter(moved, parameter.requires_grad)
     for buffer in model.buffers():
-        memo[id(buffer)] = buffer.to(device=device)
+        cast = buffer.is_floating_point() and buffer.dim() != 1
+        memo[id(buffer)] = buffer.to(device=device, dtype=dtype if cast else None)
     return copy.deepcopy(model, memo)

@@ -22,8 +22,10 @@ from secateurs.errors import RecipeError
 from secateurs.modeling.modeling_pruned import apply_edits, select
 from secateurs.modeling.per_head import heads_of
 from secateurs.modeling.pruned_modules import is_factored, sync_sizes
+from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Cut, Group, Kind, Stream, Structure
+from secateurs.structure.stream import Stream
+from secateurs.structure.structure import Group, Structure
 from secateurs.surgery.config_block import configs_of, record_pairs, relative_to_base, write_block
 from secateurs.surgery.factorize import is_larger, multiply_back, pairs
 from secateurs.surgery.low_rank_groups import apply_low_rank_options
@@ -104,8 +106,9 @@ def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = Tru
                     "tensors": dict(group.per_head),
                     "kept": [heads[unit] for unit in kept.tolist()],
                 }
-            if group.kind is Kind.INPUT and len(kept):
-                select(model, group.output_projection, kept)
+            if group.kind is Kind.INPUT:
+                if len(kept):
+                    select(model, group.output_projection, kept)
                 edits["inputs"][group.output_projection] = len(kept)
             if len(kept) == 0:
                 edits["emptied"].append(group.output_projection)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from secateurs.errors import RecipeError
 from secateurs.numerics.divergence import kl_direction
 from secateurs.tasks.roles import RoleSizes
 from secateurs.tasks.task_data import Columns, DataRequest, TaskData, Understood
@@ -78,6 +79,8 @@ class Task(ABC):
     """Whether the metric needs labels. If it does, ``TaskData.evaluation`` is ``None`` for data without labels."""
     divergence_name: str
     """Name of ``divergence`` in reports, e.g. ``"KL"``."""
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """Names of the metrics that a recipe may choose from, the default first; empty if there is no choice."""
     pipeline_tag: ClassVar[str | None] = None
     """Name of the task on the Hub."""
     has_loss_without_labels: ClassVar[bool] = False
@@ -173,6 +176,8 @@ class Task(ABC):
         roles: RoleSizes,
         seed: int,
         evaluation_samples: int | None = None,
+        metric: str | None = None,
+        max_new_tokens: int | None = None,
     ) -> TaskData:
         """Read a data set from a folder, a file or a hub id.
 
@@ -186,13 +191,27 @@ class Task(ABC):
             roles: number of texts of every role. If there are fewer, all roles get less, and the notes of the roles say so.
             seed: seed of the random samples.
             evaluation_samples: size of a random sample to evaluate on; ``None`` evaluates on everything.
+            metric: one of ``metrics``; ``None`` is the default.
+            max_new_tokens: most tokens that are generated per text, for metrics of generated texts; ``None`` is
+                ``sequence_length``.
 
         Raises:
             DataError: the data cannot be read, or does not fit the model.
+            RecipeError: see ``check_metric``.
         """
-        return self.read_data(
-            DataRequest(source, model, tokenizer, columns, batch_size, sequence_length, roles, seed, evaluation_samples)
-        )
+        self.check_metric(metric)
+        sizes = (batch_size, sequence_length, roles, seed, evaluation_samples)
+        return self.read_data(DataRequest(source, model, tokenizer, columns, *sizes, metric, max_new_tokens))
+
+    def check_metric(self, metric: str | None) -> None:
+        """Refuse a metric that the task does not have, or whose library is not installed.
+
+        Raises:
+            RecipeError: one line that says which metrics there are, or what to install.
+        """
+        if metric is not None and metric not in self.metrics:
+            choice = f"choose {', '.join(self.metrics)}" if self.metrics else "leave metric out, there is no choice"
+            raise RecipeError(f"the task {self.name.replace('_', '-')} has no metric {metric!r}; {choice}")
 
     @abstractmethod
     def read_data(self, request: DataRequest) -> TaskData:

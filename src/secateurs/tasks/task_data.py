@@ -51,6 +51,8 @@ class DataRequest:
     roles: RoleSizes
     seed: int
     evaluation_samples: int | None = None
+    metric: str | None = None
+    max_new_tokens: int | None = None
 
 
 @dataclass(frozen=True)

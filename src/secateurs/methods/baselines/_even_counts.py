@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from secateurs.errors import TargetUnreachable
 from secateurs.structure.allocation import Allocation
-from secateurs.structure.structure import Group, Kind, Structure
+from secateurs.structure.cut import Kind
+from secateurs.structure.structure import Group, Structure
 from secateurs.structure.target import Budget
 
 __all__ = ["even_counts"]

@@ -39,9 +39,22 @@ from secateurs.training.distillation import SquareHead
 from secateurs.training.objective import Objective
 from secateurs.training.trainer import Training
 
-__all__ = ["FittedCoFi"]
+__all__ = ["FittedCoFi", "refuse_two_stacks"]
 
 logger = logging.getLogger(__name__)
+
+
+def refuse_two_stacks(settings: CoFiSettings, context: PruneContext) -> None:
+    """Refuse to match the layers of an encoder-decoder.
+
+    Raises:
+        UnsupportedModelError: the model has two stacks, and layers are to be matched.
+    """
+    if settings.layer_weight and len(stacks(context.model, context.structure)) > 1:
+        raise UnsupportedModelError(
+            "cofi matches the layers of one stack, and this model has an encoder and a decoder; use "
+            "--set layer_weight=0, or method ziplm"
+        )
 
 
 class FittedCoFi(Fitted):
@@ -53,11 +66,7 @@ class FittedCoFi(Fitted):
     """
 
     def __init__(self, settings: CoFiSettings, context: PruneContext) -> None:
-        if settings.layer_weight and len(stacks(context.model, context.structure)) > 1:
-            raise UnsupportedModelError(
-                "cofi matches the layers of one stack, and this model has an encoder and a decoder; use "
-                "--set layer_weight=0, or method ziplm"
-            )
+        refuse_two_stacks(settings, context)
         self.settings, self.context = settings, context
         self.dense = copy.deepcopy(context.model)  # the teacher, and the start of every target
         self.layers = _groups_by_layer(context)

@@ -7,8 +7,9 @@ import copy
 import torch
 from torch import nn
 
+from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover
-from secateurs.structure.structure import Group, Kind, Structure
+from secateurs.structure.structure import Group, Structure
 from secateurs.surgery.factorize import factorize, matrices, rank_groups
 
 __all__ = ["component_groups", "embedding_widths", "order_embedding_widths", "with_pairs"]

@@ -28,8 +28,9 @@ from secateurs.methods.flop.settings import GateTrainingSettings
 from secateurs.numerics.hard_concrete import HardConcrete
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.structure.allocation import Allocation
+from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.mask import Mask
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.structure import Group, Structure
 from secateurs.structure.target import Budget
 from secateurs.surgery.factorize import matrices, refit
 from secateurs.surgery.shrink import zero_masked

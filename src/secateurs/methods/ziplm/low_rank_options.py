@@ -23,8 +23,9 @@ from secateurs.oneshot.levels import Level, Projection
 from secateurs.oneshot.replay import Replay
 from secateurs.oneshot.stitch import Stitch
 from secateurs.progress import Track, silent
+from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.layers import layer_paths
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.structure import Group, Structure
 from secateurs.tasks.base import Batch
 
 __all__ = ["LowRankOption", "LowRankOptions", "input_projection_moments"]

@@ -23,8 +23,9 @@ from torch import nn
 from secateurs.errors import UnsupportedModelError
 from secateurs.modeling.modeling_pruned import BLOCK, base_of
 from secateurs.modeling.pruned_modules import is_factored, is_selected
+from secateurs.structure.cut import Cut
 from secateurs.structure.families._residual import Role, Roles, residual_stream
-from secateurs.structure.structure import Cut, Group, Structure
+from secateurs.structure.structure import Group, Structure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

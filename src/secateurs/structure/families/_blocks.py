@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secateurs.structure.structure import Cut, Group, Kind
+from secateurs.structure.cut import Cut, Kind
+from secateurs.structure.structure import Group
 
 __all__ = ["attention_groups", "feed_forward_groups"]
 

@@ -15,7 +15,8 @@ from torch import nn
 from secateurs.errors import UnsupportedModelError
 from secateurs.modeling.hf_classes import is_hf_class, is_norm
 from secateurs.modeling.pruned_modules import Emptied, is_a, is_linear
-from secateurs.structure.structure import Cut, Stream
+from secateurs.structure.cut import Cut
+from secateurs.structure.stream import Stream
 
 __all__ = ["Role", "Roles", "residual_stream"]
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.families import PlainConfig, Role, Roles, embeddings, family, llama, plain, stream
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.structure import Group, Structure
 
 __all__ = ["embedding_groups", "plain_config", "roles", "structure"]
 

@@ -1,7 +1,8 @@
 """BART and the encoder-decoders with its module names: an encoder, and a decoder whose layers also attend to its output.
 
-Post-LN types (BART, Marian, PLBart, BlenderBot-small) have a norm after each residual sum. Pre-LN types (mBART, Pegasus) have
-one before each block and one behind each stack. The feed-forward block is no module; its first projection stands for it.
+Post-LN types (BART, Marian, PLBart, BlenderBot-small) have a norm after each residual sum. Pre-LN types (mBART, Pegasus,
+M2M-100, to which NLLB belongs) have one before each block and one behind each stack. The feed-forward block is no module;
+its first projection stands for it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from secateurs.errors import UnsupportedModelError
+from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.families import PlainConfig, family, plain
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.structure import Group, Structure
 
 __all__ = ["plain_config", "structure"]
 
-TYPES = ("bart", "marian", "plbart", "blenderbot-small", "mbart", "pegasus")
+TYPES = ("bart", "marian", "plbart", "blenderbot-small", "mbart", "pegasus", "m2m_100")
 
 _BLOCKS = {
     "encoder": (("heads", "self_attn", ""),),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from secateurs.errors import UnsupportedModelError
+from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.families import PlainConfig, Role, Roles, family, plain, stream
 from secateurs.structure.families._one_width import with_one_width
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.structure import Group, Structure
 
 __all__ = ["plain_config", "roles", "structure"]
 
@@ -21,6 +22,7 @@ _TYPES = (
     "data2vec-text",
     "bert-generation",
     "roformer",
+    "roc_bert",
 )
 
 
@@ -106,6 +108,7 @@ _NARROW: Roles = {
     "cls.predictions.decoder": Role.APART,
 }
 _EMBEDDINGS = tuple(f"embeddings.{part}_embeddings" for part in ("word", "position", "token_type", "task_type"))
+_INPUTS = ("embeddings.word_embeddings", "embeddings.pronunciation_embed", "embeddings.shape_embed")
 
 
 @stream(*_TYPES)
@@ -113,15 +116,19 @@ def roles(base: Any, model: Any) -> Roles:
     """How the modules use the residual stream; some of the roles depend on the model.
 
     The embeddings of ELECTRA and RoFormer may have a size other than the hidden size; they are then projected to the hidden
-    size. A single ``classifier`` layer takes its input from the pooler or from a summary, if the model has one.
+    size. RoCBert projects words, pronunciations and shapes together. A single ``classifier`` layer takes its input from the
+    pooler or from a summary, if the model has one.
     """
     pooled = getattr(base, "pooler", None) is not None or hasattr(model, "sequence_summary")
     narrow = hasattr(base, "embeddings_project")
+    joined = getattr(base.embeddings, "map_inputs_layer", None) is not None
     return {
         **_ENCODER,
         **_HEADS,
-        **(_NARROW if narrow else {}),
+        **(_NARROW if narrow or joined else {}),
         **dict.fromkeys(_EMBEDDINGS, Role.APART if narrow else Role.WRITES),
+        **dict.fromkeys(_INPUTS, Role.APART if narrow or joined else Role.WRITES),
+        "embeddings.map_inputs_layer": Role.WRITES,
         "embeddings.LayerNorm": Role.APART if narrow else Role.RENEWS,
         "embeddings_project": Role.WRITES,
         "generator_predictions.dense": Role.READS if narrow else Role.BRIDGES,

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from secateurs.errors import UnsupportedModelError
+from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.families import PlainConfig, Role, Roles, family, plain, stream
 from secateurs.structure.families._one_width import with_one_width
-from secateurs.structure.structure import Cut, Group, Kind, Structure
+from secateurs.structure.structure import Group, Structure
 
 __all__ = ["plain_config", "roles", "structure"]
 

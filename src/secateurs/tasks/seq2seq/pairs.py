@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
-__all__ = ["SourceTargetRows", "find_pair", "start_token", "with_languages"]
+__all__ = ["SourceTargetRows", "find_pair", "named_languages", "start_token", "with_languages"]
 
 PAIRS = (
     ("source", "target"),
@@ -50,6 +50,24 @@ def with_languages(splits: dict[str, Dataset]) -> dict[str, Dataset]:
         return rows.map(lambda row: {name: row[TRANSLATION][name] for name in names}, remove_columns=[TRANSLATION])
 
     return {name: divided(rows) for name, rows in splits.items()}
+
+
+def named_languages(columns: Columns, tokenizer: Any, rows: Dataset) -> Columns:
+    """The columns of the two languages that the tokenizer translates between, if it names them and neither column is given.
+
+    Args:
+        columns: names given by the user.
+        tokenizer: tokenizer of the model; those of Marian, mBART and M2M-100 name their languages.
+        rows: data set.
+    """
+    there = {*rows.column_names}
+    if columns.text is not None or columns.text_pair is not None or any(set(pair) <= there for pair in PAIRS):
+        return columns
+    for names in (("source_lang", "target_lang"), ("src_lang", "tgt_lang")):
+        source, target = (getattr(tokenizer, name, None) for name in names)
+        if source in there and target in there and source != target:
+            return replace(columns, text=source, text_pair=target)
+    return columns
 
 
 def find_pair(columns: Columns, rows: Dataset, source: str) -> Columns:

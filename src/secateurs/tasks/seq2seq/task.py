@@ -1,12 +1,13 @@
-"""Summaries, translations and other targets that an encoder-decoder writes, scored by the perplexity of the references.
+"""Summaries, translations and other targets that an encoder-decoder writes.
 
-Scores of generated texts (ROUGE, chrF) are left out: no kept library computes them.
+The metric is the perplexity of the references, or ROUGE, chrF or BLEU of texts that the model generates.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -16,15 +17,17 @@ from torch import Tensor
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
 from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
-from secateurs.tasks.data.batches import forward, ordered_batches, sample
+from secateurs.tasks.data.batches import forward, sample
 from secateurs.tasks.data.columns import skip_empty, texts_of
 from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.data.understood import about_skipped, about_splits
+from secateurs.tasks.metrics.generated_texts import METRICS, check_library, score_texts
 from secateurs.tasks.metrics.next_tokens import MAX_LOGITS, MAX_POSITIONS, has_next, next_token_nll, spread
-from secateurs.tasks.seq2seq.pairs import SourceTargetRows, find_pair, start_token, with_languages
+from secateurs.tasks.seq2seq.held_out import HeldOutPairs, check_length, generated_texts
+from secateurs.tasks.seq2seq.pairs import SourceTargetRows, find_pair, named_languages, start_token, with_languages
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,6 +45,13 @@ class Seq2Seq(Task):
     auto_class = "AutoModelForSeq2SeqLM"
     needs_labels_for_metric = False
     has_loss_without_labels = True
+    metrics = ("perplexity", *METRICS)
+
+    def check_metric(self, metric: str | None) -> None:
+        """See ``Task.check_metric``."""
+        super().check_metric(metric)
+        if metric in METRICS:
+            check_library(metric)
 
     def read_data(self, request: DataRequest) -> TaskData:
         """See ``Task.read_data``. A row has a source and a target, each of at most ``sequence_length`` tokens."""
@@ -50,8 +60,12 @@ class Seq2Seq(Task):
             raise DataError(f"sequence_length {request.sequence_length} is too short for a target; give at least 3")
         encode = Encode.for_model(request.model, request.tokenizer, request.sequence_length)
         start = start_token(request.model)
+        metric, length = request.metric or self.metrics[0], request.max_new_tokens or request.sequence_length
+        if metric in METRICS:
+            check_length(request.model, length)
         everything = with_languages(read_splits(source))
-        columns = find_pair(request.columns, next(rows for rows in everything.values() if len(rows)), source)
+        filled = next(rows for rows in everything.values() if len(rows))
+        columns = find_pair(named_languages(request.columns, request.tokenizer, filled), filled, source)
         splits = skip_empty(everything, columns, source)
         division = divide(
             source,
@@ -94,7 +108,7 @@ class Seq2Seq(Task):
         return TaskData(
             roles=roles,
             calibration_labels=True,
-            evaluation=ordered_batches(held_out, request.batch_size).batches,
+            evaluation=HeldOutPairs.of(held_out, request.batch_size, metric, length),
             train=train if division.trainable else None,
             collate=rows.collate,
             description=(
@@ -129,15 +143,21 @@ class Seq2Seq(Task):
         total, count = next_token_nll(outputs.logits, batch["decoder_input_ids"], batch["decoder_attention_mask"])
         return total / count
 
-    def evaluate(self, model: PreTrainedModel, evaluation: list[Batch], device: torch.device | str) -> Score:
-        """Perplexity of the references: ``exp(mean nats per token of the targets)``; every token has the same weight."""
+    def evaluate(self, model: PreTrainedModel, evaluation: HeldOutPairs, device: torch.device | str) -> Score:
+        """The metric of the recipe. ROUGE, chrF and BLEU compare generated texts with the references.
+
+        The perplexity of the references is ``exp(mean nats per token of the targets)``; every token has the same weight.
+        """
+        if evaluation.metric in METRICS:
+            score = score_texts(evaluation.metric, generated_texts(model, evaluation, device), evaluation.references)
+            return replace(score, details={**score.details, "max_new_tokens": evaluation.max_new_tokens})
         nats, tokens = 0.0, 0
-        for outputs, batch in forward(model, evaluation, device):
+        for outputs, batch in forward(model, evaluation.batches, device):
             total, count = next_token_nll(outputs.logits, batch["decoder_input_ids"], batch["decoder_attention_mask"])
             nats, tokens = nats + total.double().item(), tokens + count
         mean = nats / tokens
         value = math.exp(mean) if mean < 700 else math.inf
-        details = {"nats_per_token": mean, "targets": sum(len(batch["input_ids"]) for batch in evaluation)}
+        details = {"nats_per_token": mean, "targets": len(evaluation.references)}
         return Score("perplexity", value, higher_is_better=False, count=tokens, details=details)
 
     @classmethod
