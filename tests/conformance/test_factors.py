@@ -149,6 +149,7 @@ def test_a_pruned_model_is_factorised(model_type: str) -> None:
     assert block is not None and len(block["groups"]) == len(groups) + len(structure)
 
 
+@pytest.mark.usefixtures("norms_in_fp64")
 @pytest.mark.parametrize("gone", ["nothing", "attention", "feed-forward"])
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_factorised_model_is_pruned(model_type: str, gone: str) -> None:

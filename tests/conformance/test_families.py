@@ -31,6 +31,8 @@ from tiny_models import batch, hidden_states, tiny_model
 TYPES = model_types()
 TOLERANCE = 1e-12
 
+pytestmark = pytest.mark.usefixtures("norms_in_fp64")
+
 
 @cache
 def _dense(model_type: str) -> Any:
@@ -214,7 +216,6 @@ def test_a_copy_of_a_shrunk_model_gives_the_same_outputs(model_type: str) -> Non
     assert difference(outputs(model), outputs(copy.deepcopy(model))) == 0.0
 
 
-@pytest.mark.usefixtures("norms_in_fp64")
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("model_type", TYPES)
 def test_gradients_are_those_of_the_masked_model(model_type: str, checkpointing: bool) -> None:

@@ -12,7 +12,7 @@ from secateurs.gates.gates import REACH, Gated, Gates
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.families import discover, hidden_types, model_types
 from secateurs.structure.structure import Kind
-from secateurs.surgery.masked_norm import unmask_norm
+from secateurs.surgery.masked_norm import unmask_norms
 from secateurs.surgery.shrink import shrink
 from tiny_models import batch, tiny_model
 
@@ -131,8 +131,7 @@ def test_folded_gates_can_be_undone(model_type: str) -> None:
     masked.folded(masked.gates.deterministic())
     assert not torch.allclose(logits(masked.model), dense)
     assert (masked.structure.stream is None) == (model_type not in hidden_types())
-    for path in masked.structure.stream.norms if masked.structure.stream else ():
-        unmask_norm(masked.model.get_submodule(path))
+    unmask_norms(masked.model, masked.structure)
     masked.model.load_state_dict(before)
     torch.testing.assert_close(logits(masked.model), dense, atol=0, rtol=0)
 

@@ -20,6 +20,8 @@ from secateurs.structure.mask import Mask
 from secateurs.surgery.shrink import shrink
 from tiny_models import batch, tiny_model, without_layer
 
+pytestmark = pytest.mark.usefixtures("norms_in_fp64")
+
 
 def uneven_levels(stitch: Stitch) -> dict[str, Level]:
     """Levels with other weights and biases, without a third of the units of every group and all units of the second."""

@@ -19,6 +19,7 @@ from secateurs.modeling.own_config import set_field
 from secateurs.modeling.per_head import heads_of, keep_heads
 from secateurs.oneshot.levels import Level
 from secateurs.structure.structure import Cut, Group, Structure
+from secateurs.surgery.masked_norm import mask_joint_norms
 
 __all__ = ["Stitch"]
 
@@ -114,6 +115,7 @@ class Stitch:
         if len(units):
             full[:, (units[:, None] * group.width + torch.arange(group.width)).flatten()] = level.weight
         self.install(name, Level(torch.arange(group.size), full, level.bias, level.input_projections))
+        mask_joint_norms(self.model, group, torch.zeros(group.size).index_fill_(0, units, 1).bool())
 
     def reset(self, name: str, input_projections: Mapping[str, Tensor] = MappingProxyType({})) -> None:
         """Put the original tensors of one group back, but for these of its input_projections."""
@@ -147,7 +149,11 @@ class Stitch:
             keep_heads(self.model.get_submodule(group.block), dict(group.per_head), kept)
 
     def _sync(self, group: Group, kept: int) -> None:
-        """Set the fields that repeat a size (``num_heads``, ``split_size``, a Conv1D's ``nf``) to that of the tensors."""
+        """Set the fields that repeat a size (``num_heads``, ``split_size``, a Conv1D's ``nf``) to that of the tensors.
+
+        Norms over all units normalise over those that are present, so that none of them is masked.
+        """
+        mask_joint_norms(self.model, group, torch.ones(kept).bool())
         for path, per_unit in group.attributes.items():
             set_field(self.model, path, per_unit * kept)
         for parameter in {cut.parameter for cut in group.cuts}:

@@ -27,7 +27,7 @@ from secateurs.structure.structure import Cut, Group, Kind, Stream, Structure
 from secateurs.surgery.config_block import configs_of, record_pairs, relative_to_base, write_block
 from secateurs.surgery.factorize import is_larger, multiply_back, pairs
 from secateurs.surgery.low_rank_groups import apply_low_rank_options
-from secateurs.surgery.masked_norm import mask_norm, narrow_norm
+from secateurs.surgery.masked_norm import mask_joint_norms, mask_norm, narrow_joint_norms, narrow_norm
 
 __all__ = ["shrink", "zero_masked"]
 
@@ -37,7 +37,8 @@ Model = TypeVar("Model", bound=nn.Module)
 def zero_masked(model: nn.Module, structure: Structure, mask: Mask) -> None:
     """Turn a model, in place, into the masked model: full size, but with the outputs of the shrunk model.
 
-    The columns of the output projection of every dropped unit are set to zero. For every dropped dimension of the stream, all
+    The columns of the output projection of every dropped unit are set to zero, and norms over all units of its group leave it
+    out of their statistics. For every dropped dimension of the stream, all
     writers are set to zero and the norms leave the dimension out of their statistics.
 
     Args:
@@ -58,6 +59,7 @@ def zero_masked(model: nn.Module, structure: Structure, mask: Mask) -> None:
             weight = model.get_parameter(cut.parameter)
             dropped = _indices(cut, (~mask[group.name]).nonzero().flatten())
             weight.index_fill_(cut.dim, dropped.to(weight.device), 0.0)
+            mask_joint_norms(model, group, mask[group.name])
         stream = structure.stream
         if stream and not mask[stream.name].all():
             dropped = (~mask[stream.name]).nonzero().flatten()
@@ -96,6 +98,7 @@ def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = Tru
                 continue
             for parameter, dim in dict.fromkeys((cut.parameter, cut.dim) for cut in group.cuts):
                 edits["shapes"][parameter] = list(_slice(model, group, parameter, dim, kept).shape)
+            narrow_joint_norms(model, group, mask[group.name])
             edits["attributes"] |= {path: per_unit * len(kept) for path, per_unit in group.attributes.items()}
             if group.per_head and len(kept):
                 heads = heads_of(model.get_submodule(group.block), group.size)

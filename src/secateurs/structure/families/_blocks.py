@@ -10,11 +10,19 @@ from secateurs.structure.structure import Cut, Group, Kind
 __all__ = ["attention_groups", "feed_forward_groups"]
 
 Rows = Sequence[tuple[str, int, int]]
-"""Name of an input projection, its rows per unit, and the row where unit 0 starts."""
+"""Name of an input projection or of a norm, its rows per unit, and the row where unit 0 starts."""
 
 
 def attention_groups(
-    model: Any, index: int, attention: str, output: str = "o_proj", *, layer: str, fused: str = "", **fields: Any
+    model: Any,
+    index: int,
+    attention: str,
+    output: str = "o_proj",
+    *,
+    layer: str,
+    fused: str = "",
+    joint_norms: tuple[str, str] | tuple[()] = (),
+    **fields: Any,
 ) -> list[Group]:
     """The heads of an attention; no group if none is left.
 
@@ -27,6 +35,7 @@ def attention_groups(
         output: name of its output projection.
         layer: path of the layer.
         fused: name of the one projection whose outputs are all queries, then all keys, then all values.
+        joint_norms: names of a norm over the queries of all heads and of one over the keys of all heads.
         fields: other fields of the group: ``stream``, ``norms``, ``attributes``, ...
     """
     attn = model.get_submodule(attention)
@@ -36,6 +45,8 @@ def attention_groups(
     rows = [("q_proj", queries, 0), ("k_proj", keys, 0), ("v_proj", keys, 0)]
     if fused:
         rows = [(fused, queries, 0), (fused, keys, heads * queries), (fused, keys, heads * (queries + keys))]
+    rows += [(norm, width, 0) for norm, width in zip(joint_norms, (queries, keys), strict=False)]
+    fields["joint_norms"] = tuple(f"{attention}.{norm}" for norm in joint_norms)
     return _groups(
         model, f"layer.{index}.heads", Kind.HEAD, heads, attention, rows, (output, queries), attention, layer, fields
     )
@@ -87,7 +98,7 @@ def _groups(
     """One group, or none if it has no units: rows of the input projections, then columns of the output projection."""
     if not size:
         return []
-    biased = [row for row in rows if model.get_submodule(f"{path}.{row[0]}").bias is not None]
+    biased = [row for row in rows if getattr(model.get_submodule(f"{path}.{row[0]}"), "bias", None) is not None]
     cuts = (
         *(Cut(f"{path}.{part}.weight", 0, width, start) for part, width, start in rows),
         *(Cut(f"{path}.{part}.bias", 0, width, start) for part, width, start in biased),
