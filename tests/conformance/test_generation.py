@@ -59,9 +59,12 @@ def test_generation_is_the_same(model_type: str, gone: set[int]) -> None:
     mask = without_blocks(structure, Kind.HEAD, gone)
     zero_masked(model, structure, mask)
     greedy, beams = continued(model), continued(model, "beams")
+    ways = ["greedy", "static cache", "no cache"]
+    if not model._can_compile_fullgraph and not alike(continued(model, "static cache"), greedy):
+        ways.remove("static cache")  # GPT-Neo masks the wrong keys of a static cache, in transformers too
     shrink(model, structure, mask)
     assert alike(continued(model, "beams"), beams)
-    for way in ("greedy", "static cache", "no cache"):
+    for way in ways:
         assert alike(continued(model, way), greedy), way
 
 

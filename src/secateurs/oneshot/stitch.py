@@ -97,7 +97,8 @@ class Stitch:
             elif len(present) == group.size:
                 target.data = dense
             else:
-                target.data = dense.index_select(dim, _indices(group, parameter, dim, present).to(dense.device))
+                stays = _indices(group, parameter, dim, present, dense.shape[dim])
+                target.data = dense.index_select(dim, stays.to(dense.device))
         if level.bias is not None and (path := self._bias_name(group)):
             self.model.get_parameter(path).data = level.bias.to(self._dense[path])
         self._sync(group, len(present))
@@ -164,7 +165,12 @@ class Stitch:
                 module.out_features, module.in_features = module.weight.shape
 
 
-def _indices(group: Group, parameter: str, dim: int, units: Tensor) -> Int[Tensor, " indices"]:
-    """Indices of the kept units along one axis; the cuts of a fused projection follow one another."""
+def _indices(group: Group, parameter: str, dim: int, units: Tensor, size: int) -> Int[Tensor, " indices"]:
+    """Indices along one axis of this size that belong to these units or to no cut, such as keys that all heads share."""
     cuts: list[Cut] = [cut for cut in group.cuts if (cut.parameter, cut.dim) == (parameter, dim)]
-    return torch.cat([(cut.offset + units[:, None] * cut.width + torch.arange(cut.width)).flatten() for cut in cuts])
+    parts, end = list[Tensor](), 0
+    for cut in sorted(cuts, key=lambda cut: cut.offset):
+        parts.append(torch.arange(end, cut.offset))
+        parts.append((cut.offset + units[:, None] * cut.width + torch.arange(cut.width)).flatten())
+        end = cut.offset + group.size * cut.width
+    return torch.cat([*parts, torch.arange(end, size)])

@@ -90,6 +90,7 @@ class Group:
         instead_of: for ranks of a low-rank option, name of the group that cuts the matrix otherwise. The matrix is not
             factorised yet, and may be factorised only while that group keeps all its units. Empty for existing pairs.
         cache: key-value cache that an attention fills: ``"self"``, ``"cross"``, or empty for an encoder, which fills none.
+        cache_slot: field of an attention that holds its slot in the cache.
         tokens: mask in a batch of the tokens of this stack: ``"attention_mask"``, in a decoder ``"decoder_attention_mask"``.
         memory: paths of the input projections whose input is the output of an encoder (k and v of a cross-attention).
     """
@@ -109,6 +110,7 @@ class Group:
     product: str = ""
     instead_of: str = ""
     cache: str = "self"
+    cache_slot: str = "layer_idx"
     tokens: str = "attention_mask"
     memory: tuple[str, ...] = ()
     per_head: Mapping[str, int] = field(default_factory=dict[str, int])

@@ -7,7 +7,7 @@ from typing import Any
 
 from secateurs.structure.structure import Cut, Group, Kind
 
-__all__ = ["attention_groups", "feed_forward_groups"]
+__all__ = ["attention_groups", "feed_forward_groups", "fused_heads"]
 
 Rows = Sequence[tuple[str, int, int]]
 """Name of an input projection or of a norm, its rows per unit, and the row where unit 0 starts."""
@@ -50,6 +50,32 @@ def attention_groups(
     return _groups(
         model, f"layer.{index}.heads", Kind.HEAD, heads, attention, rows, (output, queries), attention, layer, fields
     )
+
+
+def fused_heads(
+    model: Any,
+    index: int,
+    attention: str,
+    inputs: tuple[str, int],
+    output: tuple[str, int],
+    *,
+    layer: str,
+    **fields: Any,
+) -> list[Group]:
+    """The heads of an attention whose one input projection has its rows ordered by head; no group if none is left.
+
+    Args:
+        model: the base model.
+        index: index of the layer.
+        attention: path of the attention module.
+        inputs: name of the input projection, and its rows per unit.
+        output: name of the output projection, and its columns per unit.
+        layer: path of the layer.
+        fields: other fields of the group: ``stream``, ``norms``, ``attributes``, ...
+    """
+    heads = model.get_submodule(f"{attention}.{output[0]}").in_features // output[1]
+    name = f"layer.{index}.heads"
+    return _groups(model, name, Kind.HEAD, heads, attention, [(*inputs, 0)], output, attention, layer, fields)
 
 
 def feed_forward_groups(
