@@ -7,6 +7,5 @@ from tiny_configs.sizes import DECODER
 DECODES = True
 CONFIGS = {
     "arcee": {**DECODER, "mlp_bias": True, "attention_bias": True},
-    "apertus": {**DECODER, "num_key_value_heads": 4},
     "nemotron": {**DECODER, "hidden_act": "gelu", "attention_bias": True, "mlp_bias": True},
 }

@@ -1,7 +1,7 @@
-"""Decoders with the attention of Llama and a feed-forward block without gates: Nemotron, Arcee and Apertus.
+"""Decoders with the attention of Llama and a feed-forward block without gates: Nemotron and Arcee.
 
 The norms of Nemotron store their gain less 1, and a LayerNorm of that kind cannot be restricted to some dimensions, so its
-hidden size stays. Norms over the head size and the learned activation of Apertus are never cut.
+hidden size stays.
 """
 
 from __future__ import annotations
@@ -15,26 +15,18 @@ from secateurs.structure.structure import Group, Structure
 
 __all__ = ["plain_config", "roles", "structure"]
 
-NORMS = {
-    "arcee": ("input_layernorm", "post_attention_layernorm"),
-    "apertus": ("attention_layernorm", "feedforward_layernorm"),
-    "nemotron": ("input_layernorm", "post_attention_layernorm"),
-}
-"""Model type -> names of the norms before the attention and before the feed-forward block."""
 
-
-@family(*NORMS)
+@family("arcee", "nemotron")
 def structure(model: Any) -> Structure:
     """The key-value heads (each with its query heads) and the feed-forward neurons of every layer."""
     groups: list[Group] = []
-    first, second = NORMS[model.config.model_type]
     last = len(model.layers) - 1
     for index in range(last + 1):
         layer = f"layers.{index}"
-        middle = f"{layer}.{second}"
-        end = f"layers.{index + 1}.{first}" if index < last else "norm"
+        middle = f"{layer}.post_attention_layernorm"
+        end = f"layers.{index + 1}.input_layernorm" if index < last else "norm"
         groups += attention_groups(
-            model, index, f"{layer}.self_attn", layer=layer, stream=middle, norms=(f"{layer}.{first}",)
+            model, index, f"{layer}.self_attn", layer=layer, stream=middle, norms=(f"{layer}.input_layernorm",)
         )
         groups += feed_forward_groups(
             model, index, f"{layer}.mlp", ("up_proj",), layer=layer, stream=end, norms=(middle,)
@@ -42,26 +34,30 @@ def structure(model: Any) -> Structure:
     return Structure(tuple(groups))
 
 
-@stream("arcee", "apertus")
+_ROLES: Roles = {
+    "embed_tokens": Role.WRITES,
+    "layers.*.input_layernorm": Role.NORMS,
+    "layers.*.self_attn.q_proj": Role.READS,
+    "layers.*.self_attn.k_proj": Role.READS,
+    "layers.*.self_attn.v_proj": Role.READS,
+    "layers.*.self_attn.o_proj": Role.WRITES,
+    "layers.*.post_attention_layernorm": Role.NORMS,
+    "layers.*.mlp.up_proj": Role.READS,
+    "layers.*.mlp.down_proj": Role.WRITES,
+    "norm": Role.NORMS,
+    "lm_head": Role.READS,
+    "score": Role.READS,
+    "qa_outputs": Role.READS,
+}
+
+
+@stream("arcee")
 def roles(base: Any, model: Any) -> Roles:
-    """How the modules use the residual stream."""
-    return {
-        "embed_tokens": Role.WRITES,
-        **{f"layers.*.{name}": Role.NORMS for name in NORMS[base.config.model_type]},
-        **{f"layers.*.self_attn.{name}": Role.READS for name in ("q_proj", "k_proj", "v_proj")},
-        **{f"layers.*.self_attn.{name}": Role.APART for name in ("q_norm", "k_norm")},
-        "layers.*.self_attn.o_proj": Role.WRITES,
-        "layers.*.mlp.up_proj": Role.READS,
-        "layers.*.mlp.act_fn": Role.APART,
-        "layers.*.mlp.down_proj": Role.WRITES,
-        "norm": Role.NORMS,
-        "lm_head": Role.READS,
-        "score": Role.READS,
-        "qa_outputs": Role.READS,
-    }
+    """How the modules use the residual stream; the same for every Arcee."""
+    return _ROLES
 
 
-@plain(*NORMS)
+@plain("arcee", "nemotron")
 def plain_config(model: Any) -> PlainConfig | None:
     """See ``with_even_layers``."""
     return with_even_layers(model)
