@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 
@@ -14,7 +12,7 @@ from secateurs.structure.families import discover, hidden_types, model_types
 from secateurs.structure.structure import Kind
 from secateurs.surgery.masked_norm import unmask_norms
 from secateurs.surgery.shrink import shrink
-from tiny_models import batch, tiny_model
+from tiny_models import batch, copied, tiny_model
 
 TYPES = model_types()
 
@@ -41,7 +39,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 def shrunk(masked: Gated) -> torch.nn.Module:
     opening = masked.gates.deterministic()
-    return shrink(copy.deepcopy(masked).folded(opening), masked.structure, opening.mask())
+    return shrink(copied(masked).folded(opening), masked.structure, opening.mask())
 
 
 @pytest.mark.parametrize(("model_type", "hidden"), [*((t, False) for t in TYPES), *((t, True) for t in hidden_types())])

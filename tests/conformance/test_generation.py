@@ -26,7 +26,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def continued(model: Any, way: str = "greedy", length: int = 9, new: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+def continued(model: Any, way: str = "greedy", length: int = 9, new: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     """Continue padded and unpadded prompts; return the tokens, and the scores from which they were chosen."""
     prompt = batch(length=length, padding="left" if model._supports_sdpa else None)  # eager: NaN in fp64
     options = {"max_new_tokens": new, "do_sample": False, "return_dict_in_generate": True, "output_scores": True}
