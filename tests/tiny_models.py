@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
 from collections.abc import Mapping
+from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
+from secateurs.surgery.factorize import factorize, matrices
 from secateurs.surgery.shrink import shrink
 from tiny_configs import CONFIGS, DECODERS, ENCODER_DECODERS, IMAGE_TYPES
 from tiny_configs.sizes import VOCABULARY
@@ -21,6 +26,8 @@ __all__ = [
     "VOCABULARY",
     "auto_name",
     "batch",
+    "copied",
+    "factored_model",
     "fill",
     "head_names",
     "hidden_states",
@@ -32,6 +39,8 @@ __all__ = [
 def tiny_model(model_type: str, *, auto: str | None = None, seed: int = 0, **changes: Any) -> Any:
     """A small model with three layers, in evaluation mode, by default of the class ``auto_name``.
 
+    It is built once in a process; every call returns a copy.
+
     Args:
         model_type: one of ``families.model_types()``.
         auto: name of the Auto class, if another head is wanted.
@@ -42,9 +51,52 @@ def tiny_model(model_type: str, *, auto: str | None = None, seed: int = 0, **cha
         AssertionError: ``tiny_configs`` has no config for the model type.
     """
     assert model_type in CONFIGS, f"family {model_type!r} is not tested: add a small config to tests/tiny_configs"
-    auto = auto or auto_name(model_type)
-    config = transformers.AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **changes})
-    return fill(getattr(transformers, auto).from_config(config).double().eval(), seed)
+    key = (model_type, auto or auto_name(model_type), seed, repr(sorted(changes.items())))
+    if key not in _BUILT:
+        config = transformers.AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **changes})
+        _BUILT[key] = fill(getattr(transformers, key[1]).from_config(config).double().eval(), seed)
+    return copied(_BUILT[key])
+
+
+_BUILT: dict[tuple[str, str, int, str], Any] = {}
+
+
+_SHARED = (int, float, str, bool, type(None), type, FunctionType, torch.dtype, torch.device)
+"""Types of fields that a copy may share."""
+
+
+def copied(model: Any) -> Any:
+    """``copy.deepcopy`` in a third of the time: most fields of modules are numbers or empty dictionaries of hooks."""
+    return _copied(model, {})
+
+
+def _copied(module: nn.Module, memo: dict[int, Any]) -> Any:
+    if id(module) in memo:
+        return memo[id(module)]
+    new = memo[id(module)] = type(module).__new__(type(module))
+    fields = vars(new)
+    for name, value in vars(module).items():
+        if isinstance(value, _SHARED):
+            fields[name] = value
+        elif name == "_modules":
+            fields[name] = {key: None if child is None else _copied(child, memo) for key, child in value.items()}
+        elif type(value) in (dict, OrderedDict, set, list) and not value:
+            fields[name] = type(value)()
+        else:
+            fields[name] = copy.deepcopy(value, memo)
+    return new
+
+
+@cache
+def _factored(model_type: str) -> Any:
+    model = tiny_model(model_type)
+    factorize(model, matrices(model))
+    return model
+
+
+def factored_model(model_type: str) -> Any:
+    """A tiny model whose matrices are pairs of factors of full rank."""
+    return copied(_factored(model_type))
 
 
 def auto_name(model_type: str) -> str:

@@ -18,6 +18,13 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("gpt_neox", {"use_parallel_residual": False}),
     ("gpt_neox", {"attention_bias": False}),
     ("opt", {"enable_bias": False}),
+    ("stablelm", {"use_parallel_residual": True}),
+    ("hyperclovax", {"use_post_norm": False}),
+    ("gpt_bigcode", {"multi_query": False}),
+    ("falcon", {"multi_query": False, "bias": True}),
+    ("falcon", {"multi_query": False, "parallel_attn": False}),
+    ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1}),
 ]
 
 
@@ -64,3 +71,9 @@ def test_what_is_not_settled_is_refused() -> None:
         discover(tiny_model("opt", layer_norm_elementwise_affine=False), hidden=True)
     with pytest.raises(UnsupportedModelError, match=r"qk_layernorm"):
         discover(tiny_model("phi", qk_layernorm=True))
+    with pytest.raises(UnsupportedModelError, match=r"qk_layernorm"):
+        discover(tiny_model("stablelm", qk_layernorm=True))
+    with pytest.raises(UnsupportedModelError, match=r"alibi"):
+        discover(tiny_model("falcon", alibi=True))
+    with pytest.raises(UnsupportedModelError, match=r"cross-attention"):
+        discover(tiny_model("gpt_bigcode", add_cross_attention=True, multi_query=False))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 
@@ -12,9 +10,9 @@ from secateurs.gates.gates import REACH, Gated, Gates
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, hidden_types, model_types
-from secateurs.surgery.masked_norm import unmask_norm
+from secateurs.surgery.masked_norm import unmask_norms
 from secateurs.surgery.shrink import shrink
-from tiny_models import batch, tiny_model
+from tiny_models import batch, copied, tiny_model
 
 TYPES = model_types()
 
@@ -41,7 +39,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 def shrunk(masked: Gated) -> torch.nn.Module:
     opening = masked.gates.deterministic()
-    return shrink(copy.deepcopy(masked).folded(opening), masked.structure, opening.mask())
+    return shrink(copied(masked).folded(opening), masked.structure, opening.mask())
 
 
 @pytest.mark.parametrize(("model_type", "hidden"), [*((t, False) for t in TYPES), *((t, True) for t in hidden_types())])
@@ -131,8 +129,7 @@ def test_folded_gates_can_be_undone(model_type: str) -> None:
     masked.folded(masked.gates.deterministic())
     assert not torch.allclose(logits(masked.model), dense)
     assert (masked.structure.stream is None) == (model_type not in hidden_types())
-    for path in masked.structure.stream.norms if masked.structure.stream else ():
-        unmask_norm(masked.model.get_submodule(path))
+    unmask_norms(masked.model, masked.structure)
     masked.model.load_state_dict(before)
     torch.testing.assert_close(logits(masked.model), dense, atol=0, rtol=0)
 

@@ -26,7 +26,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def continued(model: Any, way: str = "greedy", length: int = 9, new: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+def continued(model: Any, way: str = "greedy", length: int = 9, new: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     """Continue padded and unpadded prompts; return the tokens, and the logits from which they were chosen.
 
     Padding tokens are not generated: M2M-100 counts its positions without them, and with a cache it forgets earlier ones.
@@ -62,9 +62,12 @@ def test_generation_is_the_same(model_type: str, gone: set[int]) -> None:
     mask = without_blocks(structure, Kind.HEAD, gone)
     zero_masked(model, structure, mask)
     greedy, beams = continued(model), continued(model, "beams")
+    ways = ["greedy", "static cache", "no cache"]
+    if not model._can_compile_fullgraph and not alike(continued(model, "static cache"), greedy):
+        ways.remove("static cache")  # GPT-Neo masks the wrong keys of a static cache, in transformers too
     shrink(model, structure, mask)
     assert alike(continued(model, "beams"), beams)
-    for way in ("greedy", "static cache", "no cache"):
+    for way in ways:
         assert alike(continued(model, way), greedy), way
 
 

@@ -75,7 +75,7 @@ def test_what_is_not_selected_contributes_nothing(model_type: str, tmp_path: Pat
     with pytest.raises(
         UnsupportedModelError, match="uses some of its inputs only: such a model cannot be pruned again"
     ):
-        discover(load(folder))
+        discover(half)
 
 
 def test_pairs_of_factors_have_no_such_inputs() -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from functools import cache
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -18,24 +14,17 @@ from secateurs.numerics.hard_concrete import HardConcrete
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.families import model_types
 from secateurs.structure.target import Sparsity
-from secateurs.surgery.factorize import factorize, matrices, rank_groups
+from secateurs.surgery.factorize import rank_groups
 from secateurs.surgery.shrink import shrink
-from tiny_models import batch, tiny_model
+from tiny_models import batch, copied, factored_model, tiny_model
 
 TYPES = model_types()
 TOLERANCE = 1e-12
 
 
-@cache
-def _factored(model_type: str) -> Any:
-    model = tiny_model(model_type)
-    factorize(model, matrices(model))
-    return model
-
-
 def gated(model_type: str) -> Gated:
     """Random gates; the gates of the first matrix are closed, of the second fully open, of the third nearly closed."""
-    model = copy.deepcopy(_factored(model_type))
+    model = factored_model(model_type)
     structure = rank_groups(model)
     gates = Gates(structure, coarse=False, distribution=HardConcrete(beta=1.0), reach=float("inf")).double()
     generator = torch.Generator().manual_seed(1)
@@ -61,7 +50,7 @@ def test_gates_equal_the_shrunk_model(model_type: str) -> None:
     assert mask.counts == masked.gates.counts(0.0)
     first, second, third = (mask.counts[name] for name in masked.gates.names[:3])
     assert first == 0 and second == masked.gates.sizes[1] and 0 < third <= SLIM * masked.gates.sizes[2]
-    small = shrink(copy.deepcopy(masked).folded(opening), masked.structure, mask)
+    small = shrink(copied(masked).folded(opening), masked.structure, mask)
     torch.testing.assert_close(logits(small), wanted, atol=TOLERANCE, rtol=0)
     cost = ParameterCost.of(masked.model, masked.structure)
     assert cost(mask.counts) == sum(parameter.numel() for parameter in small.parameters())

@@ -5,7 +5,6 @@ The search therefore measures the model that the user gets.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -18,7 +17,9 @@ from secateurs.structure.families import discover, model_types
 from secateurs.structure.layers import layer_paths
 from secateurs.structure.mask import Mask
 from secateurs.surgery.shrink import shrink
-from tiny_models import batch, tiny_model, without_layer
+from tiny_models import batch, copied, tiny_model, without_layer
+
+pytestmark = pytest.mark.usefixtures("norms_in_fp64")
 
 
 def uneven_levels(stitch: Stitch) -> dict[str, Level]:
@@ -53,7 +54,7 @@ def test_stitched_equals_shrunk_and_reset_is_exact(model_type: str) -> None:
         stitch.mask(name, level)
     masked = logits(model, inputs)
     mask = Mask.from_units(stitch.structure, {name: level.units for name, level in levels.items()})
-    shrunk = logits(shrink(copy.deepcopy(model), stitch.structure, mask), inputs)
+    shrunk = logits(shrink(copied(model), stitch.structure, mask), inputs)
     torch.testing.assert_close(small, shrunk, rtol=0, atol=1e-12)
     torch.testing.assert_close(masked, shrunk, rtol=0, atol=1e-12)
     assert (small - before).abs().max() > 1e-3

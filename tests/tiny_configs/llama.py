@@ -32,5 +32,6 @@ CONFIGS = {
     "hunyuan_v1_dense": {**DECODER, "attention_bias": True},
     "gemma": {**DECODER, "hidden_size": 64, "num_key_value_heads": 4},
     "granite": {**DECODER, "residual_multiplier": 0.4, "attention_multiplier": 0.3, "logits_scaling": 2.0},
+    "ernie4_5": {**DECODER, "use_bias": True},
     "olmo": {**DECODER, "clip_qkv": 0.5},
 }

@@ -10,5 +10,14 @@ DECODES = True
 CONFIGS = {
     "gemma2": {**DECODER, "hidden_size": 64, **SLIDING, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 20.0},
     "gemma3_text": {**DECODER, "hidden_size": 64, **SLIDING, "query_pre_attn_scalar": 8},
+    "hyperclovax": {
+        **DECODER,
+        "use_post_norm": True,
+        "residual_multiplier": 0.4,
+        "attention_multiplier": 0.3,
+        "logits_scaling": 2.0,
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
     "glm4": {**DECODER, "attention_bias": True},
 }

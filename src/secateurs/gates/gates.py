@@ -6,7 +6,8 @@ the output projection and its bias. A model with gates therefore equals the mode
 value into the weights changes no output, and a unit with gate 0 can be cut away.
 
 A hidden gate (z_hidn) scales one dimension of everything that is written to the residual stream, and norms over the stream
-are taken over the open dimensions.
+are taken over the open dimensions. Likewise norms over all units of a group (``Group.joint_norms``) are taken over its open
+units.
 
 Differs from the authors' code in two points. It multiplies activations, and folds them with an error. It also skips the norm
 after a removed post-LN sub-block; here a removed sub-block is defined alike in the masked and in the shrunk model.
@@ -26,7 +27,7 @@ from secateurs.gates.choices import REACH
 from secateurs.gates.fold import Opening, fold
 from secateurs.numerics.hard_concrete import HardConcrete
 from secateurs.structure.structure import Structure
-from secateurs.surgery.masked_norm import mask_norm, unmask_norm
+from secateurs.surgery.masked_norm import mask_joint_norms, mask_norm, unmask_norm
 
 __all__ = ["Gated", "Gates"]
 
@@ -208,7 +209,11 @@ class Gated(nn.Module):
         return self.model
 
     def _norms(self, opening: Opening) -> None:
-        """Take the norms of the stream over the open dimensions."""
+        """Take the norms of the stream over the open dimensions, and those over the units of a group over its open units."""
+        for group in self.structure:
+            if group.joint_norms:
+                value = opening.fine[group.name] * opening.coarse[group.name]
+                mask_joint_norms(self.model, group, (value > 0).detach())
         stream = self.structure.stream
         if not stream:
             return

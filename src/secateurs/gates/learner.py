@@ -30,7 +30,7 @@ from secateurs.structure.allocation import Allocation
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.mask import Mask
 from secateurs.structure.target import Budget
-from secateurs.surgery.masked_norm import unmask_norm
+from secateurs.surgery.masked_norm import unmask_norms
 from secateurs.training.objective import Objective
 from secateurs.training.trainer import Training, train
 
@@ -157,9 +157,7 @@ class GateLearner:
 
     def reset(self, values: Mapping[str, Tensor]) -> None:
         """Undo folded gates in the model and load these values."""
-        stream = self.context.structure.stream
-        for path in stream.norms if stream else ():
-            unmask_norm(self.context.model.get_submodule(path))
+        unmask_norms(self.context.model, self.context.structure)
         load_in_place(self.context.model, values)
 
     def read(self, folder: str) -> dict[str, Tensor]:

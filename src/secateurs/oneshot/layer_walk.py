@@ -149,7 +149,7 @@ class LayerWalk:
         seen: dict[str, Tensor] = {}
 
         def keep(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            seen["input"], seen["output"] = args[0], output
+            seen["input"], seen["output"] = args[0], output.clone()  # Falcon adds the attention to it, in place
 
         handles = [self.model.get_submodule(group.output_projection).register_forward_hook(keep)]
         if self._ends_inside(group):

@@ -20,6 +20,7 @@ from secateurs.modeling.per_head import heads_of, keep_heads
 from secateurs.oneshot.levels import Level
 from secateurs.structure.cut import Cut
 from secateurs.structure.structure import Group, Structure
+from secateurs.surgery.masked_norm import mask_joint_norms
 
 __all__ = ["Stitch"]
 
@@ -97,7 +98,8 @@ class Stitch:
             elif len(present) == group.size:
                 target.data = dense
             else:
-                target.data = dense.index_select(dim, _indices(group, parameter, dim, present).to(dense.device))
+                stays = _indices(group, parameter, dim, present, dense.shape[dim])
+                target.data = dense.index_select(dim, stays.to(dense.device))
         if level.bias is not None and (path := self._bias_name(group)):
             self.model.get_parameter(path).data = level.bias.to(self._dense[path])
         self._sync(group, len(present))
@@ -115,6 +117,7 @@ class Stitch:
         if len(units):
             full[:, (units[:, None] * group.width + torch.arange(group.width)).flatten()] = level.weight
         self.install(name, Level(torch.arange(group.size), full, level.bias, level.input_projections))
+        mask_joint_norms(self.model, group, torch.zeros(group.size).index_fill_(0, units, 1).bool())
 
     def reset(self, name: str, input_projections: Mapping[str, Tensor] = MappingProxyType({})) -> None:
         """Put the original tensors of one group back, but for these of its input_projections."""
@@ -148,7 +151,11 @@ class Stitch:
             keep_heads(self.model.get_submodule(group.block), dict(group.per_head), kept)
 
     def _sync(self, group: Group, kept: int) -> None:
-        """Set the fields that repeat a size (``num_heads``, ``split_size``, a Conv1D's ``nf``) to that of the tensors."""
+        """Set the fields that repeat a size (``num_heads``, ``split_size``, a Conv1D's ``nf``) to that of the tensors.
+
+        Norms over all units normalise over those that are present, so that none of them is masked.
+        """
+        mask_joint_norms(self.model, group, torch.ones(kept).bool())
         for path, per_unit in group.attributes.items():
             set_field(self.model, path, per_unit * kept)
         for parameter in {cut.parameter for cut in group.cuts}:
@@ -159,7 +166,12 @@ class Stitch:
                 module.out_features, module.in_features = module.weight.shape
 
 
-def _indices(group: Group, parameter: str, dim: int, units: Tensor) -> Int[Tensor, " indices"]:
-    """Indices of the kept units along one axis; the cuts of a fused projection follow one another."""
+def _indices(group: Group, parameter: str, dim: int, units: Tensor, size: int) -> Int[Tensor, " indices"]:
+    """Indices along one axis of this size that belong to these units or to no cut, such as keys that all heads share."""
     cuts: list[Cut] = [cut for cut in group.cuts if (cut.parameter, cut.dim) == (parameter, dim)]
-    return torch.cat([(cut.offset + units[:, None] * cut.width + torch.arange(cut.width)).flatten() for cut in cuts])
+    parts, end = list[Tensor](), 0
+    for cut in sorted(cuts, key=lambda cut: cut.offset):
+        parts.append(torch.arange(end, cut.offset))
+        parts.append((cut.offset + units[:, None] * cut.width + torch.arange(cut.width)).flatten())
+        end = cut.offset + group.size * cut.width
+    return torch.cat([*parts, torch.arange(end, size)])

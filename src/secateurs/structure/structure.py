@@ -48,11 +48,15 @@ class Group:
         per_head: tensors that other layers use too and that have one entry for every head, such as a shared position bias:
             name of an argument of the block, or of a method of it that computes the tensor -> axis of the heads. They are
             not cut; a pruned block selects its heads from them.
+        joint_norms: paths of norms inside the block that normalise over all its units at once, such as a norm over the
+            queries of all heads. Their gains are in ``cuts``. A masked model takes their statistics over the kept units, as
+            the shrunk model does.
         other_inputs: paths of linear modules in ``cuts`` whose input is not, or not only, the common input of the input
             projections: projections of relative positions. Corrections of the common input do not apply to them.
         instead_of: for ranks of a low-rank option, name of the group that cuts the matrix otherwise. The matrix is not
             factorised yet, and may be factorised only while that group keeps all its units. Empty for existing pairs.
         cache: key-value cache that an attention fills: ``"self"``, ``"cross"``, or empty for an encoder, which fills none.
+        cache_slot: field of an attention that holds its slot in the cache.
         tokens: mask in a batch of the tokens of this stack: ``"attention_mask"``, in a decoder ``"decoder_attention_mask"``.
         memory: paths of the input projections whose input is the output of an encoder (k and v of a cross-attention).
     """
@@ -72,9 +76,11 @@ class Group:
     product: str = ""
     instead_of: str = ""
     cache: str = "self"
+    cache_slot: str = "layer_idx"
     tokens: str = "attention_mask"
     memory: tuple[str, ...] = ()
     per_head: Mapping[str, int] = field(default_factory=dict[str, int])
+    joint_norms: tuple[str, ...] = ()
     other_inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -99,7 +105,7 @@ class Group:
     def input_projections(self) -> tuple[str, ...]:
         """Paths of the linear modules that compute the units: q, k and v, or up and gate. Those in ``memory`` come last."""
         weights = [cut.parameter.removesuffix(".weight") for cut in self.cuts if cut.parameter.endswith(".weight")]
-        others = (self.output_projection, *self.other_inputs)
+        others = (self.output_projection, *self.other_inputs, *self.joint_norms)
         paths = dict.fromkeys(path for path in weights if path not in others)
         return tuple(sorted(paths, key=self.memory.__contains__))
 
@@ -126,6 +132,7 @@ class Group:
             attributes={prefix + path: value for path, value in self.attributes.items()},
             post_norm=prefix + self.post_norm if self.post_norm else "",
             product=prefix + self.product if self.product else "",
+            joint_norms=tuple(prefix + path for path in self.joint_norms),
             other_inputs=tuple(prefix + path for path in self.other_inputs),
             memory=tuple(prefix + path for path in self.memory),
         )
@@ -221,6 +228,7 @@ class Structure:
                     attributes={path[start:]: value for path, value in group.attributes.items()},
                     post_norm=group.post_norm[start:],
                     product=group.product[start:],
+                    joint_norms=tuple(path[start:] for path in group.joint_norms),
                     other_inputs=tuple(path[start:] for path in group.other_inputs),
                     memory=tuple(path[start:] for path in group.memory),
                 )

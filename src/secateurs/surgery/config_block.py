@@ -122,7 +122,9 @@ def write_block(model: Any, structure: Structure, mask: Mask, edits: dict[str, A
         original = groups.get(stream.name, {"size": stream.size})["size"]
         groups[stream.name] = {"kind": str(Kind.HIDDEN), "size": original, "kept": int(mask[stream.name].sum())}
     cached = [group for group in structure if group.cache == "self"]
-    cached = [group for group in cached if getattr(model.get_submodule(group.block), "layer_idx", None) is not None]
+    cached = [
+        group for group in cached if getattr(model.get_submodule(group.block), group.cache_slot, None) is not None
+    ]
     without_cache = cached and not any(mask[group.name].any() for group in cached)
     for config in configs_of(model):
         # The new block has no measured numbers: those of the earlier model do not describe this one.

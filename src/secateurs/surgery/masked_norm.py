@@ -1,4 +1,6 @@
-"""Masked norms: norms over the kept dimensions of the residual stream, equal to the norm of the shrunk model.
+"""Masked norms: norms over the kept dimensions of the residual stream, or over the kept units of a group.
+
+They equal the norms of the shrunk model.
 
 A dimension of zeros changes the mean and the variance of an ordinary norm, so zeroing a dimension is not the same as cutting
 it. A masked norm computes its statistics over the kept dimensions only and outputs zeros in the others. The module and its
@@ -18,8 +20,19 @@ from torch.nn import functional
 from secateurs.errors import UnsupportedModelError
 from secateurs.modeling.hf_classes import is_norm
 from secateurs.modeling.pruned_modules import Behaviour, SkippedTensor, become, is_a
+from secateurs.structure.structure import Group, Structure
 
-__all__ = ["MaskedLayerNorm", "MaskedNorm", "MaskedRMSNorm", "mask_norm", "narrow_norm", "unmask_norm"]
+__all__ = [
+    "MaskedLayerNorm",
+    "MaskedNorm",
+    "MaskedRMSNorm",
+    "mask_joint_norms",
+    "mask_norm",
+    "narrow_joint_norms",
+    "narrow_norm",
+    "unmask_norm",
+    "unmask_norms",
+]
 
 
 class MaskedNorm(Behaviour):
@@ -106,3 +119,47 @@ def unmask_norm(norm: nn.Module) -> None:
     if isinstance(norm, MaskedNorm):
         del norm.kept
         norm.__class__ = type(norm).__bases__[-1]
+
+
+def mask_joint_norms(model: nn.Module, group: Group, kept: Bool[Tensor, " units"]) -> None:
+    """Take the statistics of the norms in ``Group.joint_norms`` over the kept units of the group.
+
+    If no unit is kept, the output of the block is not used, and the norms stay as in the dense model.
+
+    Args:
+        model: the model, with every unit of the group present.
+        group: a group of it.
+        kept: True for every unit to keep.
+    """
+    if not group.joint_norms:
+        return
+    whole = bool(kept.all()) or not kept.any()
+    for path in group.joint_norms:
+        norm = model.get_submodule(path)
+        unmask_norm(norm) if whole else mask_norm(norm, _dimensions(norm, kept))
+
+
+def narrow_joint_norms(model: nn.Module, group: Group, kept: Bool[Tensor, " units"]) -> None:
+    """``narrow_norm`` for the norms in ``Group.joint_norms``.
+
+    Args:
+        model: the model after the cut.
+        group: the group before the cut.
+        kept: True for every unit that was kept by the cut, over the units before the cut.
+    """
+    for path in group.joint_norms:
+        norm = model.get_submodule(path)
+        if isinstance(norm, MaskedNorm):
+            narrow_norm(norm, kept.repeat_interleave(norm.kept.numel() // len(kept)))
+
+
+def unmask_norms(model: nn.Module, structure: Structure) -> None:
+    """Undo the masks of every norm over the stream or over the units of a group."""
+    paths = [path for group in structure for path in group.joint_norms]
+    for path in (*paths, *(structure.stream.norms if structure.stream else ())):
+        unmask_norm(model.get_submodule(path))
+
+
+def _dimensions(norm: Any, kept: Bool[Tensor, " units"]) -> Bool[Tensor, " hidden"]:
+    """The mask of the units, repeated for every dimension of a unit."""
+    return kept.repeat_interleave(norm.weight.numel() // len(kept))

@@ -29,7 +29,7 @@ from secateurs.structure.structure import Group, Structure
 from secateurs.surgery.config_block import configs_of, record_pairs, relative_to_base, write_block
 from secateurs.surgery.factorize import is_larger, multiply_back, pairs
 from secateurs.surgery.low_rank_groups import apply_low_rank_options
-from secateurs.surgery.masked_norm import mask_norm, narrow_norm
+from secateurs.surgery.masked_norm import mask_joint_norms, mask_norm, narrow_joint_norms, narrow_norm
 
 __all__ = ["shrink", "zero_masked"]
 
@@ -39,7 +39,8 @@ Model = TypeVar("Model", bound=nn.Module)
 def zero_masked(model: nn.Module, structure: Structure, mask: Mask) -> None:
     """Turn a model, in place, into the masked model: full size, but with the outputs of the shrunk model.
 
-    The columns of the output projection of every dropped unit are set to zero. For every dropped dimension of the stream, all
+    The columns of the output projection of every dropped unit are set to zero, and norms over all units of its group leave it
+    out of their statistics. For every dropped dimension of the stream, all
     writers are set to zero and the norms leave the dimension out of their statistics.
 
     Args:
@@ -60,6 +61,7 @@ def zero_masked(model: nn.Module, structure: Structure, mask: Mask) -> None:
             weight = model.get_parameter(cut.parameter)
             dropped = _indices(cut, (~mask[group.name]).nonzero().flatten())
             weight.index_fill_(cut.dim, dropped.to(weight.device), 0.0)
+            mask_joint_norms(model, group, mask[group.name])
         stream = structure.stream
         if stream and not mask[stream.name].all():
             dropped = (~mask[stream.name]).nonzero().flatten()
@@ -98,6 +100,7 @@ def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = Tru
                 continue
             for parameter, dim in dict.fromkeys((cut.parameter, cut.dim) for cut in group.cuts):
                 edits["shapes"][parameter] = list(_slice(model, group, parameter, dim, kept).shape)
+            narrow_joint_norms(model, group, mask[group.name])
             edits["attributes"] |= {path: per_unit * len(kept) for path, per_unit in group.attributes.items()}
             if group.per_head and len(kept):
                 heads = heads_of(model.get_submodule(group.block), group.size)
@@ -193,31 +196,32 @@ def _slice(
 
 
 def _cache_slots(model: nn.Module, structure: Structure, mask: Mask) -> dict[str, int]:
-    """Renumber ``layer_idx``, the slot in the key-value cache, over the attention blocks that remain.
+    """Renumber ``Group.cache_slot``, the slot in the key-value cache, over the attention blocks that remain.
 
     A key-value cache takes its length from slot 0, so an unused slot 0 makes cached generation silently wrong. Each remaining
     attention takes the first free slot of its own layer type (sliding or full). If none of them has the type of slot 0, then
     layer 0 has no attention any more, and its type is set to that of the first remaining attention. The attention blocks
     that attend to the output of an encoder have a cache of their own and are numbered apart.
     """
-    found: dict[str, list[tuple[str, Any]]] = {"self": [], "cross": []}
+    found: dict[str, list[tuple[str, int, Any]]] = {"self": [], "cross": []}
     for group in structure:
         attention: Any = model.get_submodule(group.block)
-        cached = group.cache and getattr(attention, "layer_idx", None) is not None
+        cached = group.cache and getattr(attention, group.cache_slot, None) is not None
         if cached and group.kind is Kind.HEAD and mask[group.name].any():
-            found[group.cache].append((f"{group.block}.layer_idx", attention))
+            slot = getattr(attention, group.cache_slot)
+            found[group.cache].append((f"{group.block}.{group.cache_slot}", slot, attention))
     survivors = found["self"]
-    slots = {path: slot for slot, (path, _) in enumerate(found["cross"])}
+    slots = {path: slot for slot, (path, *_) in enumerate(found["cross"])}
     types = getattr(getattr(model, "config", None), "layer_types", None)
     if not types or not survivors:
-        slots |= {path: slot for slot, (path, _) in enumerate(survivors)}
+        slots |= {path: slot for slot, (path, *_) in enumerate(survivors)}
     else:
-        wanted = [types[attention.layer_idx] for _, attention in survivors]
-        if types[0] not in wanted and any(getattr(attention, "is_causal", True) for _, attention in survivors):
+        wanted = [types[old] for _, old, _ in survivors]
+        if types[0] not in wanted and any(getattr(attention, "is_causal", True) for *_, attention in survivors):
             types = [wanted[0], *types[1:]]
             for config in configs_of(model):
                 config.layer_types = types
         free = {own: [slot for slot, kind in enumerate(types) if kind == own] for own in wanted}
-        slots |= {path: free[own].pop(0) for (path, _), own in zip(survivors, wanted, strict=True)}
+        slots |= {path: free[own].pop(0) for (path, *_), own in zip(survivors, wanted, strict=True)}
     everyone = (*survivors, *found["cross"])
-    return {path: slots[path] for path, attention in everyone if slots[path] != attention.layer_idx}
+    return {path: slots[path] for path, old, _ in everyone if slots[path] != old}

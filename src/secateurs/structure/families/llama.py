@@ -18,7 +18,7 @@ __all__ = ["plain_config", "roles", "structure"]
 
 TYPES = (
     *("llama", "mistral", "qwen2", "qwen3", "smollm3", "ministral", "ministral3"),
-    *("seed_oss", "helium", "hunyuan_v1_dense", "olmo", "gemma", "granite"),
+    *("seed_oss", "helium", "hunyuan_v1_dense", "olmo", "gemma", "granite", "ernie4_5"),
 )
 WITHOUT_GAINS = ("olmo",)
 """Types whose norms have no parameters. A norm is cut by its gain, so the hidden size of these types cannot be pruned."""

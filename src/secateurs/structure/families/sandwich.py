@@ -1,12 +1,15 @@
-"""Decoders with a norm before and a norm behind each sub-block: Gemma 2, the text model of Gemma 3, and GLM-4.
+"""Decoders with a norm before and a norm behind each sub-block: Gemma 2, the text model of Gemma 3, GLM-4, HyperCLOVA X.
 
 The norm behind a removed sub-block stays: it maps the zeros that are left of the block to zeros, or a bias to something
-else. Norms over the head size (Gemma 3) are shared by all heads and are never cut.
+else. HyperCLOVA X may lack these norms, and scales what it adds to the stream. Norms over the head size (Gemma 3) are shared
+by all heads and are never cut.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+
+from torch.nn import Identity
 
 from secateurs.structure.families import PlainConfig, Role, Roles, family, plain, stream
 from secateurs.structure.families._blocks import attention_groups, feed_forward_groups
@@ -29,6 +32,7 @@ GEMMA = Names("post_attention_layernorm", "pre_feedforward_layernorm", "post_fee
 NAMES = {
     "gemma2": GEMMA,
     "gemma3_text": GEMMA,
+    "hyperclovax": Names("post_norm1", "post_attention_layernorm", "post_norm2"),
     "glm4": Names("post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm", "gate_up_proj"),
 }
 
@@ -38,8 +42,10 @@ def structure(model: Any) -> Structure:
     """The key-value heads (each with its query heads) and the gated feed-forward neurons of every layer."""
     groups: list[Group] = []
     names, last = NAMES[model.config.model_type], len(model.layers) - 1
-    for index in range(last + 1):
+    for index, module in enumerate(model.layers):
         layer = f"layers.{index}"
+        scale = float(getattr(module, "residual_multiplier", 1.0))
+        behind = not isinstance(getattr(module, names.behind_attention), Identity)
         middle = f"{layer}.{names.before_feed_forward}"
         groups += attention_groups(
             model,
@@ -48,7 +54,8 @@ def structure(model: Any) -> Structure:
             layer=layer,
             stream=middle,
             norms=(f"{layer}.input_layernorm",),
-            post_norm=f"{layer}.{names.behind_attention}",
+            post_norm=f"{layer}.{names.behind_attention}" if behind else "",
+            scale=scale,
         )
         groups += feed_forward_groups(
             model,
@@ -58,7 +65,8 @@ def structure(model: Any) -> Structure:
             fused=names.fused,
             stream=f"layers.{index + 1}.input_layernorm" if index < last else "norm",
             norms=(middle,),
-            post_norm=f"{layer}.{names.behind_feed_forward}",
+            post_norm=f"{layer}.{names.behind_feed_forward}" if behind else "",
+            scale=scale,
         )
     return Structure(tuple(groups))
 
