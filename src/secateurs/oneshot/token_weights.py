@@ -27,7 +27,7 @@ from secateurs.structure.layers import stacks
 from secateurs.structure.structure import Structure
 from secateurs.tasks.base import Batch, main_input, model_inputs
 
-__all__ = ["OutputRows", "TokenWeights", "directions"]
+__all__ = ["OutputRows", "TokenWeights", "directions", "tokens_per_row"]
 
 OutputRows = Callable[[Any, Batch], Tensor]
 """``(outputs of the model, batch) -> rows x features``: the outputs that the weights are gradients of."""
@@ -69,8 +69,8 @@ class TokenWeights:
             CalibrationError: a gradient is not finite.
         """
         given = main_input(batch)
-        rows, tokens = len(given), given.shape[1] if given.ndim == 2 else IMAGE_TOKENS
-        step = max(1, TOKENS // tokens)
+        rows = len(given)
+        step = max(1, TOKENS // tokens_per_row(batch))
         generator = torch.Generator().manual_seed(self.seed + int(given.sum()))
         parts = []
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -96,6 +96,12 @@ class TokenWeights:
             mean = squared.mean()
             weights[group.name] = (squared + FLOOR * mean).sqrt() if mean > 0 else torch.ones_like(squared)
         return weights
+
+
+def tokens_per_row(batch: Mapping[str, Tensor]) -> int:
+    """Tokens of every sequence of a batch, padding included; for images an estimate, since only the model knows them."""
+    given = main_input(batch)
+    return given.shape[1] if given.ndim == 2 else IMAGE_TOKENS
 
 
 def directions(outputs: Float[Tensor, "rows features"], generator: torch.Generator) -> Float[Tensor, "rows features"]:

@@ -23,7 +23,8 @@ __all__ = ["Batch", "Columns", "DataRequest", "Score", "Task", "TaskData", "Unde
 Batch = dict[str, Tensor]
 """Tensors of one batch, on the CPU, padded on the right to the longest row of the batch.
 
-The keys are ``input_ids``, ``attention_mask`` and, where they apply, ``token_type_ids``, ``labels`` and ``loss_mask``.
+The keys are ``input_ids``, ``attention_mask`` and, where they apply, ``token_type_ids``, ``labels`` and ``loss_mask``. A
+batch of images has ``pixel_values`` instead of the first two. The first value of a batch has one row per sequence.
 The loss mask is 1 at the tokens that count in the loss and in the comparison of two models, and 0 elsewhere.
 """
 
