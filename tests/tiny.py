@@ -52,7 +52,8 @@ def tiny_image_processor(size: int = 16) -> Any:
 def tiny_processor(model: Any) -> Any:
     """What prepares the inputs of a tiny model: an image processor for a model of images, else the tiny tokenizer."""
     images = model.main_input_name == "pixel_values"
-    return tiny_image_processor(model.config.image_size) if images else tiny_tokenizer()
+    config = getattr(model.config, "vision_config", model.config)
+    return tiny_image_processor(config.image_size) if images else tiny_tokenizer()
 
 
 def write_rows(path: Path, **columns: list[Any]) -> Path:

@@ -102,7 +102,8 @@ def batch(model: Any = None, *, length: int = 11, padding: str | None = None, se
     """
     inner = model if hasattr(model, "main_input_name") else getattr(model, "model", None)  # inside gates
     if getattr(inner, "main_input_name", "") == "pixel_values":
-        size = (3, inner.config.num_channels, inner.config.image_size, inner.config.image_size)
+        config = getattr(inner.config, "vision_config", inner.config)
+        size = (3, config.num_channels, config.image_size, config.image_size)
         return {"pixel_values": torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)}
     tokens = torch.randint(2, VOCABULARY, (3, length), generator=torch.Generator().manual_seed(seed))
     present = torch.ones_like(tokens)

@@ -122,7 +122,8 @@ def memory_bytes(loaded: Loaded, output_bytes: float) -> float:
         sum(len(main_input(batch)) * tokens_per_row(batch) for role in parts for batch in role.batches)
         for parts in ((roles.fit,), (roles.search, roles.accept))
     )
-    hidden = loaded.dense.config.hidden_size * 4.0
+    config = loaded.dense.config  # of two towers, that of the images: models of texts and images have no task
+    hidden = getattr(config, "vision_config", config).hidden_size * 4.0
     compared = roles.search.rows + roles.accept.rows + roles.report.rows
     outputs = compared * output_bytes
     layers = len(loaded.structure.layers)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from secateurs.checkpoint.refusals import first_line
 from secateurs.errors import DataError
+from secateurs.modeling.image_size import image_size
 from secateurs.tasks.base import Batch, Columns
 from secateurs.tasks.data.batches import Rows, TextKey
 from secateurs.tasks.data.columns import find_column
@@ -20,7 +21,7 @@ from secateurs.tasks.data.encode import Row
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["ImageBatches", "ImageRows", "encoding", "image_column", "image_size", "stack"]
+__all__ = ["ImageBatches", "ImageRows", "encoding", "image_column", "stack"]
 
 IMAGES = ("image", "img", "picture", "photo")
 """Usual names of the column of images."""
@@ -30,13 +31,6 @@ ENDS = 4096
 
 Pixels = Callable[[list[Any]], Tensor]
 """Images of Pillow -> ``pixel_values``."""
-
-
-def image_size(config: Any) -> tuple[int, int, int]:
-    """Channels, height and width of the images that a model is made for."""
-    size = config.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return config.num_channels, height, width
 
 
 def encoding(processor: Any, model: Any) -> Pixels:

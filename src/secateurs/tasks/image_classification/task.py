@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from secateurs.errors import DataError, UnsupportedModelError
+from secateurs.modeling.image_size import image_size
 from secateurs.numerics.divergence import kl_divergence
 from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward, sample
@@ -47,7 +48,7 @@ class ImageClassification(Task):
         """See ``Task.read_data``. The tokenizer of the request is an image processor; its sequence length is not used."""
         source, columns, model = request.source, request.columns, request.model
         pixels = encoding(request.tokenizer, model)
-        mode = "RGB" if model.config.num_channels == 3 else "L"
+        mode = "RGB" if image_size(model.config)[0] == 3 else "L"
         labels = ClassLabels(model.config, columns, source)
         if labels.scores:
             raise UnsupportedModelError("the model has one output; image-classification needs one class per image")
