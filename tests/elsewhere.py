@@ -23,7 +23,7 @@ def difference(model: Any, expected: dict[str, torch.Tensor]) -> float:
     inputs = {
         name: value
         for name, value in expected.items()
-        if name.endswith(("input_ids", "attention_mask", "pixel_values"))
+        if name.endswith(("input_ids", "attention_mask", "pixel_values", "input_features"))
     }
     with torch.no_grad():
         found = model(**inputs)

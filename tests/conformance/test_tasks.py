@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from secateurs.errors import CheckpointError, DataError
+from secateurs.errors import CheckpointError, DataError, UnsupportedModelError
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.oneshot.head import first_linear_of_head
 from secateurs.oneshot.replay import Replay
@@ -23,6 +23,7 @@ from secateurs.training.distillation import SquareHead
 from secateurs.training.evaluate import divergence, record_outputs
 from secateurs.training.trainer import Training, train
 from tiny import WORDS, tiny_processor, write_rows
+from tiny_models import tiny_model
 
 VOCABULARY = 40
 SETTINGS: dict[str, Any] = {"batch_size": 4, "sequence_length": 12, "roles": RoleSizes(10), "seed": 0}
@@ -191,6 +192,13 @@ def test_the_loss_is_computed_or_refused(subject: Task, model: Any, data: TaskDa
         assert not data.calibration_labels
         with pytest.raises(DataError):
             subject.loss(outputs(model, batch), batch)
+
+
+@pytest.mark.parametrize(("model_type", "takes"), [("clip", "texts and images"), ("whisper", "sound")])
+def test_models_with_other_inputs_are_refused(subject: Task, folder: Path, model_type: str, takes: str) -> None:
+    other = tiny_model(model_type, auto="AutoModel")
+    with pytest.raises(UnsupportedModelError, match=f"takes {takes}, and the task prepares"):
+        subject.read(str(folder), other, None, columns=Columns(), **SETTINGS)  # pyright: ignore[reportArgumentType]
 
 
 def test_train_rows_become_batches(subject: Task, model: Any, data: TaskData) -> None:

@@ -62,7 +62,8 @@ def task_of(model_type: str) -> str | None:
     for name in [*tasks_of("AutoModelForSeq2SeqLM"), *PREFERRED]:
         cls = getattr(transformers, type(find(name)).auto_class)._model_mapping.get(type(config), None)
         if cls is not None:
-            return name
+            cls = cls[0] if isinstance(cls, tuple) else cls
+            return name if cls.main_input_name == find(name).inputs else None
     return None
 
 

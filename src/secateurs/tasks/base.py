@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secateurs.tasks.roles import RoleSizes
-from secateurs.tasks.task_data import Columns, DataRequest, TaskData, Understood
+from secateurs.tasks.task_data import Columns, DataRequest, TaskData, Understood, check_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -86,6 +86,8 @@ class Task(ABC):
     """Whether the task has a loss. If it has none, models of the task are trained by distillation only."""
     keeps_hidden_size: ClassVar[bool] = False
     """Whether the hidden size must stay as it is, because the outputs of the model are hidden states."""
+    inputs: ClassVar[str] = "input_ids"
+    """Name of the input that the task prepares: token ids, or ``"pixel_values"``."""
     may_be_missing: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the parameter names that a checkpoint may lack, because the task does not use these parameters."""
 
@@ -189,7 +191,9 @@ class Task(ABC):
 
         Raises:
             DataError: the data cannot be read, or does not fit the model.
+            UnsupportedModelError: the model takes inputs that the task does not prepare.
         """
+        check_inputs(model, self.inputs)
         return self.read_data(
             DataRequest(source, model, tokenizer, columns, batch_size, sequence_length, roles, seed, evaluation_samples)
         )

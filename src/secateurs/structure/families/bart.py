@@ -1,7 +1,8 @@
 """BART and the encoder-decoders with its module names: an encoder, and a decoder whose layers also attend to its output.
 
-Post-LN types (BART, Marian, PLBart, BlenderBot-small) have a norm after each residual sum. Pre-LN types (mBART, Pegasus) have
-one before each block and one behind each stack. The feed-forward block is no module; its first projection stands for it.
+Post-LN types (BART, Marian, PLBart, BlenderBot-small) have a norm after each residual sum. Pre-LN types (mBART, Pegasus, and
+Whisper, whose encoder is given sound) have one before each block and one behind each stack. The feed-forward block is no
+module; its first projection stands for it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from secateurs.structure.structure import Cut, Group, Kind, Structure
 
 __all__ = ["plain_config", "structure"]
 
-TYPES = ("bart", "marian", "plbart", "blenderbot-small", "mbart", "pegasus")
+TYPES = ("bart", "marian", "plbart", "blenderbot-small", "mbart", "pegasus", "whisper")
 
 _BLOCKS = {
     "encoder": (("heads", "self_attn", ""),),

@@ -43,6 +43,7 @@ class ImageClassification(Task):
     pipeline_tag = "image-classification"
     auto_class = "AutoModelForImageClassification"
     needs_labels_for_metric = True
+    inputs = "pixel_values"
 
     def read_data(self, request: DataRequest) -> TaskData:
         """See ``Task.read_data``. The tokenizer of the request is an image processor; its sequence length is not used."""
