@@ -74,6 +74,7 @@ def test_a_classifier_of_images(place: Path, tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     report = Report.load(tmp_path / "out")
     (result,) = report.models
+    assert any("sequence length of the environment is not used" in note for note in report.notes)
     assert result.metric is not None and result.metric.name == "accuracy"
     assert result.parameters < result.dense_parameters
     assert "recover" in result.seconds
