@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-__all__ = ["WORDS", "tiny_tokenizer", "write_rows"]
+__all__ = ["WORDS", "tiny_image_processor", "tiny_processor", "tiny_tokenizer", "write_rows"]
 
 WORDS = (
     *("the", "a", "cat", "dog", "sat", "ran", "on", "over", "mat", "moon", "good", "bad", "very", "not"),
@@ -40,6 +40,20 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=512,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
+
+
+def tiny_image_processor(size: int = 16) -> Any:
+    """Makes images of ``size`` by ``size`` pixels."""
+    from transformers import ViTImageProcessorPil
+
+    return ViTImageProcessorPil(size={"height": size, "width": size})
+
+
+def tiny_processor(model: Any) -> Any:
+    """What prepares the inputs of a tiny model: an image processor for a model of images, else the tiny tokenizer."""
+    images = model.main_input_name == "pixel_values"
+    config = getattr(model.config, "vision_config", model.config)
+    return tiny_image_processor(config.image_size) if images else tiny_tokenizer()
 
 
 def write_rows(path: Path, **columns: list[Any]) -> Path:

@@ -17,7 +17,7 @@ from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
 from secateurs.surgery.factorize import factorize, matrices
 from secateurs.surgery.shrink import shrink
-from tiny_configs import CONFIGS, DECODERS, ENCODER_DECODERS, IMAGE_TYPES
+from tiny_configs import CONFIGS, DECODERS, ENCODER_DECODERS, IMAGE_TYPES, SOUND_TYPES
 from tiny_configs.sizes import VOCABULARY
 
 __all__ = [
@@ -100,9 +100,11 @@ def factored_model(model_type: str) -> Any:
 
 
 def auto_name(model_type: str) -> str:
-    """The Auto class of tiny models: a language model for types that generate text, else a classifier of tokens or images."""
+    """The Auto class of tiny models: a model that writes for types that do, else a classifier of tokens or images."""
     if model_type in ENCODER_DECODERS:
         return "AutoModelForSeq2SeqLM"
+    if model_type in SOUND_TYPES:
+        return "AutoModelForSpeechSeq2Seq"
     if model_type in IMAGE_TYPES:
         return "AutoModelForImageClassification"
     return "AutoModelForCausalLM" if model_type in DECODERS else "AutoModelForTokenClassification"
@@ -116,6 +118,7 @@ _HEADS = (
     "ForMaskedLM",
     "ForCausalLM",
     "ForImageClassification",
+    "ForSpeechSeq2Seq",
 )
 
 
@@ -146,7 +149,7 @@ def fill(model: Any, seed: int) -> Any:
 
 
 def batch(model: Any = None, *, length: int = 11, padding: str | None = None, seed: int = 1) -> Mapping[str, Tensor]:
-    """Three rows of tokens, or three images without padding.
+    """Three rows of tokens; or three images, or sounds with texts, without padding.
 
     Args:
         model: the model that gets the batch: an encoder-decoder also needs tokens for its decoder, and some need images.
@@ -156,8 +159,17 @@ def batch(model: Any = None, *, length: int = 11, padding: str | None = None, se
     """
     inner = model if hasattr(model, "main_input_name") else getattr(model, "model", None)  # inside gates
     if getattr(inner, "main_input_name", "") == "pixel_values":
-        size = (3, inner.config.num_channels, inner.config.image_size, inner.config.image_size)
+        config = getattr(inner.config, "vision_config", inner.config)
+        size = (3, config.num_channels, config.image_size, config.image_size)
         return {"pixel_values": torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)}
+    if getattr(inner, "main_input_name", "") == "input_features":
+        config, generator = inner.config, torch.Generator().manual_seed(seed)
+        size = (3, config.num_mel_bins, 2 * config.max_source_positions)
+        tokens = torch.randint(3, VOCABULARY, (3, length), generator=generator)
+        return {
+            "input_features": torch.randn(size, generator=generator, dtype=torch.float64),
+            "decoder_input_ids": tokens,
+        }
     tokens = torch.randint(2, VOCABULARY, (3, length), generator=torch.Generator().manual_seed(seed))
     present = torch.ones_like(tokens)
     for row, short in enumerate((0, 3, 6)):

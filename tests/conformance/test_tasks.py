@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from secateurs.errors import CheckpointError, DataError
+from secateurs.errors import CheckpointError, DataError, UnsupportedModelError
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.oneshot.head import first_linear_of_head
 from secateurs.oneshot.replay import Replay
@@ -17,19 +17,20 @@ from secateurs.oneshot.token_weights import TokenWeights
 from secateurs.structure.families import discover
 from secateurs.structure.layers import layer_paths
 from secateurs.tasks import names, task
-from secateurs.tasks.base import Columns, Score, Task, TaskData, model_inputs
+from secateurs.tasks.base import Columns, Score, Task, TaskData, main_input, model_inputs
 from secateurs.tasks.roles import RoleSizes
 from secateurs.training.distillation import SquareHead
 from secateurs.training.evaluate import divergence, record_outputs
 from secateurs.training.trainer import Training, train
-from tiny import WORDS, tiny_tokenizer, write_rows
+from tiny import WORDS, tiny_processor, write_rows
+from tiny_models import tiny_model
 
 VOCABULARY = 40
 SETTINGS: dict[str, Any] = {"batch_size": 4, "sequence_length": 12, "roles": RoleSizes(10), "seed": 0}
 
 
 def small_model(auto_class: str, seed: int = 0) -> Any:
-    """A small decoder, because transformers has every head for it but one; that one gets an encoder-decoder."""
+    """A small decoder, because transformers has every head of text for it but one, which gets an encoder-decoder."""
     if "Seq2Seq" in auto_class:
         config = transformers.BartConfig(
             vocab_size=VOCABULARY,
@@ -47,6 +48,19 @@ def small_model(auto_class: str, seed: int = 0) -> Any:
         )
         torch.manual_seed(seed)
         return transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
+    if "Image" in auto_class:
+        config = transformers.ViTConfig(
+            hidden_size=16,
+            intermediate_size=12,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            image_size=16,
+            patch_size=4,
+            initializer_range=0.5,
+            num_labels=2,
+        )
+        torch.manual_seed(seed)
+        return transformers.AutoModelForImageClassification.from_config(config).eval()
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=16,
@@ -84,7 +98,7 @@ def folder(subject: Task, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(subject: Task, model: Any, folder: Path) -> TaskData:
-    return subject.read(str(folder), model, tiny_tokenizer(), columns=Columns(), **SETTINGS)
+    return subject.read(str(folder), model, tiny_processor(model), columns=Columns(), **SETTINGS)
 
 
 def outputs(model: Any, batch: dict[str, torch.Tensor]) -> Any:
@@ -98,27 +112,32 @@ def test_the_name_is_that_of_the_file_or_folder(subject: Task) -> None:
 
 
 def test_batches_have_the_requested_shape(data: TaskData) -> None:
-    assert sum(len(batch["input_ids"]) for batch in data.roles.fit.batches) == SETTINGS["roles"].fit
+    assert sum(len(main_input(batch)) for batch in data.roles.fit.batches) == SETTINGS["roles"].fit
+    assert "\n" not in data.description
     for batch in data.roles.fit.batches:
+        assert all(value.device.type == "cpu" for value in batch.values())
+        assert main_input(batch) is next(iter(batch.values()))
+        if "pixel_values" in batch:
+            assert batch["pixel_values"].shape == (len(batch["labels"]), 3, 16, 16)
+            assert len(batch["labels"]) <= SETTINGS["batch_size"]
+            continue
         rows, tokens = batch["input_ids"].shape
         assert rows <= SETTINGS["batch_size"]
         assert tokens <= SETTINGS["sequence_length"]
         assert batch["attention_mask"].shape == (rows, tokens)
         assert (batch["attention_mask"].diff(dim=1) <= 0).all(), "padding must be on the right"
         assert int(batch["attention_mask"].sum(1).max()) == tokens, "no column may consist of padding only"
-        assert all(value.device.type == "cpu" for value in batch.values())
-    assert "\n" not in data.description
 
 
 def test_reading_is_repeatable(subject: Task, model: Any, folder: Path, data: TaskData) -> None:
-    again = subject.read(str(folder), model, tiny_tokenizer(), columns=Columns(), **SETTINGS)
+    again = subject.read(str(folder), model, tiny_processor(model), columns=Columns(), **SETTINGS)
     for one, two in zip(data.roles.fit.batches, again.roles.fit.batches, strict=True):
         torch.testing.assert_close(one, two)
 
 
 def test_calibration_needs_no_labels(subject: Task, model: Any, folder: Path) -> None:
     source = str(folder / "unlabelled")
-    data = subject.read(source, model, tiny_tokenizer(), columns=Columns(), **SETTINGS)
+    data = subject.read(source, model, tiny_processor(model), columns=Columns(), **SETTINGS)
     assert data.roles.fit.batches
     batch = data.roles.fit.batches[0]
     assert "labels" not in batch
@@ -147,6 +166,8 @@ def test_compared_outputs_and_divergence(subject: Task, model: Any, data: TaskDa
 
 
 def test_padding_does_not_change_the_compared_outputs(subject: Task, model: Any, data: TaskData) -> None:
+    if model.main_input_name == "pixel_values":
+        pytest.skip("images have no padding")
     batch = {key: value for key, value in data.roles.fit.batches[0].items() if key != "labels"}
     fill = {key: torch.full((len(value), 3), 9 if key == "input_ids" else 0) for key, value in batch.items()}
     padded = {key: torch.cat([value, fill[key]], 1) for key, value in batch.items()}
@@ -173,6 +194,13 @@ def test_the_loss_is_computed_or_refused(subject: Task, model: Any, data: TaskDa
             subject.loss(outputs(model, batch), batch)
 
 
+@pytest.mark.parametrize(("model_type", "takes"), [("clip", "texts and images"), ("whisper", "sound")])
+def test_models_with_other_inputs_are_refused(subject: Task, folder: Path, model_type: str, takes: str) -> None:
+    other = tiny_model(model_type, auto="AutoModel")
+    with pytest.raises(UnsupportedModelError, match=f"takes {takes}, and the task prepares"):
+        subject.read(str(folder), other, None, columns=Columns(), **SETTINGS)  # pyright: ignore[reportArgumentType]
+
+
 def test_train_rows_become_batches(subject: Task, model: Any, data: TaskData) -> None:
     assert data.train is not None
     assert len(data.train) > 1
@@ -193,11 +221,17 @@ def test_evaluation_gives_a_score(subject: Task, model: Any, data: TaskData) -> 
 
 def test_a_saved_model_is_loaded(subject: Task, model: Any, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
-    tiny_tokenizer().save_pretrained(tmp_path / "model")
-    loaded, tokenizer = subject.load(str(tmp_path / "model"), dtype=torch.float32, device="cpu")
+    processor = tiny_processor(model)
+    processor.save_pretrained(tmp_path / "model")
+    loaded, again = subject.load(str(tmp_path / "model"), dtype=torch.float32, device="cpu")
     torch.testing.assert_close(loaded.state_dict(), model.state_dict())
-    assert tokenizer("the cat")["input_ids"] == tiny_tokenizer()("the cat")["input_ids"]
+    if model.main_input_name == "pixel_values":
+        assert again.to_dict() == processor.to_dict()
+    else:
+        assert again("the cat")["input_ids"] == processor("the cat")["input_ids"]
+    saved = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir() if path.is_file()}
     subject.save_extras(str(tmp_path / "model"), tmp_path / "model")
+    assert saved == {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir() if path.is_file()}
 
 
 def test_every_stage_accepts_the_batches(subject: Task, model: Any, data: TaskData, tmp_path: Path) -> None:
@@ -224,7 +258,7 @@ def test_wrong_sources_are_refused(subject: Task, model: Any, folder: Path) -> N
     with pytest.raises(CheckpointError, match="does not exist"):
         subject.load("./no/model/here", dtype=torch.float32, device="cpu")
     with pytest.raises(DataError, match="does not exist"):
-        subject.read("./no/data/here", model, tiny_tokenizer(), columns=Columns(), **SETTINGS)
+        subject.read("./no/data/here", model, tiny_processor(model), columns=Columns(), **SETTINGS)
     columns = ", ".join(subject.example(["the cat"]))
     with pytest.raises(DataError, match=f"no column 'body'.*its columns are {columns}"):
-        subject.read(str(folder), model, tiny_tokenizer(), columns=Columns(text="body"), **SETTINGS)
+        subject.read(str(folder), model, tiny_processor(model), columns=Columns(text="body"), **SETTINGS)

@@ -25,11 +25,11 @@ from secateurs.structure.families import discover, model_types
 from secateurs.tasks import names
 from secateurs.tasks import task as find
 from secateurs.training.evaluate import divergence, record_outputs
-from tiny import WORDS, tiny_tokenizer, write_rows
+from tiny import WORDS, tiny_processor, write_rows
 from tiny_models import DECODERS, tiny_model
 from tiny_run import table
 
-PREFERRED = ("text_classification", "token_classification", "embedding")
+PREFERRED = ("text_classification", "token_classification", "image_classification", "embedding")
 """Tasks for types that generate nothing, the most used first."""
 
 SENTENCES = ("the cat sat on the mat .", "the film was good and the story was not .", "a small dog ran over the moon .")
@@ -55,7 +55,7 @@ def tasks_of(auto_class: str) -> list[str]:
 
 
 def task_of(model_type: str) -> str | None:
-    """The task that a model type is pruned for here; ``None`` if no task of text has its models."""
+    """The task that a model type is pruned for here; ``None`` if no task has its models."""
     if model_type in DECODERS:
         return "causal_lm"
     config = transformers.AutoConfig.for_model(model_type)
@@ -63,7 +63,7 @@ def task_of(model_type: str) -> str | None:
         cls = getattr(transformers, type(find(name)).auto_class)._model_mapping.get(type(config), None)
         if cls is not None:
             cls = cls[0] if isinstance(cls, tuple) else cls
-            return name if cls.main_input_name == "input_ids" else None
+            return name if cls.main_input_name == find(name).inputs else None
     return None
 
 
@@ -72,7 +72,7 @@ def short_recipe(model_type: str, name: str, folder: Path) -> Path:
     subject = find(name)
     model = tiny_model(model_type, auto=subject.auto_class, num_labels=2, pad_token_id=0).float()
     model.save_pretrained(folder / "dense")
-    tiny_tokenizer().save_pretrained(folder / "dense")
+    tiny_processor(model).save_pretrained(folder / "dense")
     for split, part in (("train", texts(72)[:56]), ("validation", texts(72)[56:])):
         write_rows(folder / "data" / f"{split}.parquet", **subject.example(part))
     loaded, _ = find(name).load(str(folder / "dense"), dtype=torch.float32, device="cpu")
@@ -101,7 +101,7 @@ def short_recipe(model_type: str, name: str, folder: Path) -> Path:
 def test_a_short_prune(model_type: str, tmp_path: Path) -> None:
     name = task_of(model_type)
     if name is None:
-        pytest.skip(f"no task of text has {model_type} models: their structure is tested in tests/conformance")
+        pytest.skip(f"no task has {model_type} models: their structure is tested in tests/conformance")
     path = short_recipe(model_type, name, tmp_path)
     answer = CliRunner().invoke(app, ["prune", "--config", str(path), "--out", str(tmp_path / "out")])
     assert answer.exit_code == 0, answer.output

@@ -102,7 +102,7 @@ def test_the_first_linear_module_of_the_head_is_found_unless_its_weight_is_share
     assert found(tiny_model("llama")) == "lm_head"
 
 
-@pytest.mark.parametrize("model_type", ["granite", "gemma2", "gemma3_text", "glm4"])
+@pytest.mark.parametrize("model_type", ["granite", "gemma2", "gemma3_text", "glm4", "dinov2"])
 def test_the_fit_aims_at_what_is_really_added(model_type: str) -> None:
     """A refit that ignores the scale or the norm behind the projections ends farther from the dense residual stream."""
 
@@ -111,7 +111,7 @@ def test_the_fit_aims_at_what_is_really_added(model_type: str) -> None:
         last = list(context.structure)[-1].stream
         wanted = inputs_of(context.model, last, context.fit)
         if ignored:
-            groups = (replace(group, scale=1.0, post_norm="") for group in context.structure)
+            groups = (replace(group, scale=1.0, channel_scale="", post_norm="") for group in context.structure)
             stitch = Stitch(context.model, Structure(tuple(groups)))
         sequential_refit(stitch, database, allocation, context, context.fit, replace(CORRECTED, drift_ridge=None))
         return float((inputs_of(context.model, last, context.fit) - wanted).pow(2).mean())

@@ -64,7 +64,8 @@ def test_a_weight_is_the_length_of_the_gradient(model_type: str) -> None:
         rows, tokens = found[group.name].shape  # those of the decoder in a decoder
         added = torch.zeros(rows, tokens, 1, dtype=torch.float64, requires_grad=True)
         squared = torch.zeros(rows, tokens, dtype=torch.float64)
-        for dimension in range(model.config.hidden_size):
+        config = getattr(model.config, "vision_config", model.config)
+        for dimension in range(config.hidden_size):
             with hooked(model.get_submodule(group.output_projection), partial(step, added, dimension)):
                 projected = (logits(model(**inputs), inputs) * directed).sum()
             squared += torch.autograd.grad(projected, added)[0][..., 0] ** 2

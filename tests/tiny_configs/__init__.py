@@ -1,7 +1,7 @@
 """Small configs of every model type: one file per family file, found by scanning this folder.
 
 A file holds ``CONFIGS``, model type -> config fields, and ``DECODES`` if its types generate text, or ``SEQ2SEQ_TYPES`` if
-they are encoder-decoders, or ``SEES_IMAGES``.
+they are encoder-decoders, or ``SEES_IMAGES``, or ``HEARS_SOUND`` if they are encoder-decoders with sound as the input.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-__all__ = ["CONFIGS", "DECODERS", "ENCODER_DECODERS", "IMAGE_TYPES"]
+__all__ = ["CONFIGS", "DECODERS", "ENCODER_DECODERS", "IMAGE_TYPES", "SOUND_TYPES"]
 
 CONFIGS: dict[str, dict[str, Any]] = {}
 """Model type -> fields of a config with three layers and 50 tokens."""
@@ -18,6 +18,7 @@ CONFIGS: dict[str, dict[str, Any]] = {}
 _decoders: set[str] = set()
 _encoder_decoders: set[str] = set()
 _image_types: set[str] = set()
+_sound_types: set[str] = set()
 for _found in pkgutil.iter_modules(__path__):
     _module = importlib.import_module(f"{__name__}.{_found.name}")
     CONFIGS |= getattr(_module, "CONFIGS", {})
@@ -27,6 +28,8 @@ for _found in pkgutil.iter_modules(__path__):
         _encoder_decoders |= set(_module.CONFIGS)
     if getattr(_module, "SEES_IMAGES", False):
         _image_types |= set(_module.CONFIGS)
+    if getattr(_module, "HEARS_SOUND", False):
+        _sound_types |= set(_module.CONFIGS)
 
 DECODERS = frozenset(_decoders)
 """The model types that generate text and have no encoder."""
@@ -36,3 +39,6 @@ ENCODER_DECODERS = frozenset(_encoder_decoders)
 
 IMAGE_TYPES = frozenset(_image_types)
 """The model types whose input are images."""
+
+SOUND_TYPES = frozenset(_sound_types)
+"""The encoder-decoders whose encoder hears sound."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from secateurs.artifacts import expanded, is_path
 __all__ = [
     "SENTENCE_FILES",
     "card_metadata",
+    "copy_image_processor",
     "copy_sentence_files",
     "copy_tokenizer",
     "model_file",
@@ -36,6 +37,9 @@ TOKENIZER_FILES = (
     "spm.model",
 )
 """Names of the files of a tokenizer in transformers, for all families of ``structure.families``."""
+
+IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+"""Names of the files of an image processor in transformers."""
 
 CHAT_TEMPLATES = "additional_chat_templates"
 """Folder of further chat templates."""
@@ -93,6 +97,16 @@ def copy_tokenizer(source: str, folder: Path, *, subfolder: str = "", revision: 
     if is_path(source):
         templates = expanded(source) / subfolder / CHAT_TEMPLATES
         names += [f"{CHAT_TEMPLATES}/{path.name}" for path in sorted(templates.glob("*.jinja"))]
+    _copy_all(names, source, folder, subfolder, revision)
+
+
+def copy_image_processor(source: str, folder: Path, *, subfolder: str = "", revision: str | None = None) -> None:
+    """Make the files of the image processor in a folder equal to those of the dense model; see ``copy_tokenizer``."""
+    _copy_all(IMAGE_PROCESSOR_FILES, source, folder, subfolder, revision)
+
+
+def _copy_all(names: Sequence[str], source: str, folder: Path, subfolder: str, revision: str | None) -> None:
+    """Copy those of some files that the dense model has, and delete the others, unless it has none of them."""
     found = {name: model_file(source, _below(subfolder, name), revision) for name in names}
     if not any(found.values()):
         return

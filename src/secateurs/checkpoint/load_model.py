@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from secateurs.artifacts import expanded, is_path
 from secateurs.checkpoint.hooks import installed
+from secateurs.checkpoint.image_processor import load_image_processor
 from secateurs.checkpoint.refusals import check_weights, first_line, reason
 from secateurs.errors import CheckpointError, UnsupportedModelError
 from secateurs.modeling.modeling_pruned import base_of
@@ -60,8 +61,8 @@ def load(
         as_saved: load what the checkpoint holds: without the head or the pooler if it has no weights of them.
 
     Returns:
-        The model in evaluation mode, and the tokenizer as it was saved. If the config names no padding token, the config
-        of the model gets the id of ``padding_token``.
+        The model in evaluation mode, and the tokenizer as it was saved; for a model of images its image processor. If the
+        config names no padding token, the config of the model gets the id of ``padding_token``.
 
     Raises:
         CheckpointError: the folder is missing, damaged or without tokenizer, or the hub cannot be reached.
@@ -73,8 +74,11 @@ def load(
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision, "subfolder": subfolder}
     model = _load_model(location, auto_class, dtype, may_be_missing, options, as_saved)
     _check_finite(model, source)
-    tokenizer = _load_tokenizer(location, options)
-    _ensure_padding(model, tokenizer, source)
+    if getattr(model, "main_input_name", "input_ids") == "pixel_values":
+        tokenizer = load_image_processor(location, options)
+    else:
+        tokenizer = _load_tokenizer(location, options)
+        _ensure_padding(model, tokenizer, source)
     model.to(device)  # pyright: ignore[reportArgumentType]: the decorator of transformers hides the signature
     return model.eval(), tokenizer
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from secateurs.gates.layer_matching import LayerMatching
 from secateurs.numerics.precision import autocast_if_fast
-from secateurs.tasks.base import Batch, Task, model_inputs
+from secateurs.tasks.base import Batch, Task, main_input, model_inputs
+from secateurs.training.layer_states import layer_states
 from secateurs.training.objective import Objective
 
 __all__ = ["DistillationLoss", "LabelLoss", "LossInputs", "StudentLoss", "StudentObjective", "TeacherOutputs"]
@@ -106,7 +107,7 @@ class DistillationLoss:
 
     def teacher_outputs(self, inputs: Batch) -> TeacherOutputs:
         """The outputs of the teacher, without gradient; in bfloat16 where that is fast."""
-        with torch.no_grad(), autocast_if_fast(inputs["input_ids"].device):
+        with torch.no_grad(), autocast_if_fast(main_input(inputs).device):
             outputs = self.teacher(**model_inputs(inputs), output_hidden_states=True)
         return TeacherOutputs(
             self.task.compared_outputs(outputs, inputs), getattr(outputs, "hidden_states", None) or ()
@@ -119,7 +120,7 @@ class DistillationLoss:
         ours = self.task.compared_outputs(outputs, given.inputs)
         loss = self.output_weight * warm**2 * self.task.divergence(ours / warm, teacher.compared / warm).mean()
         if given.matching is not None:
-            tokens = given.inputs["attention_mask"].bool()
+            tokens = layer_states(outputs, given.inputs)[0][1]
             matched = given.matching(outputs.hidden_states, teacher.hidden, tokens, given.kept, given.step)
             loss = loss + self.layer_weight * matched
         return loss

@@ -10,6 +10,7 @@ from torch import nn
 
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Environment
+from secateurs.modeling.image_size import image_size
 
 __all__ = ["DTYPES", "check", "random_batch", "sequence_limit"]
 
@@ -83,13 +84,20 @@ def random_batch(model: Any, environment: Environment, *, seed: int) -> dict[str
         ``decoder_input_ids`` of the same shape, since both stacks are run; and ``use_cache = False`` if the model's
         ``forward`` accepts it. For a model whose main input are images, ``pixel_values`` of shape
         ``(batch_size, channels, height, width)``.
+
+    Raises:
+        RecipeError: the model takes other inputs, such as sound, or images together with texts.
     """
     generator = torch.Generator().manual_seed(seed)
-    if getattr(model, "main_input_name", "input_ids") == "pixel_values":
-        size = model.config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        images = environment.batch_size, model.config.num_channels, height, width
+    main_input = getattr(model, "main_input_name", "input_ids")
+    if main_input == "pixel_values":
+        images = environment.batch_size, *image_size(model.config)
         return {"pixel_values": torch.randn(images, generator=generator).to(environment.device)}
+    if main_input != "input_ids" or not hasattr(model.config, "vocab_size"):
+        raise RecipeError(
+            f"{type(model).__name__} cannot be timed: there is no workload for its kinds of input; its structure can be "
+            "inspected, and pruned in Python"
+        )
     shape = (environment.batch_size, environment.sequence_length)
     ids = torch.randint(model.config.vocab_size, shape, generator=generator).to(environment.device)
     batch: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from secateurs.structure.layers import stacks
 from secateurs.structure.structure import Structure
 from secateurs.tasks.base import Batch, main_input
 
-__all__ = ["TOKENS", "observed_projections", "parts_of"]
+__all__ = ["TOKENS", "observed_projections", "parts_of", "tokens_per_row"]
 
 TOKENS = 2048
 """Tokens per backward pass, which keeps their activations in memory."""
@@ -23,11 +23,16 @@ IMAGE_TOKENS = 256
 
 def parts_of(batch: Batch) -> Iterator[Batch]:
     """The rows of a batch in parts of about ``TOKENS`` tokens, at least one row each."""
-    given = main_input(batch)
-    rows, tokens = len(given), given.shape[1] if given.ndim == 2 else IMAGE_TOKENS
-    step = max(1, TOKENS // tokens)
+    rows = len(main_input(batch))
+    step = max(1, TOKENS // tokens_per_row(batch))
     for start in range(0, rows, step):
         yield {name: value[start : start + step] if len(value) == rows else value for name, value in batch.items()}
+
+
+def tokens_per_row(batch: Mapping[str, Tensor]) -> int:
+    """Tokens of every sequence of a batch, padding included; for images an estimate, since only the model knows them."""
+    given = main_input(batch)
+    return given.shape[1] if given.ndim == 2 else IMAGE_TOKENS
 
 
 @contextmanager

@@ -7,8 +7,9 @@ full size behind the groups that are already pruned:
 - ``input_drift``: the input of its input projections in the pruned model against that in the dense model;
 - ``output_regression``: the input of its output projection in the pruned model against what the projection should output.
   With ``s`` the dense model's residual stream right after the sub-block and ``r`` the pruned model's residual, this is
-  ``s - r``, or ``(s - r) / c`` where the output is multiplied by a constant ``c`` before it is added. With a norm behind
-  the projection it is the output that this norm maps as closely as it can to ``s - r`` (``secateurs.oneshot.behind_norm``).
+  ``s - r``, or ``(s - r) / c`` where the output is multiplied by ``c``, a constant or a vector, before it is added. With a
+  norm behind the projection it is the output that this norm maps as closely as it can to ``s - r``
+  (``secateurs.oneshot.behind_norm``).
 
 A decoder with an encoder in front of it is a second stack. Its layers are given the output of the encoder as an argument:
 the dense output in the dense model, and the pruned encoder's output in the pruned model.
@@ -21,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from secateurs.numerics.precision import autocast_if_fast
@@ -161,11 +163,26 @@ class LayerWalk:
         wanted = state.streams.pop(group.name).flatten(0, -2)
         seen = {name: value.flatten(0, -2) for name, value in seen.items()}
         if not group.post_norm:
-            return seen["input"], (wanted - (seen["stream"] - group.scale * seen["output"])) / group.scale
+            return seen["input"], self._unscaled(group, wanted, seen["stream"], seen["output"])
         norm = self.model.get_submodule(group.post_norm)
         with torch.inference_mode():
             residual = seen["stream"] - group.scale * norm(seen["output"])
         return seen["input"], output_for(norm, seen["output"], (wanted - residual) / group.scale)
+
+    def _unscaled(
+        self,
+        group: Group,
+        wanted: Float[Tensor, "tokens hidden"],
+        stream: Float[Tensor, "tokens hidden"],
+        output: Float[Tensor, "tokens hidden"],
+    ) -> Float[Tensor, "tokens hidden"]:
+        """What the projection should output so that the stream becomes ``wanted``, given stream and output as they are."""
+        scale: Any = group.scale
+        if group.channel_scale:
+            scale = scale * self.model.get_parameter(group.channel_scale).detach()
+        found = (wanted - (stream - scale * output)) / scale
+        # A dimension that is scaled by 0 adds nothing, whatever the projection outputs.
+        return torch.where(scale == 0, output, found) if group.channel_scale else found
 
     def _read_by(self, path: str, run: Callable[[], object]) -> Tensor:
         """The input of the module at ``path`` in a run that ends there."""

@@ -16,7 +16,7 @@ class ColumnNames(BaseModel):
 
     text: str | None = Field(
         None,
-        description="Column with the text, the first text of a pair, the list of words, or the question.",
+        description="Column with the text, the first text of a pair, the list of words, the question, or the image.",
         json_schema_extra={"option": "--text-column"},
     )
     text_pair: str | None = Field(

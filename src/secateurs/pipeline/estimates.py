@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from secateurs.latency.compare import Speed, compare
-from secateurs.oneshot.backward import TOKENS
+from secateurs.oneshot.backward import TOKENS, tokens_per_row
 from secateurs.pipeline.load import Loaded
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.mask import Mask
 from secateurs.surgery.shrink import shrink
-from secateurs.tasks.base import model_inputs
+from secateurs.tasks.base import main_input, model_inputs
 
 __all__ = ["Pass", "largest_speedup", "memory_bytes", "rows_of", "timed_pass"]
 
@@ -48,7 +48,7 @@ class Pass:
 
 def timed_pass(loaded: Loaded) -> Pass:
     """Time forward passes of the dense model on the texts that are reported on."""
-    batches = sorted(loaded.data.roles.report.batches, key=lambda batch: batch["input_ids"].shape[1])
+    batches = sorted(loaded.data.roles.report.batches, key=lambda batch: main_input(batch).shape[1])
     chosen = [batches[index * (len(batches) - 1) // max(1, TIMED_BATCHES - 1)] for index in range(TIMED_BATCHES)]
     rows = output_bytes = 0.0
     seconds = torch.zeros(2, dtype=torch.float64)
@@ -60,7 +60,7 @@ def timed_pass(loaded: Loaded) -> Pass:
             _wait(loaded)
             seconds += torch.tensor(sorted(_seconds(loaded, features) for _ in range(2)))
             output_bytes += compared.numel() * compared.element_size()
-            rows += len(batch["input_ids"])
+            rows += len(main_input(batch))
     return Pass(float(seconds[0]) / rows, float(seconds[1]) / rows, output_bytes / rows)
 
 
@@ -79,8 +79,10 @@ def _wait(loaded: Loaded) -> None:
 
 def rows_of(data: Any) -> int:
     """Number of sequences in the evaluation data of a task, which are batches somewhere within it."""
-    if isinstance(data, Mapping) and isinstance(data.get("input_ids"), Tensor):
-        return len(data["input_ids"])
+    if isinstance(data, Mapping) and data and all(isinstance(value, Tensor) for value in data.values()):
+        return len(main_input(data))
+    if isinstance(number := getattr(data, "rows", None), int):  # batches that are made when they are read
+        return number
     if is_dataclass(data):
         return sum(rows_of(getattr(data, field.name)) for field in fields(data))
     parts: Iterable[Any] = data.values() if isinstance(data, Mapping) else data if isinstance(data, Sequence) else ()
@@ -117,10 +119,11 @@ def memory_bytes(loaded: Loaded, output_bytes: float) -> float:
     grams = sum(8.0 * (group.size * group.width) ** 2 for group in loaded.structure)
     roles = loaded.data.roles
     tokens, replayed_tokens = (
-        sum(batch["input_ids"].numel() for role in parts for batch in role.batches)
+        sum(len(main_input(batch)) * tokens_per_row(batch) for role in parts for batch in role.batches)
         for parts in ((roles.fit,), (roles.search, roles.accept))
     )
-    hidden = loaded.dense.config.hidden_size * 4.0
+    config = loaded.dense.config  # of two towers, that of the images: models of texts and images have no task
+    hidden = getattr(config, "vision_config", config).hidden_size * 4.0
     compared = roles.search.rows + roles.accept.rows + roles.report.rows
     outputs = compared * output_bytes
     layers = len(loaded.structure.layers)

@@ -47,11 +47,11 @@ class Recipe(BaseModel):
     )
     task: str = Field(
         description="Task: text-classification, multi-label-classification, token-classification, question-answering, "
-        "embedding, causal-lm or seq2seq."
+        "embedding, causal-lm, seq2seq or image-classification."
     )
     data: str = Field(
-        description="Data set: a folder, a file (parquet, csv, tsv, json, jsonl, txt, conll), or a hub id (owner/name or "
-        "owner/name:config)."
+        description="Data set: a folder (also of images by class), a file (parquet, csv, tsv, json, jsonl, txt, conll), or "
+        "a hub id (owner/name or owner/name:config)."
     )
     columns: ColumnNames = Field(
         default_factory=lambda: ColumnNames.model_validate({}), description="Names of the data columns."
@@ -105,7 +105,7 @@ class Recipe(BaseModel):
         128,
         ge=1,
         description="Tokens per sequence. Longer texts are truncated; the contexts of questions and running text are "
-        "divided into windows.",
+        "divided into windows. Not used for images.",
     )
     device: str = Field("cpu", description="Device: cpu, cuda or cuda:N.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(

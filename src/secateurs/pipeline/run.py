@@ -169,6 +169,10 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
             f"The latency table is of {place_of(table)}: the speed-ups measured here say nothing about that, and were not "
             "held to the targets."
         )
+    if loaded.task.inputs != "input_ids":
+        notes.append(
+            "The timed batches are images of the model's size; the sequence length of the environment is not used."
+        )
     notes += [f"{note[0].upper()}{note[1:]}." for note in loaded.data.roles.notes]
     return Report(
         name=f"{recipe.name or Path(recipe.model).name} {recipe.method}",

@@ -43,6 +43,7 @@ class Group:
             field of the ``config`` of a module is set for this module alone.
         post_norm: path of a norm between the output projection and the residual stream (sandwich norms); empty = none.
         scale: factor by which the output of the sub-block is multiplied before it is added to the stream.
+        channel_scale: path of a parameter with such a factor for every dimension (layer scale); empty = none.
         product: for ranks, path of the linear module that the pair of factors replaces. Above the break-even rank the
             pair becomes one matrix again. Empty where the two factors cannot be multiplied.
         per_head: tensors that other layers use too and that have one entry for every head, such as a shared position bias:
@@ -73,6 +74,7 @@ class Group:
     attributes: Mapping[str, int] = field(default_factory=dict[str, int])
     post_norm: str = ""
     scale: float = 1.0
+    channel_scale: str = ""
     product: str = ""
     instead_of: str = ""
     cache: str = "self"
@@ -131,6 +133,7 @@ class Group:
             norms=tuple(prefix + norm for norm in self.norms),
             attributes={prefix + path: value for path, value in self.attributes.items()},
             post_norm=prefix + self.post_norm if self.post_norm else "",
+            channel_scale=prefix + self.channel_scale if self.channel_scale else "",
             product=prefix + self.product if self.product else "",
             joint_norms=tuple(prefix + path for path in self.joint_norms),
             other_inputs=tuple(prefix + path for path in self.other_inputs),
@@ -227,6 +230,7 @@ class Structure:
                     norms=tuple(norm[start:] for norm in group.norms),
                     attributes={path[start:]: value for path, value in group.attributes.items()},
                     post_norm=group.post_norm[start:],
+                    channel_scale=group.channel_scale[start:],
                     product=group.product[start:],
                     joint_norms=tuple(path[start:] for path in group.joint_norms),
                     other_inputs=tuple(path[start:] for path in group.other_inputs),

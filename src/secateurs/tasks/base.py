@@ -15,7 +15,7 @@ from torch import Tensor
 from secateurs.errors import RecipeError
 from secateurs.numerics.divergence import kl_direction
 from secateurs.tasks.roles import RoleSizes
-from secateurs.tasks.task_data import Columns, DataRequest, TaskData, Understood
+from secateurs.tasks.task_data import Columns, DataRequest, TaskData, Understood, check_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,7 +25,8 @@ __all__ = ["Batch", "Columns", "DataRequest", "Score", "Task", "TaskData", "Unde
 Batch = dict[str, Tensor]
 """Tensors of one batch, on the CPU, padded on the right to the longest row of the batch.
 
-The keys are ``input_ids``, ``attention_mask`` and, where they apply, ``token_type_ids``, ``labels`` and ``loss_mask``.
+The keys are ``input_ids``, ``attention_mask`` and, where they apply, ``token_type_ids``, ``labels`` and ``loss_mask``. A
+batch of images has ``pixel_values`` instead of the first two. The first value of a batch has one row per sequence.
 The loss mask is 1 at the tokens that count in the loss and in the comparison of two models, and 0 elsewhere.
 """
 
@@ -89,6 +90,8 @@ class Task(ABC):
     """Whether the task has a loss. If it has none, models of the task are trained by distillation only."""
     keeps_hidden_size: ClassVar[bool] = False
     """Whether the hidden size must stay as it is, because the outputs of the model are hidden states."""
+    inputs: ClassVar[str] = "input_ids"
+    """Name of the input that the task prepares: token ids, or ``"pixel_values"``."""
     may_be_missing: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the parameter names that a checkpoint may lack, because the task does not use these parameters."""
 
@@ -198,8 +201,10 @@ class Task(ABC):
         Raises:
             DataError: the data cannot be read, or does not fit the model.
             RecipeError: see ``check_metric``.
+            UnsupportedModelError: the model takes inputs that the task does not prepare.
         """
         self.check_metric(metric)
+        check_inputs(model, self.inputs)
         sizes = (batch_size, sequence_length, roles, seed, evaluation_samples)
         return self.read_data(DataRequest(source, model, tokenizer, columns, *sizes, metric, max_new_tokens))
 

@@ -52,11 +52,13 @@ class Role:
     @property
     def rows(self) -> int:
         """Number of texts."""
-        return sum(len(batch["input_ids"]) for batch in self.batches)
+        return sum(len(next(iter(batch.values()))) for batch in self.batches)
 
     @property
-    def tokens(self) -> int:
-        """Number of tokens without padding."""
+    def tokens(self) -> int | None:
+        """Number of tokens without padding; ``None`` for images, whose number of tokens only the model knows."""
+        if any("attention_mask" not in batch for batch in self.batches):
+            return None
         return sum(int(batch["attention_mask"].sum()) for batch in self.batches)
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from secateurs.errors import UnsupportedModelError
 from secateurs.tasks.roles import Roles, RoleSizes
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Columns", "DataRequest", "TaskData", "Understood"]
+__all__ = ["Columns", "DataRequest", "TaskData", "Understood", "check_inputs"]
+
+INPUTS = {"input_ids": "texts", "pixel_values": "images", "input_features": "sound"}
+"""Name of an input of a model -> what it is."""
 
 Understood = tuple[str, str]
 """One thing that was understood about a data set: what it concerns (``"split"``), and what was found."""
@@ -83,3 +88,23 @@ class TaskData:
         """What was understood about the data, one line each, below the description."""
         roles: list[Understood] = [("texts", str(self.roles)), *(("note", note) for note in self.roles.notes)]
         return "\n".join([self.description, *(f"  {what:10}  {found}" for what, found in (*self.understood, *roles))])
+
+
+def check_inputs(model: Any, prepared: str) -> None:
+    """Refuse a model that takes other inputs than a task prepares, or others besides them.
+
+    Args:
+        model: a transformers model.
+        prepared: name of the input that the task prepares.
+
+    Raises:
+        UnsupportedModelError: the main input of the model is another one, or it takes texts and images together.
+    """
+    main: str = getattr(model, "main_input_name", prepared)
+    taken = {main, *({"pixel_values"} & {*inspect.signature(model.forward).parameters})}
+    if taken != {prepared}:
+        listed = " and ".join(INPUTS.get(name, name) for name in sorted(taken))
+        raise UnsupportedModelError(
+            f"{type(model).__name__} takes {listed}, and the task prepares {INPUTS[prepared]}; choose another task, or prune "
+            "its structure in Python"
+        )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.numerics.token_rows import states_at, token_positions
-from secateurs.tasks.base import Task, model_inputs
+from secateurs.tasks.base import Task, main_input, model_inputs
 from secateurs.training.layer_states import layer_states
 from secateurs.training.objective import Objective
 
@@ -67,7 +67,7 @@ class SquareHead(Objective):
         model.eval()  # no dropout: the outputs to reproduce come from a teacher without dropout
         outputs = model(**features, output_hidden_states=True)
         # The Trainer's mixed precision covers the student only.
-        with torch.no_grad(), autocast_if_fast(inputs["input_ids"].device):
+        with torch.no_grad(), autocast_if_fast(main_input(inputs).device):
             wanted = self.teacher(**features, output_hidden_states=True)
         divergence = self.task.divergence(
             self.task.compared_outputs(outputs, inputs), self.task.compared_outputs(wanted, inputs)

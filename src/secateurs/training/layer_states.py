@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtyping import Bool
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 __all__ = ["layer_states"]
@@ -23,4 +24,10 @@ def layer_states(outputs: Any, inputs: Mapping[str, Tensor]) -> list[tuple[Seque
         ("decoder_hidden_states", "decoder_attention_mask"),
         ("hidden_states", "attention_mask"),
     )
-    return [(outputs[name], inputs[mask].bool()) for name, mask in places if outputs.get(name) is not None]
+    found = [(outputs[name], mask) for name, mask in places if outputs.get(name) is not None]
+    return [(states, inputs[mask].bool() if mask in inputs else _all_tokens(states[0])) for states, mask in found]
+
+
+def _all_tokens(states: Float[Tensor, "batch tokens hidden"]) -> Bool[Tensor, "batch tokens"]:
+    """The mask of inputs without padding, such as images."""
+    return torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)

@@ -110,6 +110,8 @@ def train(
         raise RecipeError(f"{objective.name} needs a training split; the data has none")
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
+    # Texts of similar lengths need less padding. Images have one size, and to ask each for its length would decode it.
+    of_texts = getattr(model, "main_input_name", "input_ids") == "input_ids"
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -117,7 +119,7 @@ def train(
         learning_rate=settings.learning_rate,
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulate,
-        train_sampling_strategy="group_by_length",  # less padding: the texts of a batch have similar lengths
+        train_sampling_strategy="group_by_length" if of_texts else "random",
         warmup_steps=settings.warmup,
         weight_decay=0.0,
         lr_scheduler_type="linear",

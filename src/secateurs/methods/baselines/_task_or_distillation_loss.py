@@ -12,7 +12,7 @@ from secateurs.context import PruneContext
 from secateurs.methods._labels import check_labels, has_labels
 from secateurs.methods._settings import TrainOn
 from secateurs.numerics.precision import autocast_if_fast
-from secateurs.tasks.base import Batch, model_inputs
+from secateurs.tasks.base import Batch, main_input, model_inputs
 from secateurs.training.objective import Objective
 
 __all__ = ["LossObjective", "TaskOrDistillationLoss"]
@@ -51,7 +51,7 @@ class TaskOrDistillationLoss:
         network.eval()
         features = model_inputs(inputs)
         outputs: Any = model(**features)
-        with torch.no_grad(), autocast_if_fast(inputs["input_ids"].device):
+        with torch.no_grad(), autocast_if_fast(main_input(inputs).device):
             teacher = self.teacher(**features)
         ours, theirs = self.task.compared_outputs(outputs, inputs), self.task.compared_outputs(teacher, inputs)
         return self.task.divergence(ours, theirs).mean()

@@ -26,7 +26,7 @@ from secateurs.progress import Track, silent
 from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.layers import layer_paths
 from secateurs.structure.structure import Group, Structure
-from secateurs.tasks.base import Batch
+from secateurs.tasks.base import Batch, main_input
 
 __all__ = ["LowRankOption", "LowRankOptions", "input_projection_moments"]
 
@@ -202,7 +202,7 @@ class _OutputError:
         stitch.reset_all()
         layers = layer_paths(stitch.model, stitch.structure)
         self.replay = Replay(stitch.model, layers, batches, device, quick=True)
-        self.replay.record(lambda outputs, batch: batch["input_ids"])
+        self.replay.record(lambda outputs, batch: main_input(batch))
         self._dense: dict[str, list[Tensor]] = {}
 
     def __call__(self, name: str, level: Level) -> float:
@@ -223,7 +223,8 @@ class _OutputError:
             seen[:] = [output.detach()]
 
         def read(outputs: Any, batch: Batch) -> Tensor:
-            return seen[0][token_mask(batch, group.tokens)].double()
+            mask = token_mask(batch, group.tokens)
+            return (seen[0] if mask is None else seen[0][mask]).double()
 
         handle = self.stitch.model.get_submodule(group.output_projection).register_forward_hook(keep)
         try:

@@ -40,7 +40,7 @@ from secateurs.structure.allocation import Allocation
 from secateurs.structure.cost import Cost
 from secateurs.structure.mask import Mask
 from secateurs.structure.target import Budget
-from secateurs.tasks.base import Batch
+from secateurs.tasks.base import Batch, main_input
 
 __all__ = ["FittedZipLM", "level_database"]
 
@@ -124,7 +124,7 @@ class FittedZipLM(OneShotFitted):
     def best_finalist(self, found: SearchResult, options: Mapping[str, LevelOptions], limit: float) -> SearchResult:
         """Refit near-optimal allocations on the texts to fit, and take the best one on the texts of the search."""
         context, objective, tries = self.context, self.search.objective, self.settings.finalists
-        count = sum(len(batch["input_ids"]) for batch in context.fit)
+        count = sum(len(main_input(batch)) for batch in context.fit)
         if count < FINALISTS_FROM:
             logger.info("no finalists: they need %d texts to fit; calibrate on more texts", FINALISTS_FROM)
             return found

@@ -1,8 +1,8 @@
 """BART and the encoder-decoders with its module names: an encoder, and a decoder whose layers also attend to its output.
 
 Post-LN types (BART, Marian, PLBart, BlenderBot-small) have a norm after each residual sum. Pre-LN types (mBART, Pegasus,
-M2M-100, to which NLLB belongs) have one before each block and one behind each stack. The feed-forward block is no module;
-its first projection stands for it.
+M2M-100, to which NLLB belongs, and Whisper, whose encoder is given sound) have one before each block and one behind each
+stack. The feed-forward block is no module; its first projection stands for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from secateurs.structure.structure import Group, Structure
 
 __all__ = ["plain_config", "structure"]
 
-TYPES = ("bart", "marian", "plbart", "blenderbot-small", "mbart", "pegasus", "m2m_100")
+TYPES = ("bart", "marian", "plbart", "blenderbot-small", "mbart", "pegasus", "m2m_100", "whisper")
 
 _BLOCKS = {
     "encoder": (("heads", "self_attn", ""),),

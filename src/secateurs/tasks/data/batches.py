@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IGNORED",
     "Collate",
+    "MakeBatch",
     "Ordered",
     "Rows",
     "TextKey",
@@ -33,11 +34,15 @@ __all__ = [
     "forward",
     "ordered",
     "ordered_batches",
+    "row_length",
     "sample",
 ]
 
 IGNORED = -100
 """Label of tokens without a label; the cross-entropy of torch ignores it by default."""
+
+MakeBatch = Callable[[list[Row]], Batch]
+"""Function that makes one batch of rows with equal keys."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class Rows(Dataset[Row], ABC):
     rows_per_item: int = 1
     """See ``Pool.rows_per_item``."""
 
-    def __init__(self, collate: Collate) -> None:
+    def __init__(self, collate: MakeBatch) -> None:
         self.collate = collate
 
     @abstractmethod
@@ -179,7 +184,7 @@ def sample(count: int, size: int | None, seed: int) -> list[int]:
     return sorted(torch.randperm(count, generator=generator)[:size].tolist())
 
 
-def batches_of(rows: list[Row], batch_size: int, collate: Collate, seed: int) -> list[Batch]:
+def batches_of(rows: list[Row], batch_size: int, collate: MakeBatch, seed: int) -> list[Batch]:
     """Batches in random order. Each has rows of similar length, to need little padding.
 
     Args:
@@ -218,7 +223,7 @@ def ordered_batches(data: Rows, batch_size: int) -> Ordered:
     return ordered(data.rows(range(len(data))), batch_size, data.collate)
 
 
-def ordered(rows: list[Row], batch_size: int, collate: Collate) -> Ordered:
+def ordered(rows: list[Row], batch_size: int, collate: MakeBatch) -> Ordered:
     """Rows sorted by length, the longest first, so that a lack of memory shows in the first batch.
 
     Args:
@@ -229,8 +234,13 @@ def ordered(rows: list[Row], batch_size: int, collate: Collate) -> Ordered:
     return Ordered(*_by_length(rows, batch_size, collate))
 
 
-def _by_length(rows: list[Row], batch_size: int, collate: Collate) -> tuple[list[Batch], list[int]]:
-    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]["input_ids"]), i))
+def row_length(row: Row) -> int:
+    """Tokens of a row; 1 for an image, since all images have one size."""
+    return len(row["input_ids"]) if "input_ids" in row else 1
+
+
+def _by_length(rows: list[Row], batch_size: int, collate: MakeBatch) -> tuple[list[Batch], list[int]]:
+    order = sorted(range(len(rows)), key=lambda i: (-row_length(rows[i]), i))
     batches = [
         collate([rows[i] for i in order[start : start + batch_size]]) for start in range(0, len(order), batch_size)
     ]

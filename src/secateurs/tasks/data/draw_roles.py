@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from secateurs.errors import DataError
-from secateurs.tasks.data.batches import Collate, TextKey, batches_of
+from secateurs.tasks.data.batches import MakeBatch, TextKey, batches_of, row_length
 from secateurs.tasks.data.encode import Row
 from secateurs.tasks.roles import Role, Roles, RoleSizes
 
@@ -34,7 +34,7 @@ class Pool(Protocol):
     """Texts that roles are drawn from. An item is what is tokenized in one piece; it gives one row, or several windows."""
 
     @property
-    def collate(self) -> Collate:
+    def collate(self) -> MakeBatch:
         """Pads rows to batches."""
         ...
 
@@ -146,7 +146,7 @@ class _Draw:
         items: all items of the groups that the last ``take`` used.
     """
 
-    def __init__(self, pool: Pool, groups: list[list[int]], seen: set[tuple[int, ...]] | None = None) -> None:
+    def __init__(self, pool: Pool, groups: list[list[int]], seen: set[Hashable] | None = None) -> None:
         self.pool, self.waiting, self.seen = pool, groups[::-1], seen or set()
         self.items: list[int] = []
 
@@ -166,9 +166,9 @@ class _Draw:
         return rows[:size]
 
 
-def _identity(row: Row) -> tuple[int, ...]:
-    """The tokens: texts that differ in case or behind their truncation are the same to the model."""
-    return tuple(row["input_ids"])
+def _identity(row: Row) -> Hashable:
+    """The tokens: texts that differ in case or behind their truncation are the same to the model. Of an image: its pixels."""
+    return tuple(row["input_ids"]) if "input_ids" in row else hash(row["pixel_values"].numpy().tobytes())
 
 
 def _grouped(keys: Sequence[TextKey | None], seed: int, *, apart: bool) -> list[list[int]]:
@@ -196,7 +196,7 @@ def longer(rows: list[Row], size: int, seed: int) -> list[Row]:
     if len(rows) <= size:
         return rows
     draws = torch.rand(len(rows), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    lengths = torch.tensor([len(row["input_ids"]) for row in rows], dtype=torch.float64)
+    lengths = torch.tensor([row_length(row) for row in rows], dtype=torch.float64)
     # The largest U^(1/length) first: weighted sampling without replacement (Efraimidis and Spirakis, 2006).
     chosen = (draws.log() / lengths).argsort(descending=True, stable=True)[:size]
     return [rows[index] for index in sorted(chosen.tolist())]
