@@ -121,9 +121,14 @@ NOT_PLAIN: dict[str, tuple[str, Callable[[Structure], Mask], dict[str, Any]]] = 
 def write_case(root: Path, name: str, model: Any, auto: str, *, plain: bool = False) -> None:
     """Write a sub-folder for the other environment: the model, and its expected outputs."""
     expected = dict(batch(model, padding="right"))
-    base = getattr(model, model.base_model_prefix, model)
+    base = getattr(model, model.base_model_prefix, None)
     with torch.no_grad():
-        outputs = {"logits": model(**expected).logits, "last_hidden_state": base(**expected).last_hidden_state}
+        outputs = {"logits": model(**expected).logits}
+        if base is None:  # a language model of T5 has the modules of the base model itself
+            last = model(**expected, output_hidden_states=True).decoder_hidden_states[-1]
+        else:
+            last = base(**expected).last_hidden_state
+        outputs["last_hidden_state"] = last.clone()
     if model.can_generate():
         outputs["tokens"] = model.generate(expected["input_ids"][:1], max_new_tokens=8, do_sample=False)
     describe(save(model, None, root / name / "model"), {"speedup": 2.0}, "")
