@@ -45,8 +45,9 @@ def dense(model_type: str, auto: str | None = None) -> Any:
 
 
 def without(structure: Structure, kind: Kind | None, layer: int) -> Mask:
-    """``uneven``, and without all groups of one kind (``None`` = of every kind) in one layer."""
-    gone = {g.name for g in structure if g.layer == list(structure.layers)[layer] and kind in (None, g.kind)}
+    """``uneven``, and without all groups of one kind (``None`` = of every kind) in one layer; ALBERT has one layer."""
+    layers = list(structure.layers)
+    gone = {g.name for g in structure if g.layer == layers[layer % len(layers)] and kind in (None, g.kind)}
     return Mask({name: units & (name not in gone) for name, units in uneven(structure).kept.items()})
 
 

@@ -18,7 +18,8 @@ The block holds ``edits``, with paths relative to the base model:
     ``per_head``    attention whose arguments hold all heads of a shared tensor -> ``tensors``, the names and axes of those
                     arguments, and ``kept``, the indices of its heads; ``group`` is the name of its group
     ``skipped``     module that returns its input -> ``"tensor"``, or ``"tuple"`` where callers expect ``(tensor, None)``, or
-                    ``"tuple with bias"`` where they expect ``(tensor, position bias, None)``
+                    ``"tuple with bias"`` where they expect ``(tensor, position bias, None)``, or ``"tuple with norm"`` where
+                    the module holds the residual sum and the norm behind it
     ``parts``       class names of models inside the base model (the stacks of an encoder-decoder): they are not cut alone.
                     A model that lacks a stack ignores the edits of that stack
     ``optional``    ``shapes`` of modules of the base model that exist under some heads only (a pooler)
@@ -52,7 +53,21 @@ from .pruned_modules import (
 BLOCK = "secateurs"
 WITH_PATHS = ("factored", "shapes", "attributes", "emptied", "inputs", "per_head", "selected", "skipped")
 
-SKIPPED = {"tensor": SkippedTensor, "tuple": SkippedTuple, "tuple with bias": SkippedWithBias}
+
+class SkippedWithNorm(SkippedTuple):
+    """A removed attention that holds the residual sum and the norm behind it: ``(norm(input + bias), attention weights)``."""
+
+    def forward(self: Any, hidden_states, *args, **kwargs):
+        output, weights = super().forward(hidden_states)
+        return self.LayerNorm(hidden_states + output), weights
+
+
+SKIPPED = {
+    "tensor": SkippedTensor,
+    "tuple": SkippedTuple,
+    "tuple with bias": SkippedWithBias,
+    "tuple with norm": SkippedWithNorm,
+}
 
 
 def factor(root: nn.Module, path: str, rank: int) -> Any:

@@ -56,14 +56,15 @@ class TokenWeights:
         self.model, self.structure, self.outputs = model, structure, outputs
         self.seed = seed
 
-    def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch tokens"]]:
+    def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "*uses batch tokens"]]:
         """The weight of every token for the fit of every group.
 
         Args:
             batch: a batch on the device of the model.
 
         Returns:
-            Group name -> weights. They are not normalised: only their ratios matter.
+            Group name -> weights. They are not normalised: only their ratios matter. A group of a layer that is used
+            several times has weights of shape (uses, batch, tokens).
 
         Raises:
             CalibrationError: a gradient is not finite.
@@ -87,7 +88,8 @@ class TokenWeights:
                 parameter.requires_grad_()
         weights = {}
         for group in self.structure:
-            squared = torch.cat([part[group.name] for part in parts])
+            squared = torch.cat([part[group.name] for part in parts], 1)
+            squared = squared[0] if len(squared) == 1 else squared
             if not bool(torch.isfinite(squared).all()):
                 raise CalibrationError(
                     f"the gradients at {group.output_projection} are not finite on the calibration data; check the "
@@ -113,11 +115,15 @@ def directions(outputs: Float[Tensor, "rows features"], generator: torch.Generat
 
 def _squared_gradients(
     model: nn.Module, structure: Structure, batch: Batch, rows_of: OutputRows, generator: torch.Generator
-) -> dict[str, Float[Tensor, "batch tokens"]]:
-    """``||dv/ds||^2`` at every token, by group."""
-    projected: dict[str, Tensor] = {}
+) -> dict[str, Float[Tensor, "uses batch tokens"]]:
+    """``||dv/ds||^2`` at every token and every use of its layer (the first axis), by group."""
+    projected: dict[str, list[Tensor]] = {group.name: [] for group in structure}
+    begun: set[nn.Module] = set()
 
     def detach(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if module in begun:  # a later use of the first layer
+            return args, kwargs
+        begun.add(module)
         if args:
             return (args[0].detach().requires_grad_(), *args[1:]), kwargs
         return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
@@ -125,7 +131,7 @@ def _squared_gradients(
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             output.retain_grad()
-            projected[name] = output
+            projected[name].append(output)
 
         return hook
 
@@ -141,9 +147,11 @@ def _squared_gradients(
     finally:
         for handle in handles:
             handle.remove()
-    return {
-        group.name: torch.zeros(projected[group.name].shape[:-1], device=projected[group.name].device)
-        if (gradient := projected[group.name].grad) is None
-        else gradient.float().pow(2).sum(-1)
-        for group in structure
-    }
+    return {name: torch.stack([_squared_length(use) for use in uses]) for name, uses in projected.items()}
+
+
+def _squared_length(output: Float[Tensor, "*tokens columns"]) -> Float[Tensor, "*tokens"]:
+    """The squared length of the gradient at every token; zeros if the output has no gradient."""
+    if output.grad is None:
+        return torch.zeros(output.shape[:-1], device=output.device)
+    return output.grad.float().pow(2).sum(-1)

@@ -58,6 +58,12 @@ class FittedCoFi(Fitted):
                 "cofi matches the layers of one stack, and this model has an encoder and a decoder; use "
                 "--set layer_weight=0, or method ziplm"
             )
+        depth = getattr(context.model.config, "num_hidden_layers", 0)
+        if settings.layer_weight and depth > len(layer_paths(context.model, context.structure)):
+            raise UnsupportedModelError(
+                "cofi matches layers that can be removed one by one, and this model uses a layer several times; use "
+                "--set layer_weight=0, or method ziplm"
+            )
         self.settings, self.context = settings, context
         self.dense = copy.deepcopy(context.model)  # the teacher, and the start of every target
         self.layers = _groups_by_layer(context)

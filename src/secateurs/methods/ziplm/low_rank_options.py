@@ -219,10 +219,13 @@ class _OutputError:
         seen: list[Tensor] = []
 
         def keep(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            seen[:] = [output.detach()]
+            seen.append(output.detach())
 
         def read(outputs: Any, batch: Batch) -> Tensor:
-            return seen[0][token_mask(batch, group.tokens)].double()
+            mask = token_mask(batch, group.tokens)
+            outputs = torch.cat([output[mask] for output in seen]).double()  # of every use of the layer
+            seen.clear()
+            return outputs
 
         handle = self.stitch.model.get_submodule(group.output_projection).register_forward_hook(keep)
         try:
