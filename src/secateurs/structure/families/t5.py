@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from secateurs.errors import UnsupportedModelError
-from secateurs.structure.families import PlainConfig, family, plain
+from secateurs.structure.families import PlainConfig, Role, Roles, family, plain, stream
 from secateurs.structure.structure import Cut, Group, Kind, Structure
 
-__all__ = ["plain_config", "structure"]
+__all__ = ["plain_config", "roles", "structure"]
 
 ONE_BIAS = ("t5", "mt5")
 """Types with one position bias for all layers of a stack."""
@@ -107,6 +107,36 @@ def _attention(attention: Any, at: str, *, one_bias: bool, **fields: Any) -> Gro
         attributes={f"{at}.n_heads": 1, f"{at}.inner_dim": width},
         **fields,
     )
+
+
+_ROLES: Roles = {
+    "shared": Role.WRITES,
+    **{f"{stack}.embed_tokens": Role.WRITES for stack in _BLOCKS},
+    **{f"{stack}.block.*.layer.*.layer_norm": Role.NORMS for stack in _BLOCKS},
+    **{f"{stack}.final_layer_norm": Role.NORMS for stack in _BLOCKS},
+    **{
+        f"{stack}.block.*.layer.*.{module}.{name}": Role.WRITES if name in ("o", "wo") else Role.READS
+        for stack in _BLOCKS
+        for module, names in (
+            ("SelfAttention", "q k v o"),
+            ("EncDecAttention", "q k v o"),
+            ("DenseReluDense", "wi wi_0 wi_1 wo"),
+        )
+        for name in names.split()
+    },
+    **{f"{stack}.block.*.layer.*.SelfAttention.relative_attention_bias": Role.APART for stack in _BLOCKS},
+    "lm_head": Role.READS,
+    "qa_outputs": Role.READS,
+    "classifier": Role.READS,
+    "classification_head.dense": Role.READS,
+    "classification_head.out_proj": Role.APART,
+}
+
+
+@stream(*TYPES)
+def roles(base: Any, model: Any) -> Roles:
+    """How the modules use the residual stream. Tied embeddings start both stacks, so that they have one stream."""
+    return _ROLES
 
 
 @plain(*TYPES)
