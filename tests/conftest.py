@@ -42,11 +42,12 @@ def short_measurements() -> Iterator[None]:
 @cache
 def _rms_norms() -> frozenset[type]:
     """The RMSNorm classes of all families."""
+    from secateurs.modeling.hf_classes import is_norm
     from secateurs.structure.families import model_types
     from tiny_models import tiny_model
 
     modules = [module for model_type in model_types() for module in tiny_model(model_type).modules()]
-    return frozenset(type(module) for module in modules if type(module).__name__.endswith("RMSNorm"))
+    return frozenset(type(one) for one in modules if is_norm(one) and not isinstance(one, torch.nn.LayerNorm))
 
 
 @pytest.fixture

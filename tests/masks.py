@@ -22,11 +22,11 @@ def uneven(structure: Structure) -> Mask:
 
 
 def two_blocks_removed(structure: Structure) -> Mask:
-    """Drop a third of all units, and also the first attention block and the second feed-forward block."""
+    """Drop a third of all units, and also the first attention block and the second feed-forward block, if there is one."""
     kept = {name: torch.arange(size) % 3 != 1 for name, size in structure.sizes.items()}
     heads = [group.name for group in structure if group.kind is Kind.HEAD]
     widths = [group.name for group in structure if group.kind is Kind.INTERMEDIATE]
-    for name in (heads[0], widths[1]):
+    for name in (heads[0], *widths[1:2]):  # ALBERT has one feed-forward block
         kept[name][:] = False
     return Mask(kept)
 

@@ -193,6 +193,7 @@ def without_layer(model_type: str, index: int | None) -> Any:
     """A tiny model of which all units of layer ``index`` were removed: its biases and norms remain. ``None`` = no layer."""
     model = tiny_model(model_type)
     structure = discover(model)
-    layer = None if index is None else list(structure.layers)[index]
+    layers = list(structure.layers)
+    layer = None if index is None or len(layers) == 1 else layers[index]  # a model needs a layer
     gone = {group.name: torch.arange(0) for group in structure if group.layer == layer}
     return shrink(model, structure, Mask.from_units(structure, gone))

@@ -71,7 +71,7 @@ def test_a_pair_of_full_rank_is_the_matrix(model_type: str) -> None:
     model = factored_model(model_type)
     structure = rank_groups(model)
     assert difference(outputs(model), wanted) < TOLERANCE
-    assert len(structure) == len(matrices(dense)) >= 12
+    assert len(structure) == len(matrices(dense)) >= 6
     size = sum(parameter.numel() for parameter in dense.parameters())
     assert sum(parameter.numel() for parameter in model.parameters()) > 1.2 * size, (
         "pairs of full rank are larger than their matrices"

@@ -49,7 +49,8 @@ def cut(model: Any, layer: int) -> None:
     groups = discover(model)
     kept = {g.name: torch.arange(g.size) > 0 for g in groups}
     kind = Kind.HEAD if layer == 2 else Kind.INTERMEDIATE
-    kept[[group.name for group in groups if group.kind is kind][layer]][:] = False
+    for name in [group.name for group in groups if group.kind is kind][layer : layer + 1]:  # ALBERT has one layer
+        kept[name][:] = False
     shrink(model, groups, Mask(kept))
 
 

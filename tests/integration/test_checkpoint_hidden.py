@@ -21,11 +21,16 @@ from secateurs.structure.families import discover, hidden_types
 from secateurs.structure.mask import Mask
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.shrink import shrink
-from tiny_models import DECODERS, batch, fill, head_names, tiny_model
+from tiny_models import DECODERS, ENCODER_DECODERS, batch, fill, head_names, tiny_model
 
 install()
 TYPES = hidden_types()
-HEADS = [(model_type, auto) for model_type in TYPES for auto in head_names(model_type)]
+HEADS = [
+    (model_type, auto)
+    for model_type in TYPES
+    for auto in head_names(model_type)
+    if not (model_type in ENCODER_DECODERS and "Sequence" in auto)  # needs the end of the text in every row
+]
 TOLERANCE = 1e-12
 
 
@@ -76,7 +81,8 @@ def test_the_base_model_and_every_other_head(model_type: str, tmp_path: Path) ->
         save(pruned(model_type, head_names(model_type)[first], num_labels=2), None, tmp_path / str(first))
         for first in (0, -1)
     ]  # with a pooler and without, if the family has one
-    for folder, auto in ((folder, auto) for folder in folders for auto in head_names(model_type)):
+    autos = [auto for kind, auto in HEADS if kind == model_type]
+    for folder, auto in ((folder, auto) for folder in folders for auto in autos):
         if auto == "AutoModelForQuestionAnswering" and model_type in DECODERS - {"gpt2"}:
             continue  # its base model has another name in transformers, so that no weight of the folder is used
         other, info = getattr(transformers, auto).from_pretrained(folder, output_loading_info=True)

@@ -45,7 +45,7 @@ def prepared(model_type: str) -> tuple[Stitch, LevelDatabase, PruneContext, dict
 
 
 def inputs_of(model: nn.Module, path: str, batches: Batches) -> Tensor:
-    """The input of the module at ``path`` for every token but PAD."""
+    """The input of the module at ``path`` for every token but PAD, in every use of the module."""
     seen: list[Tensor] = []
     handle = model.get_submodule(path).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     with torch.no_grad():
@@ -59,7 +59,8 @@ def inputs_of(model: nn.Module, path: str, batches: Batches) -> Tensor:
     masks = [one["attention_mask"].bool() for one in batches]
     if seen[0].shape[:2] != masks[0].shape:  # the tokens of a decoder, none of which is padding
         return torch.cat([part.flatten(0, -2) for part in seen])
-    tokens = torch.cat([mask.flatten() for mask in masks])
+    uses = len(seen) // len(batches)
+    tokens = torch.cat([mask.flatten() for mask in masks for _ in range(uses)])
     return torch.cat([part.flatten(0, -2) for part in seen])[tokens]
 
 

@@ -85,7 +85,7 @@ def composed(raw: naive.RawLayer, monkeypatch: pytest.MonkeyPatch, dtype: torch.
         model,
         structure,
         batches,
-        weigh=lambda batch: ({"units": raw.counts[batch["input_ids"]]}, {"units": raw.inputs[batch["input_ids"]]}),
+        weigh=lambda batch: ({"units": raw.counts[batch["input_ids"]]}, {"units": [raw.inputs[batch["input_ids"]]]}),
     )
     return LevelDatabase.build(
         structure,

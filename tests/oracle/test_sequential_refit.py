@@ -173,7 +173,7 @@ def test_only_ratios_of_weights_matter() -> None:
     assert differs
 
 
-@pytest.mark.parametrize("model_type", ["bart", "mbart"])
+@pytest.mark.parametrize("model_type", ["bart", "mbart", "t5"])
 def test_both_sides_of_the_walk_have_their_own_encoder_output(model_type: str) -> None:
     """At full size nothing drifts, so the fit changes nothing. With a pruned encoder alone, the decoder makes up for it."""
     stitch, database, context, allocation = prepared(model_type)

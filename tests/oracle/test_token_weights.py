@@ -40,10 +40,10 @@ def hooked(module: torch.nn.Module, hook: Callable) -> Iterator[None]:
     handle.remove()
 
 
-def step(added: torch.Tensor, dimension: int, module, args, output: torch.Tensor) -> torch.Tensor:
-    """A forward hook that adds ``added`` to one dimension of the output."""
+def step(added: Iterator[torch.Tensor], dimension: int, module, args, output: torch.Tensor) -> torch.Tensor:
+    """A forward hook that adds the next tensor to one dimension of the output."""
     unit = torch.nn.functional.one_hot(torch.tensor(dimension), output.shape[-1])
-    return output + added * unit.to(output)
+    return output + next(added).reshape(*output.shape[:-1], 1) * unit.to(output)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -61,12 +61,13 @@ def test_a_weight_is_the_length_of_the_gradient(model_type: str) -> None:
         drawn = generator(int(main_input(inputs).sum()))
         directed = directions(logits(model(**inputs), inputs), drawn)
     for group in structure:
-        rows, tokens = found[group.name].shape  # those of the decoder in a decoder
-        added = torch.zeros(rows, tokens, 1, dtype=torch.float64, requires_grad=True)
-        squared = torch.zeros(rows, tokens, dtype=torch.float64)
+        *uses, rows, tokens = found[group.name].shape  # those of the decoder in a decoder
+        added = torch.zeros(*uses, rows, tokens, 1, dtype=torch.float64, requires_grad=True)
+        squared = torch.zeros(*uses, rows, tokens, dtype=torch.float64)
         config = getattr(model.config, "vision_config", model.config)
         for dimension in range(config.hidden_size):
-            with hooked(model.get_submodule(group.output_projection), partial(step, added, dimension)):
+            every_use = iter(added if uses else [added])
+            with hooked(model.get_submodule(group.output_projection), partial(step, every_use, dimension)):
                 projected = (logits(model(**inputs), inputs) * directed).sum()
             squared += torch.autograd.grad(projected, added)[0][..., 0] ** 2
         wanted = (squared + FLOOR * squared.mean()).sqrt().float()

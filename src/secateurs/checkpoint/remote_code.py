@@ -10,7 +10,7 @@ import copy
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,13 +62,16 @@ def auto_classes(config: Any) -> dict[str, type]:
 Shapes = dict[str, list[int | None]]
 
 
-def _cut_with_the_stream(config: Any, classes: Sequence[type], kept: int) -> tuple[dict[str, Shapes], Shapes]:
+def _cut_with_the_stream(
+    config: Any, classes: Sequence[type], kept: int, known: Set[str]
+) -> tuple[dict[str, Shapes], Shapes]:
     """The shapes of every task head of transformers, and of optional modules such as a pooler, at a cut hidden size.
 
     Args:
         config: config of the pruned model.
         classes: transformers' own classes for this config.
         kept: hidden size of the pruned model.
+        known: paths of the modules of its base model.
 
     Returns:
         Class name -> shapes of its parameters outside the base model; and shapes of the parameters of optional modules
@@ -101,6 +104,8 @@ def _cut_with_the_stream(config: Any, classes: Sequence[type], kept: int) -> tup
                 shapes, path = optional, cut.parameter.removeprefix(prefix)
             elif prefix and not cut.parameter.startswith(prefix):
                 shapes, path = heads[cls.__name__], cut.parameter
+            elif not prefix and cut.parameter.rpartition(".")[0] not in known:  # a head that is its own base model (T5)
+                shapes, path = optional, cut.parameter
             else:
                 continue  # part of every base model: in the edits already
             shapes.setdefault(path, [None] * model.get_parameter(cut.parameter).dim())[cut.dim] = kept
@@ -131,7 +136,9 @@ def add_code(folder: Path, model: PreTrainedModel) -> None:
     _write_loader(folder, model.config.model_type, classes)
     edits = (values.get(BLOCK) or {}).get("edits", {})
     if "heads" in edits:
-        heads, optional = _cut_with_the_stream(model.config, classes, values[BLOCK]["groups"]["hidden"]["kept"])
+        kept = values[BLOCK]["groups"]["hidden"]["kept"]
+        known = {path for path, _ in base_of(model).named_modules()}
+        heads, optional = _cut_with_the_stream(model.config, classes, kept, known)
         edits |= {"heads": {**heads, **edits["heads"]}, "optional": {**optional, **edits["optional"]}}
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -124,6 +124,10 @@ def _fold_stream(model: nn.Module, stream: Stream, hidden: Float[Tensor, " hidde
             shape = [-1 if axis == dim else 1 for axis in range(value.dim())]
             done[id(parameter), dim] = value * hidden.view(shape).to(value.dtype)
         folded[name] = done[id(parameter), dim]
+    scaled = {key: value for (key, _), value in done.items()}
+    for cut in stream.cuts:  # where a tied parameter has two names with a value, every name of it must have the value
+        if (key := id(model.get_parameter(cut.parameter))) in scaled:
+            folded[cut.parameter] = scaled[key]
 
 
 def _all_open(hidden: Float[Tensor, " hidden"]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,8 +36,8 @@ def point_name(curve: str, units: int) -> str:
     return f"{curve} {units}"
 
 
-class CapturedCall(nn.Module):
-    """A module that is run on arguments captured in a forward pass of the model.
+class CapturedCalls(nn.Module):
+    """A module that is run on the arguments of its calls in a forward pass of the model, one after the other.
 
     Args:
         module: layer, or one matrix of a layer.
@@ -47,8 +47,8 @@ class CapturedCall(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self.module(*args, **kwargs)
+    def forward(self, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> Any:
+        return [self.module(*args, **kwargs) for args, kwargs in calls][-1]
 
 
 def profile_runs(
@@ -97,7 +97,7 @@ def profile_runs(
         mask = Mask.from_units(inside, {group.name: torch.arange(count(group)) for group in inside})
         shrunk = shrink(shared_copy(model.get_submodule(layer)), inside, mask, values=False)
         part = shrunk.get_submodule(matrix[len(layer) + 1 :]) if matrix else shrunk
-        run = prepare(CapturedCall(part), environment)
+        run = prepare(CapturedCalls(part), environment)
         return lambda: run(captured[matrix or layer])
 
     # A low-rank option keeps all its ranks here, because its matrix is cut by another group.
@@ -120,16 +120,16 @@ def profile_runs(
 
 
 def _capture(model: nn.Module, batch: Mapping[str, Any], paths: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Module path -> its arguments in one forward pass, as a batch for ``CapturedCall``."""
-    captured: dict[str, dict[str, Any]] = {}
+    """Module path -> the arguments of its calls in one forward pass, as a batch for ``CapturedCalls``."""
+    captured: dict[str, dict[str, Any]] = {path: {"calls": []} for path in paths}
 
     def keep(path: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            captured[path] = {"args": args, "kwargs": kwargs}
+            captured[path]["calls"].append((args, kwargs))
 
         return hook
 
-    handles = [model.get_submodule(path).register_forward_pre_hook(keep(path), with_kwargs=True) for path in paths]
+    handles = [model.get_submodule(path).register_forward_pre_hook(keep(path), with_kwargs=True) for path in captured]
     try:
         with torch.inference_mode():
             model(**batch)

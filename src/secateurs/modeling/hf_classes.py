@@ -41,5 +41,10 @@ def hf_class_named(name: str) -> Any:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a norm can be masked: every LayerNorm, and every class whose name ends in ``RMSNorm``."""
-    return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")
+    """Whether a norm can be masked: every LayerNorm, and every RMSNorm.
+
+    An RMSNorm has that name, or like T5's norm a gain, an epsilon of its variance and no bias.
+    """
+    if isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm"):
+        return True
+    return hasattr(module, "variance_epsilon") and not hasattr(module, "bias")

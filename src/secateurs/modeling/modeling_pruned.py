@@ -17,8 +17,11 @@ The block holds ``edits``, with paths relative to the base model:
     ``selected``    the same in folders of an earlier version, where weight, bias and ``selected`` are in one module
     ``per_head``    attention whose arguments hold all heads of a shared tensor -> ``tensors``, the names and axes of those
                     arguments, and ``kept``, the indices of its heads; ``group`` is the name of its group
-    ``skipped``     module that returns its input -> ``"tensor"``, or ``"tuple"`` where callers expect ``(tensor, None)``
-    ``parts``       class names of models inside the base model (the stacks of an encoder-decoder): they are not cut alone
+    ``skipped``     module that returns its input -> ``"tensor"``, or ``"tuple"`` where callers expect ``(tensor, None)``, or
+                    ``"tuple with bias"`` where they expect ``(tensor, position bias, None)``, or ``"tuple with norm"`` where
+                    the module holds the residual sum and the norm behind it
+    ``parts``       class names of models inside the base model (the stacks of an encoder-decoder): they are not cut alone.
+                    A model that lacks a stack ignores the edits of that stack
     ``optional``    ``shapes`` of modules of the base model that exist under some heads only (a pooler)
     ``heads``       only where the hidden size was cut: class name of a head -> the shapes of its parameters outside the
                     base model, with paths relative to the full model
@@ -32,7 +35,7 @@ import torch
 from torch import nn
 
 from .own_config import field_owner, set_field
-from .per_head import keep_heads
+from .per_head import SkippedWithBias, keep_heads
 from .pruned_modules import (
     Behaviour,
     Factored,
@@ -59,7 +62,20 @@ class Repeated(Behaviour):
         return super().forward(hidden_states).contiguous()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-SKIPPED = {"tensor": SkippedTensor, "tuple": SkippedTuple}
+class SkippedWithNorm(SkippedTuple):
+    """A removed attention that holds the residual sum and the norm behind it: ``(norm(input + bias), attention weights)``."""
+
+    def forward(self: Any, hidden_states, *args, **kwargs):
+        output, weights = super().forward(hidden_states)
+        return self.LayerNorm(hidden_states + output), weights
+
+
+SKIPPED = {
+    "tensor": SkippedTensor,
+    "tuple": SkippedTuple,
+    "tuple with bias": SkippedWithBias,
+    "tuple with norm": SkippedWithNorm,
+}
 
 
 def factor(root: nn.Module, path: str, rank: int) -> Any:
@@ -121,6 +137,18 @@ def check_edits(root: nn.Module, edits: dict) -> None:
             raise ValueError(f"{BLOCK}: cannot cut the parameter {path} of shape {old} to {tuple(shape)}")
 
 
+def of_present_stacks(root: nn.Module, edits: dict) -> dict:
+    """The edits without those of a stack that this class of models lacks: the encoder of an encoder-decoder, used alone."""
+    if not edits.get("parts"):
+        return edits
+
+    def kept(entries):
+        chosen = [path for path in entries if hasattr(root, path.partition(".")[0])]
+        return {path: entries[path] for path in chosen} if isinstance(entries, dict) else chosen
+
+    return {**edits, **{kind: kept(edits[kind]) for kind in WITH_PATHS if kind in edits}}
+
+
 def apply_edits(model: nn.Module, edits: dict) -> None:
     """Make a new model, possibly on the meta device, as small as its checkpoint. A second call changes nothing.
 
@@ -128,6 +156,7 @@ def apply_edits(model: nn.Module, edits: dict) -> None:
         ValueError: a path does not exist in this version of transformers, or a shape does not fit.
     """
     root = base_of(model)
+    edits = of_present_stacks(root, edits)
     factored = edits.get("factored", {})
     check_edits(root, {"transformers": edits.get("transformers"), "factored": factored, "shapes": {}})
     for path, rank in factored.items():

@@ -6,6 +6,9 @@ is not cut with the heads of one layer. Each pruned attention selects its own he
 The file imports only torch and ``pruned_modules.py``, and it is saved beside the weights of every pruned model. The indices
 of the kept heads are a field of the module and an entry of the config, not a tensor: the names in the state dict stay those
 of the dense model. Runs of indices are selected by views, so that no index has to be copied to the device.
+
+Where the first layer of a stack computes the bias and every attention returns it for the next one, a pruned attention
+returns the bias of all heads, and so does a removed one (``SkippedWithBias``).
 """
 
 from __future__ import annotations
@@ -15,13 +18,17 @@ from typing import Any
 
 import torch
 
-from .pruned_modules import Behaviour, become, parts_of
+from .pruned_modules import Behaviour, SkippedTuple, become, parts_of
+
+OUTPUT = "output[1]"
+"""Name in ``per_head`` of the second entry of the tuple that a block returns: a bias for the next layer."""
 
 
 class PerHead(Behaviour):
     """A block that selects its heads from the arguments, and from the results of the methods, in ``per_head``.
 
-    A block that returns such a tensor for the next layer returns the one with all heads.
+    A block that returns such a tensor for the next layer returns the one with all heads. If ``per_head`` names that output
+    and the block made one up itself (zeros for its own heads), the block returns the entry of one head, for every head.
     """
 
     def forward(self: Any, *args, **kwargs):
@@ -37,6 +44,8 @@ class PerHead(Behaviour):
         given = list(args)
         methods = []
         for name, (position, dim) in self.per_head.items():
+            if name == OUTPUT:
+                continue
             if position is None:
                 methods.append(name)
                 setattr(self, name, _selecting(getattr(self, name), dim, select))
@@ -51,7 +60,29 @@ class PerHead(Behaviour):
                 delattr(self, name)
         if not isinstance(output, tuple):
             return output
-        return tuple(full[id(part)][1] if id(part) in full else part for part in output)
+        returned = [full[id(part)][1] if id(part) in full else part for part in output]
+        if OUTPUT in self.per_head and returned[1] is output[1]:
+            returned[1] = output[1].narrow(self.per_head[OUTPUT][1], 0, 1)
+        return tuple(returned)
+
+
+class SkippedWithBias(SkippedTuple):
+    """A removed attention, whose callers expect ``(output, position bias, attention weights)``.
+
+    It returns the bias it is given. The attention that computes the bias for its stack still computes it, for as many keys
+    as there are in the mask or, without a mask, in the cache and the input.
+    """
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]: returns one entry more
+        self: Any, hidden_states, mask=None, key_value_states=None, position_bias=None, past_key_values=None, **_
+    ):
+        output, weights = super().forward(hidden_states)
+        if position_bias is None and self.has_relative_attention_bias:
+            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+            queries = hidden_states.shape[1]
+            keys = seen + queries if mask is None else mask.shape[-1]
+            position_bias = self.compute_bias(queries, keys, device=hidden_states.device, past_seen_tokens=seen)
+        return output, position_bias, weights
 
 
 def _selecting(method, dim: int, select):
@@ -78,7 +109,8 @@ def keep_heads(block: Any, tensors: dict, kept) -> None:
 
     Args:
         block: the module of an attention.
-        tensors: name of an argument of the block, or of a method of it that computes such a tensor -> axis of the heads.
+        tensors: name of an argument of the block, or of a method of it that computes such a tensor, or ``OUTPUT`` -> axis
+            of the heads.
         kept: indices into the heads of the shared tensors; ``None`` = all heads.
     """
     become(block, PerHead)

@@ -38,19 +38,23 @@ def tokens_per_row(batch: Mapping[str, Tensor]) -> int:
 @contextmanager
 def observed_projections(
     model: nn.Module, structure: Structure
-) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+) -> Iterator[tuple[dict[str, list[Tensor]], dict[str, list[Tensor]]]]:
     """Within the context, a forward pass with gradients records what every output projection reads and writes.
 
     The gradient of an output is in its ``grad`` after a backward pass. Gradients of parameters, which would take half of
     the time, are not computed, nor are those in front of the first layer of a stack.
 
     Yields:
-        Inputs and outputs of the output projections, by group; filled by the forward pass.
+        Inputs and outputs of the output projections at every use of their layer, by group; filled by the forward pass.
     """
-    read: dict[str, Tensor] = {}
-    written: dict[str, Tensor] = {}
+    read: dict[str, list[Tensor]] = {group.name: [] for group in structure}
+    written: dict[str, list[Tensor]] = {group.name: [] for group in structure}
+    begun: set[nn.Module] = set()
 
     def detach(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if module in begun:  # a later use of the first layer
+            return args, kwargs
+        begun.add(module)
         if args:
             return (args[0].detach().requires_grad_(), *args[1:]), kwargs
         return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
@@ -58,7 +62,8 @@ def observed_projections(
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             output.retain_grad()
-            read[name], written[name] = args[0].detach(), output
+            read[name].append(args[0].detach())
+            written[name].append(output)
 
         return hook
 

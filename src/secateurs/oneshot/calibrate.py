@@ -50,7 +50,7 @@ def calibrate(
     batches: Sequence[Batch],
     *,
     device: torch.device | str = "cpu",
-    weigh: Callable[[Batch], tuple[Mapping[str, Tensor], dict[str, Tensor]]] | None = None,
+    weigh: Callable[[Batch], tuple[Mapping[str, Tensor], dict[str, list[Tensor]]]] | None = None,
     padding: bool = False,
     track: Track = silent,
 ) -> dict[str, Moments]:
@@ -61,7 +61,7 @@ def calibrate(
         structure: the groups.
         batches: calibration batches (CPU tensors).
         device: device of the model.
-        weigh: batch -> weights of its tokens and inputs of the output projections, both by group
+        weigh: batch -> weights of its tokens, and inputs of the output projections at every use, by group
             (``TokenWeights.observe``); ``None`` = all tokens alike.
         padding: count PAD tokens too.
         track: shows progress.
@@ -103,7 +103,7 @@ class _Watch:
     """
 
     def __init__(self, model: nn.Module, groups: Sequence[Group]) -> None:
-        self.seen: dict[str, Tensor] = {}
+        self.seen: dict[str, list[Tensor]] = {}  # one input for every use of a layer
         self.waiting: dict[str, list[tuple[Tensor, Tensor | None]]] = {group.name: [] for group in groups}
         self.tokens = 0
         self.projections = [(group, model.get_submodule(group.output_projection)) for group in groups]
@@ -111,7 +111,7 @@ class _Watch:
 
     def _keep(self, group: Group) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            self.seen[group.name] = args[0].detach()
+            self.seen.setdefault(group.name, []).append(args[0].detach())
 
         return hook
 
@@ -119,7 +119,7 @@ class _Watch:
         self,
         group: Group,
         tokens: Bool[Tensor, "batch sequence"] | None,
-        weights: Float[Tensor, "batch sequence"] | None,
+        weights: Float[Tensor, "*uses batch sequence"] | None,
     ) -> None:
         """Gather the inputs of the tokens that count (``None`` = of all), and their weights.
 
@@ -127,14 +127,17 @@ class _Watch:
             CalibrationError: an input is not finite.
         """
         chosen = slice(None) if tokens is None else tokens.flatten()
-        inputs: Float[Tensor, "kept columns"] = self.seen.pop(group.name).flatten(0, -2)[chosen]
+        uses = self.seen.pop(group.name)
+        inputs: Float[Tensor, "kept columns"] = torch.cat([one.flatten(0, -2)[chosen] for one in uses])
         if not torch.isfinite(inputs).all():
             raise CalibrationError(
                 f"the inputs of {group.output_projection} are not finite on the calibration data; check the weights of "
                 "the model, or use --dtype float32"
             )
         waiting = self.waiting[group.name]
-        waiting.append((inputs, None if weights is None else weights.flatten()[chosen].double()))
+        if weights is not None:
+            weights = weights.reshape(len(uses), -1)[:, chosen].flatten().double()
+        waiting.append((inputs, weights))
         self.tokens = max(self.tokens, sum(len(rows) for rows, _ in waiting))
 
     def flush(self, groups: Sequence[Group], moments: dict[str, Moments]) -> None:

@@ -13,6 +13,9 @@ full size behind the groups that are already pruned:
 
 A decoder with an encoder in front of it is a second stack. Its layers are given the output of the encoder as an argument:
 the dense output in the dense model, and the pruned encoder's output in the pruned model.
+
+A layer may be used several times in a row (ALBERT). Its groups are solved once, and the regressions are sums over all uses:
+every use has its own hidden states, and in the pruned model they come from the earlier uses with the groups solved so far.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from torch import Tensor, nn
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.numerics.regression import RegressionSums
 from secateurs.oneshot.behind_norm import output_for
-from secateurs.oneshot.walk_state import FirstStates, WalkState, hooked, keep_input, observe, run_model
+from secateurs.oneshot.walk_state import FirstStates, WalkState, add_use, hooked, keep_input, observe, run_model
 from secateurs.structure.layers import layer_paths, stacks
 from secateurs.structure.structure import Group, Structure
 from secateurs.tasks.base import Batch
@@ -101,7 +104,7 @@ class LayerWalk:
         """
 
         def look(state: WalkState) -> tuple[Tensor, Tensor]:
-            read = self._read_by(path, lambda: self._pruned_layer(state))
+            read = self._read_by(path, lambda: self._pruned_layer(state), len(state.calls[self.layer]))
             return read, state.reads.pop(path)
 
         return _gather(self._states, look, group.tokens_of(path))
@@ -113,7 +116,7 @@ class LayerWalk:
     def leave(self) -> None:
         """Take the pruned hidden states through the layer, whose groups are solved now."""
         for state in self._states:
-            state.pruned = self._pruned_layer(state)
+            state.pruned = self._pruned_layer(state)[-1]
 
     def head_drift(self) -> RegressionSums:
         """The input of the head in the pruned model against that in the dense model."""
@@ -143,22 +146,26 @@ class LayerWalk:
         handles = [watch(path, state.reads, path) for path in reads]
         handles += [watch(group.stream, state.streams, group.name) for group in inside]
         with hooked(*handles):
-            state.dense = self._run_layer(state.dense, state.calls)
+            outputs = self._run_layer(state.dense, state.calls)
+        state.dense = outputs[-1]
         # A pre-LN layer ends where the next norm begins: its output is the residual stream.
-        state.streams.update({group.name: state.dense for group in groups if not self._ends_inside(group)})
+        state.streams.update({group.name: _joined(outputs) for group in groups if not self._ends_inside(group)})
 
     def _regression(self, group: Group, state: WalkState) -> tuple[Tensor, Tensor]:
         seen: dict[str, Tensor] = {}
 
         def keep(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            seen["input"], seen["output"] = args[0], output.clone()  # Falcon adds the attention to it, in place
+            add_use(seen, "input", args[0])
+            add_use(seen, "output", output.clone())  # Falcon adds the attention to it, in place
 
         handles = [self.model.get_submodule(group.output_projection).register_forward_hook(keep)]
         if self._ends_inside(group):
             module = self.model.get_submodule(group.stream)
-            handles.append(module.register_forward_pre_hook(keep_input(seen, "stream", last=True)))
+            uses = len(state.calls[self.layer])
+            handles.append(module.register_forward_pre_hook(keep_input(seen, "stream", last=uses)))
         with hooked(*handles):
-            seen["stream"] = self._pruned_layer(state)
+            outputs = self._pruned_layer(state)
+            seen["stream"] = _joined(outputs)
         # Some layers (OPT) flatten the tokens of a batch in front of a module, so everything is compared flat.
         wanted = state.streams.pop(group.name).flatten(0, -2)
         seen = {name: value.flatten(0, -2) for name, value in seen.items()}
@@ -184,10 +191,10 @@ class LayerWalk:
         # A dimension that is scaled by 0 adds nothing, whatever the projection outputs.
         return torch.where(scale == 0, output, found) if group.channel_scale else found
 
-    def _read_by(self, path: str, run: Callable[[], object]) -> Tensor:
-        """The input of the module at ``path`` in a run that ends there."""
+    def _read_by(self, path: str, run: Callable[[], object], uses: int = 1) -> Tensor:
+        """The inputs of the module at ``path`` in a run that ends at its last use."""
         seen: dict[str, Tensor] = {}
-        with hooked(self.model.get_submodule(path).register_forward_pre_hook(keep_input(seen, path, last=True))):
+        with hooked(self.model.get_submodule(path).register_forward_pre_hook(keep_input(seen, path, last=uses))):
             run()
         return seen[path]
 
@@ -195,16 +202,23 @@ class LayerWalk:
         """The residual stream after a group is an input of a module of the same layer."""
         return group.stream.startswith(f"{self.layer}.")
 
-    def _pruned_layer(self, state: WalkState) -> Tensor:
+    def _pruned_layer(self, state: WalkState) -> list[Tensor]:
         return self._run_layer(state.pruned, state.pruned_calls)
 
-    def _run_layer(self, entry: Tensor, calls: Mapping[str, Call]) -> Tensor:
-        """The output of the layer, as it is now, on these hidden states and with its other arguments in ``calls``."""
-        args, kwargs = calls[self.layer]
-        layer = self.model.get_submodule(self.layer)
+    def _run_layer(self, entry: Tensor, calls: Mapping[str, Sequence[Call]]) -> list[Tensor]:
+        """The output of every use of the layer, as it is now, from these hidden states on; other arguments in ``calls``."""
+        layer, outputs = self.model.get_submodule(self.layer), list[Tensor]()
         with torch.inference_mode(), autocast_if_fast(next(layer.parameters()).device):
-            output = layer(entry, *args, **kwargs)
-        return output if isinstance(output, Tensor) else output[0]
+            for args, kwargs in calls[self.layer]:
+                output = layer(entry, *args, **kwargs)
+                entry = output if isinstance(output, Tensor) else output[0]
+                outputs.append(entry)
+        return outputs
+
+
+def _joined(outputs: Sequence[Tensor]) -> Tensor:
+    """The outputs of all uses, one after the other along the first axis."""
+    return outputs[0] if len(outputs) == 1 else torch.cat(list(outputs))
 
 
 def _gather(
@@ -219,8 +233,9 @@ def _gather(
         x, t = (value.flatten(0, -2) for value in look(state))
         weights = None if weights_of is None else state.weights.get(weights_of)
         mask = state.tokens.get(tokens)
-        # The rows of a pooled vector are texts, to which no mask of tokens applies.
-        counted = mask.flatten() if mask is not None and mask.numel() == len(x) else None
+        # The rows of a pooled vector are texts, to which no mask of tokens applies. Several uses of a layer have one mask.
+        uses = len(x) // mask.numel() if mask is not None and len(x) % mask.numel() == 0 else 0
+        counted = mask.flatten().repeat(uses) if mask is not None and uses else None
         sums.add(x, t, counted, None if weights is None else weights.flatten())
     sums.flush()
     return sums

@@ -71,7 +71,8 @@ class Replay:
 
             def keep(index: int, entries: list[Tensor | None] = entries) -> Callable[..., None]:
                 def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                    entries[index] = (args[0] if args else kwargs["hidden_states"]).detach()
+                    if entries[index] is None:  # the first use of the layer
+                        entries[index] = (args[0] if args else kwargs["hidden_states"]).detach()
 
                 return hook
 

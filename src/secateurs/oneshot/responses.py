@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from jaxtyping import Float
@@ -79,10 +80,12 @@ def responses(
             gradients = list(_gradients(rows, drawn, written))
         texts = len(main_input(inputs))
         for name, levels in kept.items():
-            # Inputs in front of the products with C^-1, the widest of all: once for all directions.
-            white = (read[name].float() - whitenings[name].mean) @ whitenings[name].inverse.T
+            # The widest product of all, so once for all directions.
+            white = [(use.float() - whitenings[name].mean) @ whitenings[name].inverse.T for use in read[name]]
             for gradient in gradients:
-                tails = _tails(structure[name], gradient.get(name), white, whitenings[name], texts)
+                uses = zip(gradient[name], white, strict=True)
+                tails = sum(_tails(structure[name], *use, whitenings[name], texts) for use in uses)
+                assert isinstance(tails, Tensor)
                 found[name].append(tails[:, list(levels)].cpu())
     return {name: torch.cat(own) for name, own in found.items()}
 
@@ -95,15 +98,14 @@ def _directions(
 
 
 def _gradients(
-    rows: Float[Tensor, "rows features"], drawn: Sequence[Tensor], written: Mapping[str, Tensor]
-) -> Iterator[dict[str, Tensor]]:
-    """The gradients of ``v . z`` at the outputs of all projections, one direction after the other."""
+    rows: Float[Tensor, "rows features"], drawn: Sequence[Tensor], written: Mapping[str, Sequence[Tensor]]
+) -> Iterator[dict[str, list[Tensor | None]]]:
+    """The gradients of ``v . z`` at the outputs of all projections at every use, one direction after the other."""
     for number, direction in enumerate(drawn):
         (rows * direction).sum().backward(retain_graph=number + 1 < len(drawn))
-        found = {name: output.grad.float() for name, output in written.items() if output.grad is not None}
-        for output in written.values():
-            output.grad = None
-        yield found
+        yield {name: [None if use.grad is None else use.grad.float() for use in uses] for name, uses in written.items()}
+        for use in chain.from_iterable(written.values()):
+            use.grad = None
 
 
 def _tails(

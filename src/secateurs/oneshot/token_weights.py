@@ -52,14 +52,15 @@ class TokenWeights:
         self.seed = seed
         self._known: dict[tuple[torch.Size, bytes], dict[str, Tensor]] = {}
 
-    def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch tokens"]]:
+    def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "*uses batch tokens"]]:
         """The weight of every token for the fit of every group.
 
         Args:
             batch: a batch on the device of the model.
 
         Returns:
-            Group name -> weights. They are not normalised: only their ratios matter.
+            Group name -> weights. They are not normalised: only their ratios matter. A group of a layer that is used
+            several times has weights of shape (uses, batch, tokens).
 
         Raises:
             CalibrationError: a gradient is not finite.
@@ -69,8 +70,8 @@ class TokenWeights:
 
     def observe(
         self, batch: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Float[Tensor, "batch tokens"]], dict[str, Float[Tensor, "batch tokens columns"]]]:
-        """The weights, and the inputs of the output projections, from one forward and backward pass.
+    ) -> tuple[dict[str, Float[Tensor, "*uses batch tokens"]], dict[str, list[Tensor]]]:
+        """The weights, and the inputs of the output projections at every use, from one forward and backward pass.
 
         Args:
             batch: a batch on the device of the model.
@@ -79,18 +80,19 @@ class TokenWeights:
             CalibrationError: a gradient is not finite.
         """
         generator = torch.Generator().manual_seed(self.seed + int(main_input(batch).sum()))
-        inputs: dict[str, list[Tensor]] = {group.name: [] for group in self.structure}
-        lengths: dict[str, list[Tensor]] = {group.name: [] for group in self.structure}
-        for part in parts_of(dict(batch)):
-            read, squared = _squared_gradients(self.model, self.structure, part, self.outputs, generator)
-            for name in inputs:
-                inputs[name].append(read[name])
-                lengths[name].append(squared[name])
-        weights = {
-            group.name: _weights(group.output_projection, torch.cat(lengths[group.name])) for group in self.structure
-        }
+        parts = [
+            _squared_gradients(self.model, self.structure, part, self.outputs, generator)
+            for part in parts_of(dict(batch))
+        ]
+        weights: dict[str, Tensor] = {}
+        inputs: dict[str, list[Tensor]] = {}
+        for group in self.structure:
+            squared = torch.cat([lengths[group.name] for _, lengths in parts], 1)
+            weights[group.name] = _weights(group.output_projection, squared[0] if len(squared) == 1 else squared)
+            uses = zip(*(read[group.name] for read, _ in parts), strict=True)
+            inputs[group.name] = [torch.cat(of_parts) for of_parts in uses]
         self._known[_key(batch)] = weights
-        return weights, {name: torch.cat(parts) for name, parts in inputs.items()}
+        return weights, inputs
 
 
 def _key(batch: Mapping[str, Tensor]) -> tuple[torch.Size, bytes]:
@@ -99,7 +101,7 @@ def _key(batch: Mapping[str, Tensor]) -> tuple[torch.Size, bytes]:
     return given.shape, hashlib.sha256(given.numpy().tobytes()).digest()
 
 
-def _weights(path: str, squared: Float[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens"]:
+def _weights(path: str, squared: Float[Tensor, "*uses batch tokens"]) -> Float[Tensor, "*uses batch tokens"]:
     """Weights from squared lengths of gradients, with the floor; all 1 where nothing has a gradient."""
     if not bool(torch.isfinite(squared).all()):
         raise CalibrationError(
@@ -125,17 +127,21 @@ def directions(outputs: Float[Tensor, "rows features"], generator: torch.Generat
 
 def _squared_gradients(
     model: nn.Module, structure: Structure, batch: Batch, rows_of: OutputRows, generator: torch.Generator
-) -> tuple[dict[str, Float[Tensor, "batch tokens columns"]], dict[str, Float[Tensor, "batch tokens"]]]:
-    """What every output projection reads, and ``||dv/ds||^2`` at every token, by group."""
+) -> tuple[dict[str, list[Tensor]], dict[str, Float[Tensor, "uses batch tokens"]]]:
+    """What every output projection reads at every use, and ``||dv/ds||^2`` at every use and token, by group."""
     quick = autocast_if_fast(main_input(batch).device)
     with observed_projections(model, structure) as (read, written), torch.enable_grad(), quick:
         rows = rows_of(model(**model_inputs(batch), **no_cache(model)), batch)
         (rows * directions(rows, generator)).sum().backward()
     texts = len(main_input(batch))
-    squared = {
-        name: (torch.zeros(output.shape[:-1]) if output.grad is None else output.grad.float().pow(2).sum(-1))
-        .to(output.device)
-        .reshape(texts, -1)  # some layers (OPT) flatten the tokens of a batch
-        for name, output in written.items()
-    }
-    return read, squared
+    return read, {name: torch.stack([_squared_length(use, texts) for use in uses]) for name, uses in written.items()}
+
+
+def _squared_length(output: Float[Tensor, "*tokens columns"], texts: int) -> Float[Tensor, "batch tokens"]:
+    """The squared length of the gradient at every token; zeros if the output has no gradient.
+
+    Some layers (OPT) flatten the tokens of a batch, so the axes are restored.
+    """
+    if output.grad is None:
+        return torch.zeros(output.shape[:-1], device=output.device).reshape(texts, -1)
+    return output.grad.float().pow(2).sum(-1).reshape(texts, -1)

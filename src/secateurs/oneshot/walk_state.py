@@ -19,7 +19,7 @@ from secateurs.structure.layers import layer_paths, stacks
 from secateurs.structure.structure import Structure
 from secateurs.tasks.base import Batch, model_inputs
 
-__all__ = ["FirstStates", "WalkState", "hooked", "keep_input", "observe", "run_model"]
+__all__ = ["FirstStates", "WalkState", "add_use", "hooked", "keep_input", "observe", "run_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,22 +36,23 @@ class WalkState:
     Attributes:
         inputs: inputs of the model.
         tokens: tokens that count, by ``Group.tokens``; empty = all.
-        calls: arguments of every layer besides the hidden states, in the dense model.
+        calls: arguments of every use of every layer besides the hidden states, in the dense model. A layer that is used
+            several times in a row has several calls.
         pruned_calls: the same in the pruned model, for the stack of the current layer. The layers of a decoder are given
             the output of the encoder, which is another one in the pruned model.
-        entries: hidden states in front of the first layer of every stack, in the dense model.
+        entries: hidden states in front of the first use of the first layer of every stack, in the dense model.
         dense: hidden states of the dense model.
         pruned: hidden states of the pruned model.
         reads: inputs of the input projections of this layer in the dense model, by the path of the first projection
-            with this input; and the input of the head.
-        streams: dense residual stream right after a group, by group of this layer.
+            with this input; and the input of the head. Those of several uses follow one another along the first axis.
+        streams: dense residual stream right after a group, by group of this layer; likewise.
         weights: weights of the tokens, by group; empty = all alike.
     """
 
     inputs: Batch
     tokens: dict[str, Bool[Tensor, "batch tokens"]] = field(default_factory=dict)
-    calls: dict[str, Call] = field(default_factory=dict)
-    pruned_calls: dict[str, Call] = field(default_factory=dict)
+    calls: dict[str, list[Call]] = field(default_factory=dict)
+    pruned_calls: dict[str, list[Call]] = field(default_factory=dict)
     entries: dict[str, Tensor] = field(default_factory=dict)
     dense: Any = None
     pruned: Any = None
@@ -120,7 +121,8 @@ class FirstStates:
             state.calls, state.entries = observe(model, layers, starts, state, head)
             state.pruned_calls = state.calls
             longest = max(entry.nbytes for entry in state.entries.values())
-            used += longest * (2 + 2 * most) + sum(read.nbytes for read in state.reads.values())
+            uses = max(len(calls) for calls in state.calls.values())
+            used += longest * (2 + 2 * most * uses) + sum(read.nbytes for read in state.reads.values())
             used += 2 * longest * (len(starts) - 1)  # the outputs of the encoder in both models
             if states and used > self.memory_bytes:
                 logger.info("fit to the pruned model: %d of %d batches fit into memory", len(states), len(batches))
@@ -131,7 +133,7 @@ class FirstStates:
 
 def observe(
     model: nn.Module, layers: Sequence[str], starts: Sequence[str], state: WalkState, head: str | None = None
-) -> tuple[dict[str, Call], dict[str, Tensor]]:
+) -> tuple[dict[str, list[Call]], dict[str, Tensor]]:
     """One forward pass of the model as it is now.
 
     Args:
@@ -142,17 +144,18 @@ def observe(
         head: path of a module whose input is kept too, or ``None``.
 
     Returns:
-        The arguments of every layer besides the hidden states; and the hidden states in front of ``starts``.
+        The arguments of every use of every layer besides the hidden states; and the hidden states in front of the first
+        use of ``starts``.
     """
-    calls: dict[str, Call] = {}
+    calls: dict[str, list[Call]] = {}
     entries: dict[str, Tensor] = {}
 
     def keep_call(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if path in starts:
+            if path in starts and path not in entries:
                 entries[path] = args[0] if args else kwargs["hidden_states"]
             rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-            calls[path] = (args[1:], rest)
+            calls.setdefault(path, []).append((args[1:], rest))
 
         return hook
 
@@ -174,12 +177,26 @@ def run_model(model: nn.Module, inputs: Batch) -> None:
         model(**inputs, **no_cache(model))
 
 
-def keep_input(seen: dict[str, Tensor], name: str, *, last: bool = False) -> Callable[..., None]:
-    """A forward pre-hook that keeps the input of a module under ``name``; with ``last`` it ends the run there."""
+def add_use(seen: dict[str, Tensor], name: str, value: Tensor) -> None:
+    """Put a tensor of one more use of a module behind those of its earlier uses, along the first axis."""
+    seen[name] = torch.cat([seen[name], value]) if name in seen else value
+
+
+def keep_input(seen: dict[str, Tensor], name: str, *, last: int = 0) -> Callable[..., None]:
+    """A forward pre-hook that adds the input of every use of a module under ``name``.
+
+    Args:
+        seen: the inputs.
+        name: key of the inputs.
+        last: number of the use at which the run ends; 0 = the run goes on.
+    """
+    uses = 0
 
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-        seen[name] = args[0]
-        if last:
+        nonlocal uses
+        uses += 1
+        add_use(seen, name, args[0])
+        if uses == last:
             raise _EndOfRun
 
     return hook

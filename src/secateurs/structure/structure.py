@@ -47,11 +47,13 @@ class Group:
         product: for ranks, path of the linear module that the pair of factors replaces. Above the break-even rank the
             pair becomes one matrix again. Empty where the two factors cannot be multiplied.
         per_head: tensors that other layers use too and that have one entry for every head, such as a shared position bias:
-            name of an argument of the block, or of a method of it that computes the tensor -> axis of the heads. They are
-            not cut; a pruned block selects its heads from them.
+            name of an argument of the block, or of a method of it that computes the tensor, or ``"output[1]"`` for an
+            entry of the tuple it returns -> axis of the heads. They are not cut; a pruned block selects its heads from them.
         joint_norms: paths of norms inside the block that normalise over all its units at once, such as a norm over the
             queries of all heads. Their gains are in ``cuts``. A masked model takes their statistics over the kept units, as
             the shrunk model does.
+        returns: what the block returns, a key of ``SKIPPED`` in ``modeling_pruned``; empty = ``"tuple"`` for heads, else
+            ``"tensor"``.
         other_inputs: paths of linear modules in ``cuts`` whose input is not, or not only, the common input of the input
             projections: projections of relative positions. Corrections of the common input do not apply to them.
         instead_of: for ranks of a low-rank option, name of the group that cuts the matrix otherwise. The matrix is not
@@ -83,6 +85,7 @@ class Group:
     memory: tuple[str, ...] = ()
     per_head: Mapping[str, int] = field(default_factory=dict[str, int])
     joint_norms: tuple[str, ...] = ()
+    returns: str = ""
     other_inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

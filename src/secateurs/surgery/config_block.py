@@ -33,8 +33,9 @@ def block_of(model: nn.Module) -> dict[str, Any] | None:
 
 
 def configs_of(model: Any) -> list[Any]:
-    """The config of a model, and the config of its base model if that is another object."""
-    configs = [getattr(part, "config", None) for part in (model, base_of(model))]
+    """The config of a model, and those of its base model and of the stacks in it that are other objects."""
+    stacks = [part for part in model.modules() if hasattr(part, "post_init")]
+    configs = [getattr(part, "config", None) for part in (model, base_of(model), *stacks)]
     return list({id(config): config for config in configs if config is not None}.values())
 
 

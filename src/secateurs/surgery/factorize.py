@@ -55,6 +55,8 @@ def matrices(model: nn.Module, which: str = "all") -> dict[str, Group]:
     found: dict[str, Group] = {}
     for group in discover(model):
         for path in (*group.input_projections, *group.other_inputs, group.output_projection):
+            if isinstance(model.get_submodule(path), nn.Embedding):
+                continue
             owner = path.rpartition(".")[0]
             found[owner if is_factored(model.get_submodule(owner)) else path] = group
     if not found:

@@ -117,9 +117,10 @@ def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = Tru
                 edits["emptied"].append(group.output_projection)
                 if group.kind in (Kind.RANK, Kind.INPUT):
                     continue  # the emptied module outputs its bias; no block has to be skipped
-                # In transformers 5 every attention returns (output, weights) and every feed-forward block a tensor.
+                # In transformers 5 most attentions return (output, weights) and every feed-forward block a tensor.
                 if group.block not in group.input_projections:  # a projection without outputs is emptied by its shape
-                    edits["skipped"][group.block] = "tuple" if group.kind is Kind.HEAD else "tensor"
+                    default = "tuple" if group.kind is Kind.HEAD else "tensor"
+                    edits["skipped"][group.block] = group.returns or default
                 edits["skipped"] |= dict.fromkeys(group.norms, "tensor")
         stream = structure.stream
         if stream and not mask[stream.name].all():

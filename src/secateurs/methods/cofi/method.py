@@ -13,7 +13,7 @@ from secateurs.gates.choices import EXAMINED_TEXTS
 from secateurs.methods.base import ForwardPasses
 from secateurs.methods.cofi.schedule import steps_and_rate
 from secateurs.methods.cofi.settings import PRESETS, CoFiSettings
-from secateurs.methods.cofi.steps import FittedCoFi, refuse_two_stacks
+from secateurs.methods.cofi.steps import FittedCoFi, refuse_layer_matching
 from secateurs.methods.ziplm import ZipLM
 from secateurs.structure.families import discover
 from secateurs.structure.structure import Structure
@@ -42,7 +42,7 @@ class CoFi(CoFiSettings):
     def check(self, context: PruneContext) -> None:
         """See ``Method.check``: one stack of layers, enough steps, a hidden size that may change, a start that fits."""
         assert context.train is not None
-        refuse_two_stacks(self, context)
+        refuse_layer_matching(self, context)
         steps_and_rate(self, len(context.train), context.rows_a_step)  # pyright: ignore[reportArgumentType]
         if self.hidden and context.task.keeps_hidden_size:
             raise RecipeError(

@@ -39,20 +39,26 @@ from secateurs.training.distillation import SquareHead
 from secateurs.training.objective import Objective
 from secateurs.training.trainer import Training
 
-__all__ = ["FittedCoFi", "refuse_two_stacks"]
+__all__ = ["FittedCoFi", "refuse_layer_matching"]
 
 logger = logging.getLogger(__name__)
 
 
-def refuse_two_stacks(settings: CoFiSettings, context: PruneContext) -> None:
-    """Refuse to match the layers of an encoder-decoder.
+def refuse_layer_matching(settings: CoFiSettings, context: PruneContext) -> None:
+    """Refuse to match layers where they do not stand in one stack, each used once.
 
     Raises:
-        UnsupportedModelError: the model has two stacks, and layers are to be matched.
+        UnsupportedModelError: layers are to be matched, and the model has two stacks, or uses a layer several times.
     """
     if settings.layer_weight and len(stacks(context.model, context.structure)) > 1:
         raise UnsupportedModelError(
             "cofi matches the layers of one stack, and this model has an encoder and a decoder; use "
+            "--set layer_weight=0, or method ziplm"
+        )
+    depth = getattr(context.model.config, "num_hidden_layers", 0)
+    if settings.layer_weight and depth > len(layer_paths(context.model, context.structure)):
+        raise UnsupportedModelError(
+            "cofi matches layers that can be removed one by one, and this model uses a layer several times; use "
             "--set layer_weight=0, or method ziplm"
         )
 
@@ -66,7 +72,7 @@ class FittedCoFi(Fitted):
     """
 
     def __init__(self, settings: CoFiSettings, context: PruneContext) -> None:
-        refuse_two_stacks(settings, context)
+        refuse_layer_matching(settings, context)
         self.settings, self.context = settings, context
         self.dense = copy.deepcopy(context.model)  # the teacher, and the start of every target
         self.layers = _groups_by_layer(context)

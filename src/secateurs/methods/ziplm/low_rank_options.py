@@ -220,11 +220,15 @@ class _OutputError:
         seen: list[Tensor] = []
 
         def keep(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            seen[:] = [output.detach()]
+            seen.append(output.detach())
 
         def read(outputs: Any, batch: Batch) -> Tensor:
             mask = token_mask(batch, group.tokens)
-            return (seen[0] if mask is None else seen[0][mask]).double()
+            outputs = torch.cat(
+                [output if mask is None else output[mask] for output in seen]
+            )  # of every use of the layer
+            seen.clear()
+            return outputs.double()
 
         handle = self.stitch.model.get_submodule(group.output_projection).register_forward_hook(keep)
         try:
