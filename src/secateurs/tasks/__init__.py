@@ -1,7 +1,8 @@
 """Registry of tasks. The file or folder ``<name>`` in this folder defines the task ``<name>``.
 
 To add a task, add one file (or one folder, if the task needs helpers) with one subclass of ``Task``; no other file names
-it. ``base.py`` defines the interface, ``data`` reads data sets and makes batches, and ``metrics`` computes scores.
+it. ``base.py`` defines the interface, ``batch.py`` what a batch is, ``data`` reads data sets and makes batches, and
+``metrics`` computes scores.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_name", "names", "task"]
 
-NOT_TASKS = {"base", "data", "metrics", "roles", "task_data"}
+NOT_TASKS = {"base", "batch", "data", "metrics", "roles", "task_data"}
 """Files and folders of this folder that do not define a task."""
 
 

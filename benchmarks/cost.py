@@ -1,0 +1,180 @@
+"""The work of one-shot ZipLM by stage, in passes, and what it buys.
+
+    python benchmarks/cost.py MODEL --task embedding --data DATA --table latency.json --speedup 1.5 2 3 --json cost.json
+    python benchmarks/cost.py --depths 6 12 24 --json depth.json         # random models, against depth
+    python benchmarks/cost.py --lengths 32 64 128 --json length.json     # random models, against length
+
+A *pass* is the processor time of one float32 forward pass of the dense model over the texts to fit, in this process. Stages:
+``fit`` (calibration, token weights, level database), ``search`` and ``refit`` of every target. Evaluation is not counted.
+The divergence from the dense model is taken on texts of the role report, before and after the refit; that of random models
+means nothing. A latency table comes from ``secateurs measure MODEL --table FILE``; for random models the cost of a unit is
+its parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from secateurs.context import PruneContext
+from secateurs.latency.environment import machine
+from secateurs.latency.table import LatencyTable
+from secateurs.methods import method
+from secateurs.pipeline.load import load
+from secateurs.pipeline.provenance import commit, versions
+from secateurs.pipeline.recipe import Recipe
+from secateurs.structure.cost import ParameterCost
+from secateurs.structure.target import Budget, Speedup
+from secateurs.tasks.base import Batch, model_inputs
+from secateurs.tasks.text_classification import TextClassification
+from secateurs.training.evaluate import record_outputs
+
+
+def passes(model: Any, batches: list[Batch]) -> float:
+    """Processor seconds of a forward pass over all batches: the faster of two."""
+
+    def seconds() -> float:
+        started = time.process_time()
+        with torch.inference_mode():
+            for batch in batches:
+                model(**model_inputs(batch))
+        return time.process_time() - started
+
+    return min(seconds(), seconds())
+
+
+def divergence(context: PruneContext, texts: list[Batch], dense: list[torch.Tensor]) -> tuple[float, float]:
+    """Mean divergence of the live model on these texts, and its standard error."""
+    now = record_outputs(context.model, context.task, texts, "cpu")  # type: ignore[arg-type]
+    rows = torch.cat([context.task.divergence(one, other) for one, other in zip(now, dense, strict=True)]).double()
+    return float(rows.mean()), float(rows.std()) / len(rows) ** 0.5
+
+
+def measure(ziplm: Any, context: PruneContext, budgets: dict[str, Budget], report: list[Batch]) -> dict[str, Any]:
+    """Passes by stage, and divergences, for every budget."""
+    unit = passes(context.model, list(context.fit))
+    dense = record_outputs(context.model, context.task, report, "cpu")  # type: ignore[arg-type]
+
+    def timed(work: Any) -> tuple[Any, float]:
+        started = time.process_time()
+        found = work()
+        return found, (time.process_time() - started) / unit
+
+    fitted, fit = timed(lambda: ziplm.fit(context))
+    found: dict[str, Any] = {"seconds_of_a_pass": unit, "fit": fit, "targets": {}}
+    for name, budget in budgets.items():
+        allocation, search = timed(lambda budget=budget: fitted.allocate(budget))
+        fitted.candidates.invalidate()
+        fitted.candidates.apply(allocation)
+        before = divergence(context, report, dense)
+        fitted.candidates.invalidate()
+        _, refit = timed(lambda allocation=allocation: fitted.apply(allocation, "target"))
+        after = divergence(context, report, dense)
+        found["targets"][name] = {
+            "search": search,
+            "refit": refit,
+            "divergence": before,
+            "after_refit": after,
+            "allocation": allocation,
+        }
+        print(
+            f"{name}: search {search:.1f}, refit {refit:.1f} passes; divergence {before[0]:.4f} ({before[1]:.4f}), after the "
+            f"refit {after[0]:.4f} ({after[1]:.4f})",
+            flush=True,
+        )
+        fitted.stitch.reset_all()
+        fitted.candidates.invalidate()
+    first = next(iter(found["targets"].values()))
+    print(
+        f"fit {fit:.1f}; the first target {fit + first['search'] + first['refit']:.1f} passes of {unit:.1f} s",
+        flush=True,
+    )
+    return found
+
+
+def of_model(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The cost on a model and data."""
+    recipe = Recipe.of(
+        {
+            "model": options.model,
+            "task": options.task,
+            "data": options.data,
+            "speedup": options.speedup,
+            "sequence_length": options.length,
+            "calibration_samples": options.samples,
+            "seed": options.seed,
+            "hyperparameters": dict(pair.split("=", 1) for pair in options.set),
+        }
+    )
+    loaded = load(recipe)
+    table = LatencyTable.load(Path(options.table))
+    budgets = {f"{speedup:g}x": Speedup(speedup).budget(table) for speedup in options.speedup}
+    print(loaded.data.roles, flush=True)
+    return measure(loaded.method, loaded.context(folder), budgets, loaded.data.roles.report.batches)
+
+
+def of_random(options: argparse.Namespace, folder: Path, depth: int, length: int) -> dict[str, Any]:
+    """The cost on a random BERT and random token ids; half of the parameters of the layers are removed."""
+    torch.manual_seed(options.seed)
+    sizes = {
+        "hidden_size": options.width,
+        "intermediate_size": 4 * options.width,
+        "num_attention_heads": options.width // 64,
+    }
+    config = BertConfig(**sizes, num_hidden_layers=depth, vocab_size=1000, max_position_embeddings=512)
+    model = BertForSequenceClassification(config).eval()
+    ids = torch.randint(1000, (options.samples, length))
+    batch = max(1, 4096 // length)
+    batches = [{"input_ids": part, "attention_mask": torch.ones_like(part)} for part in ids.split(batch)]
+    ziplm: Any = method("ziplm", **dict(pair.split("=", 1) for pair in options.set))
+    sizes_of = ziplm.role_sizes(options.samples)
+    search, accept = (batches[: -(-size // batch)] for size in (sizes_of.search, sizes_of.accept))
+    context = PruneContext(model, ziplm.structure(model), batches, TextClassification(), folder, seed=options.seed)
+    cost = ParameterCost.of(model, context.structure)
+    budget = Budget(cost.fixed + (cost(context.structure.sizes) - cost.fixed) / 2, cost)
+    print(f"{depth} layers of {options.width}, {length} tokens:", flush=True)
+    return measure(ziplm, replace(context, search=search, accept=accept), {"half": budget}, batches[:2])
+
+
+def main() -> None:
+    """Read the command line, measure, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("--task", default="text-classification")
+    parser.add_argument("--data")
+    parser.add_argument("--table")
+    parser.add_argument("--speedup", type=float, nargs="+", default=[1.5, 2.0, 3.0])
+    parser.add_argument("--depths", type=int, nargs="*", default=[])
+    parser.add_argument("--lengths", type=int, nargs="*", default=[])
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--json", required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    shapes = [(depth, options.length) for depth in options.depths] + [(6, length) for length in options.lengths]
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if options.model:
+            found["model"] = of_model(options, Path(folder))
+        for depth, length in shapes:
+            place = Path(folder) / f"{depth}-{length}"
+            place.mkdir()
+            found[f"{depth} layers, {length} tokens"] = of_random(options, place, depth, length)
+    record = {"options": vars(options), "machine": machine(), "versions": versions(), "commit": commit(), "cost": found}
+    Path(options.json).write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
