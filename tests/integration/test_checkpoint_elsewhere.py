@@ -125,9 +125,9 @@ def write_case(root: Path, name: str, model: Any, auto: str, *, plain: bool = Fa
     base = getattr(model, model.base_model_prefix, None)
     with torch.no_grad():
         outputs = {"logits": model(**expected).logits}
-        if base is not None and base is not model:  # a classifier of images made of CLIP has no base model
+        if base is not None:
             outputs["last_hidden_state"] = base(**expected).last_hidden_state
-        elif base is None:  # a language model of T5 has the modules of the base model itself
+        elif "pixel_values" not in expected:  # a language model of T5 has the modules of the base model itself
             last = model(**expected, output_hidden_states=True).decoder_hidden_states[-1]
             outputs["last_hidden_state"] = last.clone()
     generates = model.can_generate() and "input_ids" in expected

@@ -51,9 +51,8 @@ def one_second(monkeypatch: pytest.MonkeyPatch) -> None:
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "search samples": ({"hyperparameters": {"search_samples": 4, "probes": 3, "rounds": 1, "steps": 3}}, "prepare"),
-    "probes": ({"hyperparameters": {"search_samples": 16, "probes": 5, "rounds": 1, "steps": 3}}, "prepare"),
-    "rounds": ({"hyperparameters": {"search_samples": 16, "probes": 3, "rounds": 9, "steps": 3}}, "prune to 1.50x"),
-    "steps": ({"hyperparameters": {"search_samples": 16, "probes": 3, "rounds": 1, "steps": 99}}, "prune to 1.50x"),
+    "directions": ({"hyperparameters": {"directions": 9}}, "prepare"),
+    "search": ({"hyperparameters": {"search": "probes"}}, "prepare"),
     "calibration": ({"calibration_samples": 16}, "prepare"),
     "evaluation": ({"evaluation_samples": 4}, "evaluate dense"),
     "preset": ({"preset": "paper", "hyperparameters": {}}, "prune to 1.50x"),

@@ -187,9 +187,9 @@ def test_the_code_is_added_once_per_save(tmp_path: Path, monkeypatch: pytest.Mon
         added.append(args)
         real_add(*args)
 
-    def shapes(config: Any, classes: Any, kept: int) -> Any:
+    def shapes(config: Any, classes: Any, *rest: Any) -> Any:
         built.extend(classes)
-        return real_shapes(config, classes, kept)
+        return real_shapes(config, classes, *rest)
 
     monkeypatch.setattr(remote_code, "add_code", add)
     monkeypatch.setattr("secateurs.checkpoint.save_load.add_code", add)

@@ -68,9 +68,9 @@ def test_a_larger_target_costs_more_quality(finished: tuple[Path, Recipe, Report
 def test_a_run_killed_in_every_stage_ends_the_same(finished: tuple[Path, Recipe, Report], tmp_path: Path) -> None:
     """Killed before the level database is on disk, in the search, and in the refit."""
     done, recipe, _ = finished
-    for number, stage in enumerate(("order the units", "sensitivity", "fit to the pruned model")):
+    for number, (stage, item) in enumerate((("order the units", 1), ("responses", 0), ("fit to the pruned model", 1))):
         with pytest.raises(tiny_run.Killed, match=stage):
-            secateurs.run(recipe, tmp_path / "out", track=tiny_run.kill_at(stage, 1), resume=number > 0)
+            secateurs.run(recipe, tmp_path / "out", track=tiny_run.kill_at(stage, item), resume=number > 0)
     assert not (tmp_path / "out" / "speedup-1.50x").exists()
     secateurs.run(recipe, tmp_path / "out", resume=True)
     for target in recipe.targets:

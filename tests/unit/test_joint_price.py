@@ -58,7 +58,7 @@ def test_moves_keep_the_limit_and_end_where_no_move_of_two_groups_helps(seed: in
     responses = drawn(seed)
     price = JointPrice(responses, 0.3)
     costs = [[float(index) for index in range(size)] for size in SIZES]
-    limit = 4.0
+    limit = 4.5
 
     def cost(choice: tuple[int, ...]) -> float:
         return sum(own[index] for own, index in zip(costs, choice, strict=True))

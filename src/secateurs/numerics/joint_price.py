@@ -20,6 +20,9 @@ __all__ = ["JointPrice"]
 _SMALLEST_GAIN = 1e-9
 """Smallest gain of a move, relative to the price: less is rounding, and moves would go in circles."""
 
+_ROUNDING = 1e-12
+"""Share of the limit that is left free, so that rounding does not exceed it."""
+
 _MOVES = 500
 """Largest number of moves."""
 
@@ -88,7 +91,7 @@ class JointPrice:
         here = now[self._group]
         changes = self._changes(now)
         spent = cost - cost[here]
-        slack = limit - cost[now].sum() + 1e-9
+        slack = limit * (1 - _ROUNDING) - cost[now].sum()
         # Two moves change the price by the change of each alone, and by the products of the two.
         both = self._between - self._between[:, here]
         both += self._between[np.ix_(here, here)] - self._between[here]
