@@ -28,7 +28,7 @@ from secateurs.context import PruneContext
 from secateurs.latency.environment import machine
 from secateurs.latency.table import LatencyTable
 from secateurs.methods import method
-from secateurs.pipeline.load import load
+from secateurs.pipeline import load as loading
 from secateurs.pipeline.provenance import commit, versions
 from secateurs.pipeline.recipe import Recipe
 from secateurs.structure.cost import ParameterCost
@@ -114,7 +114,8 @@ def of_model(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "hyperparameters": dict(pair.split("=", 1) for pair in options.set),
         }
     )
-    loaded = load(recipe)
+    loading.REPORT_TEXTS = options.report
+    loaded = loading.load(recipe)
     table = LatencyTable.load(Path(options.table))
     budgets = {f"{speedup:g}x": Speedup(speedup).budget(table) for speedup in options.speedup}
     print(loaded.data.roles, flush=True)
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--report", type=int, default=872, help="texts of the divergence")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")

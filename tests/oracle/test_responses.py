@@ -27,9 +27,6 @@ class LinearTask:
     def compared_outputs(self, outputs: Any, batch: Any) -> Tensor:
         return outputs.logits[:, :2].flatten(0, 1)
 
-    def text_of_row(self, outputs: Any, batch: Any) -> Tensor:
-        return torch.arange(len(outputs.logits)).repeat_interleave(2)
-
     def direction(self, teacher: Tensor, noise: Tensor) -> Tensor:
         return torch.linspace(-1, 1, teacher.shape[-1]).expand_as(teacher)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from secateurs.errors import RecipeError
@@ -236,10 +236,6 @@ class Task(ABC):
             noise: standard normal numbers.
         """
         return kl_direction(teacher, noise)
-
-    def text_of_row(self, outputs: Any, batch: Batch) -> Int[Tensor, " rows"]:
-        """Index in the batch of the text that each row of ``compared_outputs`` belongs to; by default one row per text."""
-        return torch.arange(len(main_input(batch)))
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:

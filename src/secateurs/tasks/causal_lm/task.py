@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from secateurs.errors import DataError
@@ -128,12 +128,9 @@ class CausalLM(Task):
         sequences fit into memory.
         """
         logits = outputs.logits
-        rows, positions = _compared(logits, batch)
+        most = max(1, min(MAX_POSITIONS, MAX_LOGITS // logits.shape[-1]))
+        rows, positions = spread(batch["attention_mask"], most)
         return logits[rows.to(logits.device), positions.to(logits.device)]
-
-    def text_of_row(self, outputs: Any, batch: Batch) -> Int[Tensor, " rows"]:
-        """See ``Task.text_of_row``."""
-        return _compared(outputs.logits, batch)[0]
 
     def all_compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
         """The logits at every position."""
@@ -193,8 +190,3 @@ def _bytewise(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _batches(windows: list[dict[str, Any]], batch_size: int, collate: Collate) -> list[Batch]:
     return [collate(windows[i : i + batch_size]) for i in range(0, len(windows), batch_size)]
-
-
-def _compared(logits: Tensor, batch: Batch) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """Sequence index and position of every row of the compared outputs."""
-    return spread(batch["attention_mask"], max(1, min(MAX_POSITIONS, MAX_LOGITS // logits.shape[-1])))

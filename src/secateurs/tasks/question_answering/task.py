@@ -176,10 +176,6 @@ class QuestionAnswering(Task):
         start, end = _logits(outputs, batch)
         return torch.stack([start[:, used], end[:, used]], 1).flatten(0, 1)
 
-    def text_of_row(self, outputs: Any, batch: Batch) -> Int[Tensor, " rows"]:
-        """See ``Task.text_of_row``: two rows per window."""
-        return torch.arange(len(batch["loss_mask"])).repeat_interleave(2)
-
     def divergence(
         self, student: Float[Tensor, "rows features"], teacher: Float[Tensor, "rows features"]
     ) -> Float[Tensor, " rows"]:

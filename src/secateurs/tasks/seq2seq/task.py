@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from secateurs.errors import DataError
@@ -121,12 +121,9 @@ class Seq2Seq(Task):
     def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
         """The logits at up to 64 positions per target, evenly spaced; fewer with a large vocabulary."""
         logits = outputs.logits
-        rows, positions = _compared(logits, batch)
+        most = max(1, min(MAX_POSITIONS, MAX_LOGITS // logits.shape[-1]))
+        rows, positions = spread(batch["decoder_attention_mask"], most)
         return logits[rows.to(logits.device), positions.to(logits.device)]
-
-    def text_of_row(self, outputs: Any, batch: Batch) -> Int[Tensor, " rows"]:
-        """See ``Task.text_of_row``."""
-        return _compared(outputs.logits, batch)[0]
 
     def all_compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
         """The logits at every position that predicts a token of the target."""
@@ -165,8 +162,3 @@ class Seq2Seq(Task):
         """See ``Task.example``. The target of a text is its first half; a row without a target says nothing."""
         halves = [" ".join(text.split()[: max(1, len(text.split()) // 2)]) for text in texts]
         return {"source": list(texts), "target": halves}
-
-
-def _compared(logits: Tensor, batch: Batch) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """Sequence index and position of every row of the compared outputs."""
-    return spread(batch["decoder_attention_mask"], max(1, min(MAX_POSITIONS, MAX_LOGITS // logits.shape[-1])))

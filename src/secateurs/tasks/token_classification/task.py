@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -132,10 +132,6 @@ class TokenClassification(Task):
     def compared_outputs(self, outputs: Any, batch: Batch) -> Float[Tensor, "rows features"]:
         """The logits at the first token of every word, one row per word."""
         return outputs.logits[batch["loss_mask"].to(outputs.logits.device).bool()]
-
-    def text_of_row(self, outputs: Any, batch: Batch) -> Int[Tensor, " rows"]:
-        """See ``Task.text_of_row``."""
-        return batch["loss_mask"].bool().nonzero()[:, 0]
 
     def divergence(
         self, student: Float[Tensor, "rows features"], teacher: Float[Tensor, "rows features"]
