@@ -107,7 +107,7 @@ def largest_speedup(loaded: Loaded) -> Speed:
 
 
 def memory_bytes(loaded: Loaded, output_bytes: float) -> float:
-    """Bytes of the dense model, the teacher and a candidate; Gram matrices and factors (fp64); hidden states of the search
+    """Bytes of the dense model, the teacher and a candidate; Gram matrices and factors; hidden states of the search
     and of the refit; and the dense outputs that candidates and results are compared with.
 
     Args:
@@ -130,4 +130,8 @@ def memory_bytes(loaded: Loaded, output_bytes: float) -> float:
     replayed = min(4e9, replayed_tokens * hidden * layers)
     fitted = min(3e9, 6 * tokens * hidden)  # two sub-blocks of one layer, in both models
     weighed = ACTIVATIONS * TOKENS * hidden * layers if getattr(loaded.method, "weighs_tokens", False) else 0.0
-    return 3 * weights + 2 * grams + outputs + replayed + fitted + weighed + 0.5e9
+    # The search by gradients holds C^-1 and Y of every group in float32.
+    columns = [group.size * group.width for group in loaded.structure]
+    by_gradient = getattr(loaded.method, "searches_by_gradient", False)
+    whitened = sum(4.0 * own * (own + hidden / 4.0) for own in columns) if by_gradient else 0.0
+    return 3 * weights + 2 * grams + whitened + outputs + replayed + fitted + weighed + 0.5e9
