@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
 def commit() -> str | None:
     """The commit of the source tree this package runs from, with ``+dirty`` where it was changed; ``None`` if installed."""
     here = Path(__file__).resolve().parent
-    if not (here.parents[1] / ".git").exists():
+    if not (here.parents[2] / ".git").exists():
         return None
     try:
         git = ["git", "-C", str(here)]
