@@ -17,12 +17,12 @@ def test_every_other_file_and_folder_is_a_task() -> None:
     folder = Path(secateurs.tasks.__file__).parent
     files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     folders = {path.parent.name for path in folder.glob("*/__init__.py")}
-    assert set(names()) == (files | folders) - {"base", "data", "metrics", "roles", "task_data"}
+    assert set(names()) == (files | folders) - {"base", "batch", "data", "metrics", "roles", "task_data"}
     assert names() == sorted(names())
     assert {"causal_lm", "embedding", "text_classification"} <= set(names())
 
 
-@pytest.mark.parametrize("name", ["sorting", "base", "data", "metrics", "Causal_LM", ""])
+@pytest.mark.parametrize("name", ["sorting", "base", "batch", "data", "metrics", "Causal_LM", ""])
 def test_an_unknown_task_lists_the_known_ones(name: str) -> None:
     with pytest.raises(RecipeError, match="the tasks are " + ", ".join(names()).replace("_", "-")):
         task(name)

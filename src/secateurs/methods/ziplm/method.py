@@ -7,6 +7,7 @@ from torch import nn
 
 from secateurs.context import PruneContext
 from secateurs.methods.base import ForwardPasses
+from secateurs.methods.ziplm.search import searches_by_gradient
 from secateurs.methods.ziplm.settings import FINALIST_TEXTS, FINALISTS_FROM, PRESETS, ZipLMSettings
 from secateurs.methods.ziplm.steps import FittedZipLM
 from secateurs.structure.families import discover
@@ -47,7 +48,7 @@ class ZipLM(ZipLMSettings):
         sweep = self.probes * len(structure.without_low_rank_options()) * searched * 0.5
         finalists = self.finalists * FINALIST_TEXTS if samples >= FINALISTS_FROM else 0
         refitted = 5.0 * (samples + finalists) if self.inputs == "sequential" else 0.0
-        if self.searches_by_gradient:
+        if searches_by_gradient(self, structure):
             responses = searched * (2.5 + 1.5 * self.directions)
             return ForwardPasses(gathered + responses, refitted + searched * RACE_PASSES)
         return ForwardPasses(gathered + sweep, (self.rounds * 0.6 * sweep + self.steps * searched * 0.5) + refitted)

@@ -24,13 +24,23 @@ from secateurs.oneshot.paper_search import coefficient_search
 from secateurs.oneshot.responses import responses
 from secateurs.oneshot.search import refine, sensitivities
 from secateurs.structure.allocation import Allocation
+from secateurs.structure.structure import Structure
 
-__all__ = ["AllocationSearch"]
+__all__ = ["AllocationSearch", "searches_by_gradient"]
 
 logger = logging.getLogger(__name__)
 
 TRUSTED_LEVELS = 3
 """Cached costs are trusted for options at most this many places away from the cached answer."""
+
+
+def searches_by_gradient(settings: ZipLMSettings, structure: Structure) -> bool:
+    """Whether the responses of the outputs price the levels of this structure.
+
+    Not with a norm behind the projections: such a norm ignores the length of its input, so that the gradient is at right
+    angles to the output, and removing all of it has a first-order response of 0.
+    """
+    return settings.searches_by_gradient and not any(group.post_norm for group in structure)
 
 
 class AllocationSearch:

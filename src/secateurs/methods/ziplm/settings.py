@@ -41,7 +41,8 @@ class ZipLMSettings(OneShot):
             ``loss``: by the task loss, with the paper's prior and coefficient search.
         search: how ``divergence`` is searched. ``gradient``: one forward and a few backward passes price every level, and the
             best allocations by that price race on other texts. ``probes``: levels are measured one by one, then again around
-            the incumbent, then there are local moves (always so with ``allow=rank``). It takes ten times as long.
+            the incumbent, then there are local moves (always so with ``allow=rank``, and where a norm stands behind the
+            projections, as in Gemma 2). It takes several times as long.
         ratio: each feed-forward level keeps this fraction of the one before it (0.9 in the paper).
         snap: round widths to the multiple of the latency table: 8 on the CPU, 64 on a GPU, or what `measure --table FILE
             --probe` measured.

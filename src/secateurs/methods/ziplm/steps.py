@@ -25,7 +25,7 @@ from secateurs.latency.table import LatencyTable
 from secateurs.methods.base import OneShotFitted
 from secateurs.methods.ziplm.finalists import Finalists
 from secateurs.methods.ziplm.mixed_levels import MixedLevels
-from secateurs.methods.ziplm.search import AllocationSearch
+from secateurs.methods.ziplm.search import AllocationSearch, searches_by_gradient
 from secateurs.methods.ziplm.search_cache import CachedSearch
 from secateurs.methods.ziplm.settings import FINALIST_TEXTS, FINALISTS_FROM, ZipLMSettings
 from secateurs.oneshot.calibrate import calibrate
@@ -113,7 +113,7 @@ class FittedZipLM(OneShotFitted):
         else:
             found = (
                 self.search.by_gradient(self.database, options, limit)
-                if self.settings.searches_by_gradient
+                if searches_by_gradient(self.settings, self.context.structure)
                 else self.search.by_divergence(options, limit, similar)
             )
             if similar is None and self.settings.inputs == "sequential" and self.settings.finalists >= 2:
