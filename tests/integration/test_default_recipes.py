@@ -1,7 +1,7 @@
 """Every task once at the defaults of the recipe, on texts that fill them: 128 tokens a text, 32 texts a batch.
 
-Models are random and tiny. What differs from the defaults does not concern texts: the search makes fewer steps, which take
-minutes at their default number, the latency table comes from a file, and a measurement ends after 0.2 s.
+Models are random and tiny. What differs from the defaults does not concern texts: the latency table comes from a file, and a
+measurement ends after 0.2 s.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def prune_at_defaults(name: str, model: Path, data: Path, folder: Path) -> None:
     recipe = Recipe.of(
         {
             "model": str(model), "task": name.replace("_", "-"), "data": str(data), "speedup": (1.5,),
-            "latency_table": str(times), "elsewhere": True, "hyperparameters": {"probes": 3, "steps": 3},
+            "latency_table": str(times), "elsewhere": True,
         }
     )  # fmt: skip
     report = secateurs.run(recipe, folder / "out")

@@ -70,7 +70,7 @@ def draw(rows: TextRows, sizes: RoleSizes, held_out: TextRows | None = None, **h
 @pytest.mark.parametrize("evaluated", [True, False])
 @pytest.mark.parametrize(
     "name", [name for name in names() if task(name).inputs == "input_ids"]
-)  # images: their own test
+)  # images: test_tasks_image_classification
 def test_roles_are_disjoint_for_every_task(tmp_path: Path, name: str, evaluated: bool, sizes: RoleSizes) -> None:
     texts = sentences(600)
     subject = task(name)

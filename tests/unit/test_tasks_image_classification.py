@@ -107,6 +107,16 @@ def test_images_without_classes(folder: Path, tmp_path: Path) -> None:
     assert "labels" not in found.roles.fit.batches[0]
 
 
+def test_no_image_has_two_roles(folder: Path) -> None:
+    roles = read(folder).roles
+    found = [
+        {row.numpy().tobytes() for batch in role.batches for row in batch["pixel_values"]}
+        for role in roles.by_name.values()
+    ]
+    assert [len(images) for images in found] == [role.rows for role in roles.by_name.values()] == [4, 2, 2, 4]
+    assert len(set().union(*found)) == 12
+
+
 def test_equal_images_are_evaluated_only(folder: Path) -> None:
     for number in range(4):
         shutil.copy(folder / "test" / "disc" / f"{number:03}.png", folder / "train" / "disc" / f"copy{number}.png")

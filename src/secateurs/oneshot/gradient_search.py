@@ -88,6 +88,7 @@ def gradient_search(
     columns = [responses[name].double().numpy() for name in options]
     generator = np.random.default_rng(seed)
     prices = [JointPrice(columns, separate) for separate in SEPARATE]
+    on_all_texts = prices[-1]
     for _ in range(HALVES):
         half = generator.permutation(len(columns[0]))[: max(1, len(columns[0]) // 2)]
         prices.append(JointPrice([own[half] for own in columns], SEPARATE[-1]))
@@ -99,8 +100,8 @@ def gradient_search(
     best, divergence = race(proposals)
     logger.info("the best of %d proposals: divergence %.5f on unseen texts", len(proposals), divergence)
     choice = [own.kept.index(best[name]) for name, own in options.items()]
-    costs = {name: _falling(own) for name, own in zip(options, prices[-HALVES - 1].around(choice), strict=True)}
-    return SearchResult(best, prices[-HALVES - 1](choice), divergence, len(proposals), costs)
+    costs = {name: _falling(own) for name, own in zip(options, on_all_texts.around(choice), strict=True)}
+    return SearchResult(best, on_all_texts(choice), divergence, len(proposals), costs)
 
 
 def _propose(price: JointPrice, options: Mapping[str, LevelOptions], limit: float) -> Allocation:

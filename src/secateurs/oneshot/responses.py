@@ -84,8 +84,7 @@ def responses(
             white = [(use.float() - whitenings[name].mean) @ whitenings[name].inverse.T for use in read[name]]
             for gradient in gradients:
                 uses = zip(gradient[name], white, strict=True)
-                tails = sum(_tails(structure[name], *use, whitenings[name], texts) for use in uses)
-                assert isinstance(tails, Tensor)
+                tails = torch.stack([_tails(structure[name], *use, whitenings[name], texts) for use in uses]).sum(0)
                 found[name].append(tails[:, list(levels)].cpu())
     return {name: torch.cat(own) for name, own in found.items()}
 

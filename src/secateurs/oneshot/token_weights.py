@@ -50,7 +50,7 @@ class TokenWeights:
     def __init__(self, model: nn.Module, structure: Structure, outputs: OutputRows, seed: int = 0) -> None:
         self.model, self.structure, self.outputs = model, structure, outputs
         self.seed = seed
-        self._known: dict[tuple[torch.Size, bytes], dict[str, Tensor]] = {}
+        self._known: dict[bytes, dict[str, Tensor]] = {}
 
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "*uses batch tokens"]]:
         """The weight of every token for the fit of every group.
@@ -95,10 +95,13 @@ class TokenWeights:
         return weights, inputs
 
 
-def _key(batch: Mapping[str, Tensor]) -> tuple[torch.Size, bytes]:
-    """Tells batches apart by their content."""
-    given = main_input(batch).cpu().contiguous()
-    return given.shape, hashlib.sha256(given.numpy().tobytes()).digest()
+def _key(batch: Mapping[str, Tensor]) -> bytes:
+    """Tells batches apart by the content of all model inputs."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model_inputs(batch).items()):
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.digest()
 
 
 def _weights(path: str, squared: Float[Tensor, "*uses batch tokens"]) -> Float[Tensor, "*uses batch tokens"]:
