@@ -14,7 +14,7 @@ from oracle.refits import inputs_of, prepared, ridge
 from secateurs.numerics.hessian import Moments, damped
 from secateurs.oneshot.head import first_linear_of_head
 from secateurs.oneshot.levels import Level
-from secateurs.oneshot.sequential_refit import TOKENS_PER_DIMENSION, Refit, sequential_refit
+from secateurs.oneshot.sequential_refit import TOKENS_PER_DIMENSION, Refit, preselected, sequential_refit
 from secateurs.oneshot.stitch import Stitch
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.structure import Structure
@@ -119,29 +119,37 @@ def test_the_fit_aims_at_what_is_really_added(model_type: str) -> None:
     assert refitted(False) < 0.99 * refitted(True)
 
 
+@pytest.mark.parametrize("spare", [0.25, 9.0])
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "granite"])
-def test_every_group_is_fitted_to_the_inputs_from_the_pruned_groups_before_it(model_type: str) -> None:
-    """The last group, after all others at their new levels: ``W*`` by hand, and the level that follows from it."""
+def test_every_group_is_fitted_to_the_inputs_from_the_pruned_groups_before_it(model_type: str, spare: float) -> None:
+    """The last group, after all others at their new levels: ``W*`` by hand, and the level that follows from it.
+
+    With little to spare, ``W*`` is the solution on the units of a larger level of the database, held to its weights.
+    """
     stitch, database, context, allocation = prepared(model_type)
     emptied, group = next(iter(context.structure)).name, list(context.structure)[-1]
     allocation[emptied] = 0
     wanted = inputs_of(context.model, group.stream, context.fit)
-    how = replace(CORRECTED, drift_ridge=None)
+    how = replace(CORRECTED, drift_ridge=None, spare=spare)
     found = sequential_refit(stitch, database, allocation, context, context.fit, how)
     assert len(found[emptied].units) == 0
 
-    stitch.reset(group.name)
+    first = database.level(group.name, preselected(group.size, allocation[group.name], spare))
+    assert (len(first.units) == group.size) == (spare > 1)
+    stitch.install(group.name, first)
     x = inputs_of(context.model, group.output_projection, context.fit)
-    dense = database.projections[group.name]
-    added = x @ dense.weight.T + (0 if dense.bias is None else dense.bias)
+    added = x @ first.weight.T + (0 if first.bias is None else first.bias)
     residual = inputs_of(context.model, group.stream, context.fit) - group.scale * added
-    all_columns = ridge(x, (wanted - residual) / group.scale, dense.weight, how.output_ridge, dense.bias is not None)
+    all_columns = ridge(x, (wanted - residual) / group.scale, first.weight, how.output_ridge, first.bias is not None)
 
     moments = Moments(x.shape[1], dtype=torch.float64)
     moments.update(x)
-    hessian = damped(moments.gram if dense.bias is None else moments.centred(), how.damping)
+    hessian = damped(moments.gram if first.bias is None else moments.centred(), how.damping)
     level = found[group.name]
-    columns = (level.units[:, None] * group.width + torch.arange(group.width)).flatten()
+    assert len(level.units) == allocation[group.name]
+    places = torch.searchsorted(first.units, level.units)
+    assert torch.equal(first.units[places], level.units)
+    columns = (places[:, None] * group.width + torch.arange(group.width)).flatten()
     kept = torch.linalg.solve(hessian[columns][:, columns], hessian[columns] @ all_columns.T)
     torch.testing.assert_close(level.weight, kept.T, rtol=0, atol=5e-3)  # sums of float32 products
 

@@ -13,16 +13,32 @@ stay accurate.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-__all__ = ["Moments", "damped", "transposed_product", "weighted_mean"]
+__all__ = ["CentredRows", "Moments", "centred_rows", "damped", "transposed_product"]
 
 _CHUNK = 4096  # tokens per product: few enough for float32, enough for the matrix product to run at full speed
 _PANEL = 512  # rows of the Gram matrix per product; the columns to the right of a panel are never computed
 _ROUNDING = 8.0  # an input whose standard deviation is below this number of rounding errors of its mean is constant
+
+
+@dataclass(frozen=True)
+class CentredRows:
+    """One chunk of tokens around its own mean.
+
+    Attributes:
+        rows: ``sqrt(w_t) (x_t - mean)``.
+        mean: weighted mean of the chunk.
+        count: sum of the weights.
+    """
+
+    rows: Float[Tensor, "tokens d"]
+    mean: Float64[Tensor, " d"]
+    count: float
 
 
 class Moments:
@@ -68,23 +84,21 @@ class Moments:
             ValueError: a weight is negative.
         """
         for chunk, chunk_weights in _chunks(inputs, weights):
-            rows, here = chunk.to(self._dtype), self._lower.device
-            count = float(len(chunk)) if chunk_weights is None else float(chunk_weights.sum(dtype=torch.float64))
-            mean = weighted_mean(rows, chunk_weights, count)
-            # The mean is rounded here. The error of a variance is less than the rounding error of the inputs, squared.
-            rows = rows - mean.to(rows)
-            if chunk_weights is not None:
-                rows *= chunk_weights.to(rows).sqrt()[:, None]
-            step = mean.to(here) - self.mean
-            scaled = step * (self.count * count / (self.count + count))
-            for start in range(0, rows.shape[1], _PANEL):
-                stop = start + _PANEL
-                panel = self._lower[start:stop, :stop]
-                panel += transposed_product(rows[:, start:stop], rows[:, :stop]).to(here)
-                if self.count:
-                    panel += torch.outer(scaled[start:stop], step[:stop])
-            self.count += count
-            self.mean = self.mean + step * (count / self.count)
+            self.add(centred_rows(chunk.to(self._dtype), chunk_weights))
+
+    def add(self, centred: CentredRows) -> None:
+        """Add one chunk of tokens, centred on its own mean."""
+        rows, here, count = centred.rows, self._lower.device, centred.count
+        step = centred.mean.to(here) - self.mean
+        scaled = step * (self.count * count / (self.count + count))
+        for start in range(0, rows.shape[1], _PANEL):
+            stop = start + _PANEL
+            panel = self._lower[start:stop, :stop]
+            panel += transposed_product(rows[:, start:stop], rows[:, :stop]).to(here)
+            if self.count:
+                panel += torch.outer(scaled[start:stop], step[:stop])
+        self.count += count
+        self.mean = self.mean + step * (count / self.count)
 
     def centred(self) -> Float64[Tensor, "d d"]:
         """``sum_t w_t (x_t - mean) (x_t - mean)^T``: the Gram matrix for a module whose bias is refitted with its weight.
@@ -174,7 +188,8 @@ def _chunks(
         if bool((weights < 0).any()):
             raise ValueError("token weights must not be negative")
         kept = weights > 0
-        inputs, weights = inputs[kept], weights[kept]
+        if not bool(kept.all()):
+            inputs, weights = inputs[kept], weights[kept]
     for start in range(0, len(inputs), _CHUNK):
         yield inputs[start : start + _CHUNK], None if weights is None else weights[start : start + _CHUNK]
 
@@ -193,21 +208,30 @@ def transposed_product(left: Float[Tensor, "tokens m"], right: Float[Tensor, "to
         torch.set_float32_matmul_precision(precision)
 
 
-def weighted_mean(
-    rows: Float[Tensor, "tokens d"], weights: Float[Tensor, " tokens"] | None, count: float
-) -> Float64[Tensor, " d"]:
-    """The mean over tokens; for a constant input it is exactly its value.
+def centred_rows(rows: Float[Tensor, "tokens d"], weights: Float[Tensor, " tokens"] | None) -> CentredRows:
+    """Rows minus their mean, times the root of their weights.
+
+    The first row is subtracted before the mean is taken, so that a constant column is exactly 0 and the products of large
+    numbers lose no digits. The mean is in the precision of the rows: the error of a variance is less than the rounding
+    error of the inputs, squared.
 
     Args:
-        rows: one row per token.
-        weights: weight of each token; ``None`` = 1.
-        count: sum of the weights.
+        rows: one row per token, at least one.
+        weights: weight of each token, more than 0; ``None`` = 1.
     """
+    first = rows[:1]
+    shifted = rows - first
     if weights is None:
-        mean = rows.sum(0, dtype=torch.float64) / count
+        count = float(len(rows))
+        mean = shifted.mean(0)
     else:
-        mean = weights.to(rows.device, torch.float64) @ rows.to(torch.float64) / count
-    return mean.clamp(rows.amin(0).double(), rows.amax(0).double())
+        count = float(weights.sum(dtype=torch.float64))
+        share = weights.to(rows.device, torch.float64) / count
+        mean = share.to(rows.dtype) @ shifted
+    shifted -= mean
+    if weights is not None:
+        shifted *= weights.to(shifted).sqrt()[:, None]
+    return CentredRows(shifted, first[0].double() + mean.double(), count)
 
 
 def _mirrored(lower: Float64[Tensor, "d d"]) -> Float64[Tensor, "d d"]:

@@ -97,18 +97,18 @@ class LevelFactor:
         units = energies.reshape(self.units, self._width).sum(1)
         return torch.from_numpy(np.append(np.cumsum(units[::-1])[::-1], 0.0))
 
-    def whitening(self) -> tuple[Float64[Tensor, "cols cols"], Float64[Tensor, "cols rows"]]:
-        """``C^-1`` with its columns in the order of the inputs, and ``Y``; both have rows in the order of addition.
+    def whitening(
+        self,
+    ) -> tuple[Int64[Tensor, " cols"], Float64[Tensor, "cols cols"], Float64[Tensor, "cols rows"]]:
+        """``q``, the lower triangular ``C^-1``, and ``Y``. In a row and column of ``C^-1`` of a dead input stand zeros.
 
-        ``(W - W_k) x`` is the sum over rows ``r >= k`` of ``Y[r]^T (C^-1 x)[r]``.
+        ``(W - W_k) x`` is the sum over rows ``r >= k`` of ``Y[r]^T (C^-1 x[q])[r]``.
         """
         inverse = torch.linalg.solve_triangular(
             self._factor, torch.eye(len(self._factor), dtype=torch.float64), upper=False
         )
-        ordered = torch.empty_like(inverse)
-        ordered[:, torch.from_numpy(self._columns)] = inverse
-        ordered[:, torch.from_numpy(self._dead)] = 0.0
-        return ordered, self._reduced
+        inverse[:, torch.from_numpy(self._dead[self._columns])] = 0.0
+        return torch.from_numpy(self._columns), inverse, self._reduced
 
     def kept(self, level: int) -> Int64[Tensor, " kept"]:
         """The kept units of a level, in ascending order.

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from secateurs.numerics.hessian import Moments, transposed_product, weighted_mean
+from secateurs.numerics.hessian import Moments, centred_rows, transposed_product
 from secateurs.numerics.spd import next_damping
 
 __all__ = ["RegressionSums"]
@@ -87,21 +87,19 @@ class RegressionSums:
             self._moments = Moments(x.shape[1], device=x.device)
             self._cross = torch.zeros(t.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
             self._target_mean = torch.zeros(t.shape[1], dtype=torch.float64, device=x.device)
-        if w is not None:
+        if w is not None and not bool((w > 0).all()):
             x, t, w = x[w > 0], t[w > 0], w[w > 0]
         if not len(x):
             return
-        moments = self._moments
-        count, before = float(len(x)) if w is None else float(w.sum()), moments.count
-        mean_in, mean_out = weighted_mean(x, w, count), weighted_mean(t, w, count)
-        step_in, step_out = mean_in - moments.mean, mean_out - self._target_mean
-        centred = t - mean_out.to(t)
-        if w is not None:
-            centred = centred * w.float()[:, None]
-        self._cross = self._cross + transposed_product(centred, x - mean_in.to(x)).double()
-        self._cross += before * count / (before + count) * torch.outer(step_out, step_in)
+        moments, before = self._moments, self._moments.count
+        centred_in, centred_out = centred_rows(x, w), centred_rows(t, w)
+        count = centred_in.count
+        step_in, step_out = centred_in.mean - moments.mean, centred_out.mean - self._target_mean
+        self._cross += transposed_product(centred_out.rows, centred_in.rows).double()
+        if before:
+            self._cross += before * count / (before + count) * torch.outer(step_out, step_in)
         self._target_mean = self._target_mean + step_out * (count / (before + count))
-        moments.update(x, w)
+        moments.add(centred_in)
 
     def solve(
         self, weight: Float[Tensor, "rows columns"], bias: Float[Tensor, " rows"] | None, damping: float

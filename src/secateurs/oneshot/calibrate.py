@@ -126,17 +126,18 @@ class _Watch:
         Raises:
             CalibrationError: an input is not finite.
         """
-        chosen = slice(None) if tokens is None else tokens.flatten()
-        uses = self.seen.pop(group.name)
-        inputs: Float[Tensor, "kept columns"] = torch.cat([one.flatten(0, -2)[chosen] for one in uses])
-        if not torch.isfinite(inputs).all():
+        chosen = slice(None) if tokens is None or bool(tokens.all()) else tokens.flatten()
+        parts = [one.flatten(0, -2)[chosen] for one in self.seen.pop(group.name)]
+        inputs: Float[Tensor, "kept columns"] = parts[0] if len(parts) == 1 else torch.cat(parts)
+        # A sum shows it for less. A sum of finite numbers may overflow, so they are then looked at one by one.
+        if not torch.isfinite(inputs.sum()) and not torch.isfinite(inputs).all():
             raise CalibrationError(
                 f"the inputs of {group.output_projection} are not finite on the calibration data; check the weights of "
                 "the model, or use --dtype float32"
             )
         waiting = self.waiting[group.name]
         if weights is not None:
-            weights = weights.reshape(len(uses), -1)[:, chosen].flatten().double()
+            weights = weights.reshape(len(parts), -1)[:, chosen].flatten().double()
         waiting.append((inputs, weights))
         self.tokens = max(self.tokens, sum(len(rows) for rows, _ in waiting))
 

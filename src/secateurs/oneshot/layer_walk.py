@@ -75,7 +75,8 @@ class LayerWalk:
         self.layers = layer_paths(model, structure)
         self._stacks = {stack[0]: stack for stack in stacks(model, structure)}
         self.layer = ""
-        self._states = (starts or FirstStates())(model, structure, batches, head, device)
+        self._starts = starts or FirstStates()
+        self._states = self._starts(model, structure, batches, head, device)
         for state, batch in zip(self._states, batches, strict=False):  # the batches that fit into memory
             if token_weights is not None:
                 state.weights = token_weights({name: value.to(device) for name, value in batch.items()})
@@ -124,9 +125,16 @@ class LayerWalk:
         path = self.head
 
         def look(state: WalkState) -> tuple[Tensor, Tensor]:
-            return self._read_by(path, lambda: run_model(self.model, state.inputs)), state.reads.pop(path)
+            if not self._starts.skippable:
+                return self._read_by(path, lambda: run_model(self.model, state.inputs)), state.reads.pop(path)
+            return self._read_behind(path, state, state.pruned), self._read_behind(path, state, state.dense)
 
         return _gather(self._states, look, self.structure.groups[-1].tokens)
+
+    def _read_behind(self, path: str, state: WalkState, last: Tensor) -> Tensor:
+        """The input of the module at ``path`` if the last layer returns ``last``, of which it is no view."""
+        with self._starts.skipped(self.model, self.layers, last):
+            return self._read_by(path, lambda: run_model(self.model, state.inputs)).clone()
 
     def _enter_stack(self, layer: str, state: WalkState) -> None:
         """Put a batch in front of the first layer of a stack, whose layers are all dense."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -27,9 +27,10 @@ from secateurs.numerics.parallel_map import parallel_map
 from secateurs.progress import Track, silent
 from secateurs.structure.structure import Group, Structure
 
-__all__ = ["Level", "LevelDatabase", "Projection"]
+__all__ = ["Level", "LevelDatabase", "Projection", "Whitening"]
 
 logger = logging.getLogger(__name__)
+_PANEL = 256  # columns per product of a whitening
 _MEMORY = 4 << 30  # bytes for all eliminations that run at once
 _COPIES = 4  # float64 matrices (columns x columns) that one elimination holds
 
@@ -57,6 +58,36 @@ class Level:
     weight: Float[Tensor, "rows kept*width"]
     bias: Float[Tensor, " rows"] | None
     input_projections: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Turns the inputs of an output projection into independent ones, in the order in which its units are added.
+
+    Attributes:
+        columns: ``q``, the inputs in reverse order of removal.
+        inverse: ``C^-1``, lower triangular, with ``C C^T`` the Hessian in the order ``q``.
+        reduced: ``Y``, the weights on the independent inputs.
+        mean: mean of the inputs in the order ``q``.
+    """
+
+    columns: Int[Tensor, " columns"]
+    inverse: Float[Tensor, "columns columns"]
+    reduced: Float[Tensor, "columns rows"]
+    mean: Float[Tensor, " columns"]
+
+    def to(self, device: torch.device | str) -> Whitening:
+        """The same on another device."""
+        return Whitening(*(getattr(self, part.name).to(device) for part in fields(self)))
+
+    def __call__(self, inputs: Float[Tensor, "... columns"]) -> Float[Tensor, "... columns"]:
+        """``C^-1 (x - mean)``, in panels that skip most of the zeros."""
+        x = inputs.float().index_select(-1, self.columns) - self.mean
+        white = torch.empty_like(x)
+        for start in range(0, x.shape[-1], _PANEL):
+            stop = min(start + _PANEL, x.shape[-1])
+            white[..., start:stop] = x[..., :stop] @ self.inverse[start:stop, :stop].T
+        return white
 
 
 class LevelDatabase:
@@ -169,17 +200,14 @@ class LevelDatabase:
         falling = errors.flip(0).cummax(0).values.flip(0).clamp(max=errors[0])
         return falling / energy.clamp_min(torch.finfo(torch.float64).tiny)
 
-    def whitening(
-        self, name: str
-    ) -> tuple[Float[Tensor, "columns columns"], Float[Tensor, "columns rows"], Float[Tensor, " columns"]]:
-        """What tells the change of the output at every level (``LevelFactor.whitening``), in float32; and the mean input.
+    def whitening(self, name: str) -> Whitening:
+        """What tells the change of the output at every level (``LevelFactor.whitening``), in float32.
 
         The mean is 0 where the bias is not refitted.
         """
-        inverse, reduced = self._factor(name).whitening()
-        mean = self.moments[name].mean.cpu() if self.compensates(name) else inverse.new_zeros(inverse.shape[1])
-        device = self.projections[name].weight.device
-        return inverse.float().to(device), reduced.float().to(device), mean.float().to(device)
+        columns, inverse, reduced = self._factor(name).whitening()
+        mean = self.moments[name].mean.cpu() if self.compensates(name) else inverse.new_zeros(len(columns))
+        return Whitening(columns, inverse.float(), reduced.float(), mean[columns].float())
 
     def _factor(self, name: str) -> LevelFactor:
         if name not in self._factors:

@@ -9,14 +9,15 @@ a decoder follows an encoder, the output of the encoder's last layer is kept too
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateurs.numerics.precision import autocast_if_fast
+from secateurs.oneshot.short_circuit import short_circuit
 from secateurs.tasks.base import Batch, model_inputs
 
 __all__ = ["Replay"]
@@ -119,7 +120,7 @@ class Replay:
             if entry is None:
                 yield self._read(batch, read)
             else:
-                with _short_circuit(self.layers[:first], self._given(index, first, entry), self._rests[index]):
+                with short_circuit(self.layers[:first], self._given(index, first, entry), self._rests[index]):
                     yield self._read(batch, read)
 
     def _given(self, batch: int, first: int, entry: Tensor) -> dict[int, Tensor]:
@@ -131,31 +132,3 @@ class Replay:
         inputs = {name: value.to(self.device) for name, value in batch.items()}
         with torch.inference_mode(), autocast_if_fast(self.device) if self.quick else nullcontext():
             return read(self.model(**model_inputs(inputs)), inputs)
-
-
-@contextmanager
-def _short_circuit(
-    layers: Sequence[nn.Module], given: Mapping[int, Tensor], rests: Sequence[tuple[Any, ...] | None]
-) -> Iterator[None]:
-    """Let ``layers`` return given hidden states, with what they returned beside them.
-
-    Args:
-        layers: layers that are not run.
-        given: index of a layer -> the hidden states that it returns; the other layers return their input.
-        rests: what every layer returned beside the hidden states; ``None`` = nothing.
-    """
-
-    def returning(output: Tensor | None, rest: tuple[Any, ...] | None) -> Callable[..., Any]:
-        def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-            found = hidden_states if output is None else output
-            return found if rest is None else (found, *rest)
-
-        return forward
-
-    try:
-        for index, (layer, rest) in enumerate(zip(layers, rests, strict=False)):
-            layer.forward = returning(given.get(index), rest)
-        yield
-    finally:
-        for layer in layers:
-            layer.__dict__.pop("forward", None)

@@ -15,7 +15,6 @@ Responses of several groups add up to first order, so that they price a whole al
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -25,22 +24,13 @@ from torch import Tensor
 from secateurs.context import PruneContext
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.oneshot.backward import observed_projections, parts_of
-from secateurs.oneshot.levels import LevelDatabase
+from secateurs.oneshot.levels import LevelDatabase, Whitening
 from secateurs.oneshot.no_cache import no_cache
 from secateurs.progress import Track, silent
 from secateurs.structure.structure import Group
 from secateurs.tasks.base import Batch, main_input, model_inputs
 
 __all__ = ["responses"]
-
-
-@dataclass(frozen=True)
-class _Whitening:
-    """``C^-1``, ``Y`` and ``mu`` of a group, in float32 on the device of the model."""
-
-    inverse: Float[Tensor, "columns columns"]
-    reduced: Float[Tensor, "columns rows"]
-    mean: Float[Tensor, " columns"]
 
 
 def responses(
@@ -67,7 +57,7 @@ def responses(
     """
     structure = database.structure
     generator = torch.Generator().manual_seed(context.seed)
-    whitenings = {name: _Whitening(*(part.to(context.device) for part in database.whitening(name))) for name in kept}
+    whitenings = {name: database.whitening(name).to(context.device) for name in kept}
     found: dict[str, list[Tensor]] = {name: [] for name in kept}
     parts = [part for batch in batches for part in parts_of(batch)]
     for part in track(parts, "responses"):
@@ -81,7 +71,7 @@ def responses(
         texts = len(main_input(inputs))
         for name, levels in kept.items():
             # The widest product of all, so once for all directions.
-            white = [(use.float() - whitenings[name].mean) @ whitenings[name].inverse.T for use in read[name]]
+            white = [whitenings[name](use) for use in read[name]]
             for gradient in gradients:
                 uses = zip(gradient[name], white, strict=True)
                 tails = torch.stack([_tails(structure[name], *use, whitenings[name], texts) for use in uses]).sum(0)
@@ -111,7 +101,7 @@ def _tails(
     group: Group,
     gradient: Float[Tensor, "... rows"] | None,
     white: Float[Tensor, "... columns"],
-    whitening: _Whitening,
+    whitening: Whitening,
     texts: int,
 ) -> Float[Tensor, "texts units+1"]:
     """Responses by kept count. Entry ``k`` sums over the columns that a level of ``k`` units does not keep."""

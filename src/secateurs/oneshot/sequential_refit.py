@@ -14,6 +14,7 @@ classifier) is corrected in the same way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -46,12 +47,14 @@ class Refit:
         damping: fraction of the mean diagonal added to each Hessian.
         output_ridge: ridge that holds ``W*`` to the dense weights.
         drift_ridge: ridge that holds ``A`` to the identity, with plenty of tokens; ``None`` = no drift correction.
+        spare: units that a refit chooses from beyond those it keeps, as a fraction of these (``preselected``).
         ranks: path of a matrix -> the rank it is truncated to, in groups that keep all their units.
     """
 
     damping: float
     output_ridge: float
     drift_ridge: float | None
+    spare: float = 0.25
     ranks: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
@@ -101,9 +104,11 @@ def sequential_refit(
             if walk.input_drifts:
                 for paths in group.inputs:
                     inputs |= correct_input_drift(stitch, paths, walk.input_drift(group, paths[0]), how)
-                stitch.reset(group.name, inputs)
             # A group of full size is refitted too: its inputs come from pruned layers.
-            fitted = fit_level(group, walk.output_regression(group), database, allocation[group.name], how)
+            kept = allocation[group.name]
+            first = database.level(group.name, preselected(group.size, kept, how.spare))
+            stitch.install(group.name, replace(first, input_projections=inputs))
+            fitted = fit_level(group, first, walk.output_regression(group), kept, how, compensate=database.compensate)
             levels[group.name] = replace(fitted, input_projections=inputs)
             stitch.install(group.name, levels[group.name])
         walk.leave()
@@ -112,21 +117,35 @@ def sequential_refit(
     return levels
 
 
-def fit_level(group: Group, sums: RegressionSums, database: LevelDatabase, kept: int, how: Refit) -> Level:
-    """The level of one group from its output regression: ``W*``, then the elimination on it."""
-    dense = database.projections[group.name]
-    target = sums.solve(dense.weight, dense.bias, how.output_ridge)
+def preselected(size: int, kept: int, spare: float) -> int:
+    """Units that the refit chooses from, for a level of ``kept`` units: some more than that, at least one."""
+    return min(size, math.ceil(kept * (1 + spare)) + 1)
+
+
+def fit_level(group: Group, first: Level, sums: RegressionSums, kept: int, how: Refit, *, compensate: bool) -> Level:
+    """The level of one group from its output regression: ``W*``, then the elimination on it.
+
+    Args:
+        group: the group, at full size.
+        first: the units to choose from, with the weights that ``W*`` is held to.
+        sums: regression over the inputs of these units.
+        kept: units of the level.
+        how: damping, ridge and ranks.
+        compensate: refit biases too.
+    """
+    target = sums.solve(first.weight, first.bias, how.output_ridge)
     if group.output_projection in how.ranks:
         weight, bias = low_rank_approximation(*target, sums.moments, how.ranks[group.output_projection])
         return Level(torch.arange(group.size), weight, bias)
     refitted = LevelDatabase.build(
-        Structure((group,)),
+        Structure((replace(group, size=len(first.units)),)),
         {group.name: Projection(*target)},
         {group.name: sums.moments},
         damping=how.damping,
-        compensate=database.compensate,
+        compensate=compensate,
     )
-    return refitted.level(group.name, kept)
+    level = refitted.level(group.name, kept)
+    return replace(level, units=first.units[level.units])
 
 
 def correct_input_drift(stitch: Stitch, paths: Sequence[str], drift: RegressionSums, how: Refit) -> dict[str, Tensor]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.oneshot.calibrate import token_mask
 from secateurs.oneshot.no_cache import no_cache
+from secateurs.oneshot.short_circuit import short_circuit
 from secateurs.structure.layers import layer_paths, stacks
 from secateurs.structure.structure import Structure
 from secateurs.tasks.base import Batch, model_inputs
@@ -64,15 +65,26 @@ class WalkState:
 class FirstStates:
     """Makes the states of all batches in front of the first layer. Every walk starts there, so they are remembered.
 
+    The arguments of the layers are known without running the layers in most models: they are masks and positions. The
+    first batch tells: it is run once as a whole, and once with all layers skipped.
+
     Args:
         padding: count PAD tokens too.
         memory_bytes: memory for the hidden states of all batches; one batch is always kept.
+
+    Attributes:
+        skippable: whether the layers were skipped: the other arguments of the layers do not depend on what layers compute,
+            and a layer returns its hidden states and nothing else, alone or in a tuple.
+        rests: what every layer returns beside the hidden states: no tuple (``None``), or the rest of a tuple. It is empty
+            or all ``None`` where layers are skippable.
     """
 
     def __init__(self, *, padding: bool = False, memory_bytes: float = 3e9) -> None:
         self.padding, self.memory_bytes = padding, memory_bytes
         self._known: list[WalkState] = []
         self._batches: Sequence[Batch] = ()
+        self.skippable = False
+        self.rests: list[tuple[Any, ...] | None] = []
 
     def __call__(
         self,
@@ -99,6 +111,11 @@ class FirstStates:
             for state in self._known[: len(batches)]
         ]
 
+    def skipped(self, model: nn.Module, layers: Sequence[str], last: Tensor | None = None) -> AbstractContextManager[None]:
+        """Within the context the layers are not run. The last one returns ``last``."""
+        given = {} if last is None else {len(layers) - 1: last}
+        return short_circuit([model.get_submodule(path) for path in layers], given, self.rests)
+
     def _make(
         self,
         model: nn.Module,
@@ -111,14 +128,26 @@ class FirstStates:
         starts = [stack[0] for stack in stacks(model, structure)]
         most = max(len(structure.layers.get(path, ())) for path in layers)
         states: list[WalkState] = []
-        used = 0
+        used, self.skippable = 0, False
         for batch in batches:
             state = WalkState({name: value.to(device) for name, value in model_inputs(batch).items()})
             if not self.padding:
                 masks = {group.tokens for group in structure} | {"attention_mask"}
                 found = {name: token_mask(state.inputs, name) for name in masks if name in state.inputs}
                 state.tokens = {name: mask for name, mask in found.items() if mask is not None}
-            state.calls, state.entries = observe(model, layers, starts, state, head)
+            if self.skippable:
+                with self.skipped(model, layers):
+                    state.calls, state.entries = observe(model, layers, starts, state)
+            else:
+                rests: dict[str, tuple[Any, ...] | None] = {}
+                hooks = [model.get_submodule(path).register_forward_hook(_keep_rest(rests, path)) for path in layers]
+                with hooked(*hooks):
+                    state.calls, state.entries = observe(model, layers, starts, state, head)
+                if not states and len(starts) == 1:
+                    self.rests = [rests[path] for path in layers]
+                    nothing = all(value is None for rest in self.rests for value in rest or ())
+                    with self.skipped(model, layers):
+                        self.skippable = nothing and _same(observe(model, layers, starts, state)[0], state.calls)
             state.pruned_calls = state.calls
             longest = max(entry.nbytes for entry in state.entries.values())
             uses = max(len(calls) for calls in state.calls.values())
@@ -129,6 +158,28 @@ class FirstStates:
                 break
             states.append(state)
         return states
+
+
+def _keep_rest(rests: dict[str, tuple[Any, ...] | None], path: str) -> Callable[..., None]:
+    """A forward hook that keeps what a layer returns beside the hidden states."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        rests[path] = output[1:] if isinstance(output, tuple) else None
+
+    return hook
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two nests of tensors and other arguments are equal to the last bit."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool(torch.equal(one, other))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        mine, theirs = cast(Mapping[Any, Any], one), cast(Mapping[Any, Any], other)
+        return mine.keys() == theirs.keys() and all(_same(mine[key], theirs[key]) for key in mine)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        ours, others = cast(Sequence[Any], one), cast(Sequence[Any], other)
+        return len(ours) == len(others) and all(map(_same, ours, others))
+    return type(one) is type(other) and bool(one == other)
 
 
 def observe(

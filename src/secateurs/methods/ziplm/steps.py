@@ -123,12 +123,13 @@ class FittedZipLM(OneShotFitted):
 
     def best_finalist(self, found: SearchResult, options: Mapping[str, LevelOptions], limit: float) -> SearchResult:
         """Refit near-optimal allocations on the texts to fit, and take the best one on the texts of the search."""
-        context, objective, tries = self.context, self.search.objective, self.settings.finalists
+        context, tries = self.context, self.settings.finalists
         count = sum(len(main_input(batch)) for batch in context.fit)
         if count < FINALISTS_FROM:
             logger.info("no finalists: they need %d texts to fit; calibrate on more texts", FINALISTS_FROM)
             return found
         texts = context.fit[: max(1, round(len(context.fit) * FINALIST_TEXTS / count))]
+        objective = self.search.objective
         finalists = Finalists(found, options, limit, tries=tries, seed=context.seed)
         for choice in context.track(finalists, "fit finalists", total=tries):
             self.refit(self.levels.allocation(choice), texts)
