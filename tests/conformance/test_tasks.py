@@ -238,7 +238,7 @@ def test_every_stage_accepts_the_batches(subject: Task, model: Any, data: TaskDa
     """Keys of a batch that only the task uses are never passed to the model."""
     structure = discover(model)
     moments = calibrate(
-        model, structure, data.roles.fit.batches, weigh=TokenWeights(model, structure, subject.compared_outputs).observe
+        model, structure, data.roles.fit.batches, weigh=TokenWeights(model, structure, subject.compared_outputs)
     )
     assert all(float(found.gram.diagonal().sum()) > 0 for found in moments.values())
     first_linear_of_head(model, structure, data.roles.fit.batches[0])

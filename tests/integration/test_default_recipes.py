@@ -97,7 +97,7 @@ def prune_at_defaults(name: str, model: Path, data: Path, folder: Path) -> None:
     report = secateurs.run(recipe, folder / "out")
     texts = {each.role: each for each in report.texts}
     assert texts["fit"].rows == DEFAULT.calibration_samples
-    assert (texts["search"].rows, texts["accept"].rows, texts["report"].rows) == (384, 384, 256)
+    assert (texts["search"].rows, texts["accept"].rows, texts["report"].rows) == (256, 256, 256)
     assert not any("texts than asked for" in note for note in report.notes)
     tokens = texts["fit"].tokens
     assert (tokens is None) is (name == "image_classification")

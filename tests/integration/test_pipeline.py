@@ -127,7 +127,7 @@ def test_an_unreachable_target_is_refused_before_the_work(
     with pytest.raises(TargetUnreachable, match=r"Speedup 50 is unreachable .* gives \d") as caught:
         secateurs.run(recipe.model_copy(update={"speedup": (50.0,)}), tmp_path / "out")
     assert caught.value.largest is not None
-    assert not (tmp_path / "out" / "stages" / "levels.safetensors").exists()
+    assert not (tmp_path / "out" / "stages" / "levels").exists()
 
 
 @pytest.mark.parametrize("method", method_names())

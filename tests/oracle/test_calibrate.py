@@ -12,7 +12,9 @@ from oracle import naive
 from secateurs.oneshot import backward
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.oneshot.token_weights import TokenWeights
+from secateurs.oneshot.windows import windows
 from secateurs.structure.families import discover
+from secateurs.structure.structure import Structure
 from secateurs.tasks.base import model_inputs
 from tiny_models import VOCABULARY, tiny_model
 
@@ -46,13 +48,14 @@ def inputs_of(model: nn.Module, path: str, batch: dict[str, Tensor]) -> Tensor:
 def test_moments_contain_every_token_however_many_backward_passes_weigh_them(
     passes: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights and moments come from the same passes of at most ``TOKENS`` tokens."""
-    monkeypatch.setattr(backward, "TOKENS", 4 * LENGTH)
+    """Weights and moments come from the same passes of at most so many tokens."""
     model = tiny_model("bert").float()
     structure = discover(model)
-    batch = batch_of(int(passes * backward.TOKENS))
+    monkeypatch.setattr(backward, "TOKENS", 4 * LENGTH)
+    assert backward.tokens_per_pass(model, structure) == 4 * LENGTH
+    batch = batch_of(int(passes * 4 * LENGTH))
     weigh = TokenWeights(model, structure, logits)
-    found = calibrate(model, structure, [batch], weigh=weigh.observe)
+    found = calibrate(model, structure, [batch], weigh=weigh)
     weights = weigh(batch)
     for group in structure:
         gram, total, count = naive.moments(
@@ -65,9 +68,35 @@ def test_moments_contain_every_token_however_many_backward_passes_weigh_them(
         torch.testing.assert_close(ours.total, total, rtol=0, atol=1e-5 * float(gram.abs().max()))
 
 
+def test_deep_models_have_fewer_tokens_per_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("bert")
+    structure = discover(model)
+    assert len(structure.layers) <= backward.LAYERS
+    assert backward.tokens_per_pass(model, structure) == backward.TOKENS
+    monkeypatch.setattr(backward, "LAYERS", 1)
+    assert backward.tokens_per_pass(model, structure) == backward.TOKENS // len(structure.layers)
+
+
+def test_windows_of_groups_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later window takes the weights of the first one, and forward passes alone."""
+    model = tiny_model("bert").float()
+    structure = discover(model)
+    weigh, backwards = TokenWeights(model, structure, logits), []
+    observe = weigh.observe
+    monkeypatch.setattr(weigh, "observe", lambda batch: (backwards.append(1), observe(batch))[1])
+    batches = [batch_of(2 * LENGTH), batch_of(3 * LENGTH)]
+    whole = calibrate(model, structure, batches, weigh=weigh)
+    assert len(backwards) == len(batches)
+    for window in windows(structure, lambda group: 1.0, limit=2.0):
+        assert len(window) <= 2
+        for name, own in calibrate(model, Structure(window), batches, weigh=weigh).items():
+            torch.testing.assert_close(own.gram, whole[name].gram, rtol=1e-5, atol=1e-5)
+    assert len(backwards) == len(batches)
+
+
 def test_no_hook_is_left_on_the_model() -> None:
     model = tiny_model("bert").float()
     structure = discover(model)
-    for weigh in (None, TokenWeights(model, structure, logits).observe):
+    for weigh in (None, TokenWeights(model, structure, logits)):
         calibrate(model, structure, [batch_of(2 * LENGTH)], weigh=weigh)
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from oracle.refits import Batches, inputs_of, prepared, ridge
 from secateurs.numerics.regression import RegressionSums
+from secateurs.oneshot import layer_walk
 from secateurs.oneshot.head import first_linear_of_head
 from secateurs.oneshot.layer_walk import LayerWalk
 from secateurs.oneshot.levels import Level
@@ -95,6 +96,35 @@ def test_the_first_batches_that_fit_into_memory_are_used() -> None:
 
     refit_in_order(stitch, context.fit, solve, starts=FirstStates(memory_bytes=1))
     assert set(counts) == {float(context.fit[0]["attention_mask"].sum())}
+
+
+@pytest.mark.parametrize(
+    "model_type", ["albert", "bart", "bert", "falcon", "gptj", "llama", "modernbert", "olmo2", "t5"]
+)
+def test_outputs_of_solved_blocks_that_are_remembered_change_nothing(
+    model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def last_fit() -> Tensor:
+        stitch, database, context, allocation = prepared(model_type)
+        fits: list[Tensor] = []
+
+        def solve(group: Group, sums: RegressionSums) -> Level:
+            fits.extend([sums.cross, sums.moments.gram])
+            return database.level(group.name, allocation[group.name])
+
+        refit_in_order(stitch, context.fit, solve, input_drifts=True)
+        return torch.cat([fit.flatten() for fit in fits])
+
+    remembering = last_fit()
+    used = []
+
+    def computed_again(module: Any, outputs: dict[str, Any], name: str) -> Any:
+        used.append(name)
+        return nullcontext()
+
+    monkeypatch.setattr(layer_walk, "remembered", computed_again)
+    torch.testing.assert_close(remembering, last_fit(), rtol=0, atol=0)
+    assert bool(used) == (model_type != "albert")  # whose layer is used several times
 
 
 @contextmanager

@@ -7,6 +7,7 @@ inputs that are constant, always zero, duplicated, or of very different scales.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,24 @@ def inputs_of(kinds: list[str], tokens: int, draw: torch.Generator) -> Tensor:
     return torch.stack(columns, 1)
 
 
+class Counts:
+    """The weights of a raw layer's tokens."""
+
+    def __init__(self, raw: naive.RawLayer) -> None:
+        self.raw = raw
+
+    def knows(self, batch: Mapping[str, torch.Tensor]) -> bool:
+        return False
+
+    def __call__(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"units": self.raw.counts[batch["input_ids"]]}
+
+    def observe(
+        self, batch: Mapping[str, torch.Tensor]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, list[torch.Tensor]]]:
+        return self(batch), {"units": [self.raw.inputs[batch["input_ids"]]]}
+
+
 def composed(raw: naive.RawLayer, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> LevelDatabase:
     """Calibration and level database of the layer, from batches of two rows that end in PAD."""
     monkeypatch.setattr(calibration, "Moments", functools.partial(Moments, dtype=dtype))
@@ -81,12 +100,7 @@ def composed(raw: naive.RawLayer, monkeypatch: pytest.MonkeyPatch, dtype: torch.
         }
         for ids in tokens
     ]
-    moments = calibrate(
-        model,
-        structure,
-        batches,
-        weigh=lambda batch: ({"units": raw.counts[batch["input_ids"]]}, {"units": [raw.inputs[batch["input_ids"]]]}),
-    )
+    moments = calibrate(model, structure, batches, weigh=Counts(raw))
     return LevelDatabase.build(
         structure,
         {"units": Projection(raw.weight, raw.bias)},
@@ -183,15 +197,29 @@ def test_a_dead_unit_is_not_the_most_important_one(monkeypatch: pytest.MonkeyPat
     assert float(database.errors("units")[3]) < 1e-12
 
 
-def test_a_file_of_an_earlier_version_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_files_of_another_model_or_version_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     raw = raw_layer(["plain"] * 4, 0, 1, bias=True, refits=True, damping=1e-2)
     database = composed(raw, monkeypatch, torch.float64)
-    database.save(tmp_path / "levels.safetensors")
+    database.save(tmp_path)
     how = {"damping": 1e-2, "compensate": True}
-    again = LevelDatabase.load(tmp_path / "levels.safetensors", database.structure, database.projections, **how)
+    again = LevelDatabase.load(tmp_path, database.structure, database.projections, **how)
     torch.testing.assert_close(again.errors("units"), database.errors("units"), rtol=0, atol=0)
-    old = {"order/units": database.orders["units"]}
-    old |= {f"moments/units/{key}": torch.ones(2) for key in ("gram", "total", "count")}
-    save_file(old, tmp_path / "old.safetensors")
-    with pytest.raises(CheckpointError, match=r"an earlier version wrote it.*delete it and run again"):
-        LevelDatabase.load(tmp_path / "old.safetensors", database.structure, database.projections, **how)
+    order = database.orders["units"]
+    earlier = {"order": order} | {key: torch.ones(2) for key in ("gram", "total", "count")}
+    smaller = {"order": order[:2], "centred": torch.eye(2), "mean": torch.ones(2), "count": torch.ones(())}
+    for tensors, reason in ((earlier, "an earlier version wrote it"), (smaller, "2 units, not 4"), ({}, "order")):
+        save_file({key: own.contiguous() for key, own in tensors.items()}, tmp_path / "units.safetensors")
+        with pytest.raises(CheckpointError, match=rf"{reason}.*delete its folder and run again"):
+            LevelDatabase.load(tmp_path, database.structure, database.projections, **how)
+
+
+def test_forgotten_factors_and_levels_are_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    raw = raw_layer(["plain"] * 6, 0, 1, bias=True, refits=True, damping=1e-2)
+    database = composed(raw, monkeypatch, torch.float64)
+    remembered = database.level("units", 3)
+    assert database.level("units", 3) is remembered
+    database._levels.limit = 0
+    database.level("units", 4)
+    again = database.level("units", 3)
+    assert again is not remembered
+    torch.testing.assert_close(again.weight, remembered.weight, rtol=0, atol=0)

@@ -143,7 +143,7 @@ def test_moments_are_weighted_by_the_token_weights() -> None:
         return outputs.logits[:, 0]
 
     weights = TokenWeights(model, structure, first_logits, 3)(inputs)
-    moments = calibrate(model, structure, [inputs], weigh=TokenWeights(model, structure, first_logits, 3).observe)
+    moments = calibrate(model, structure, [inputs], weigh=TokenWeights(model, structure, first_logits, 3))
     tokens = inputs["attention_mask"].bool()
     for group in structure:
         seen: list[torch.Tensor] = []

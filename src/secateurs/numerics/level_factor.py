@@ -70,6 +70,11 @@ class LevelFactor:
         self._factor: Float64[Tensor, "cols cols"] = torch.from_numpy(factor)
         self._reduced: Float64[Tensor, "cols rows"] = torch.from_numpy(reduced)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its matrices."""
+        return self._dense.nbytes + self._factor.nbytes + self._reduced.nbytes
+
     def errors_under(self, gram: Float[Tensor, "cols cols"]) -> Float64[Tensor, " levels"]:
         """Squared output error of the weight of every level, measured by another matrix than the Hessian of the fit.
 

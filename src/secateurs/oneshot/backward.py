@@ -12,19 +12,27 @@ from secateurs.structure.layers import stacks
 from secateurs.structure.structure import Structure
 from secateurs.tasks.base import Batch, main_input
 
-__all__ = ["TOKENS", "observed_projections", "parts_of", "tokens_per_row"]
+__all__ = ["LAYERS", "TOKENS", "observed_projections", "parts_of", "tokens_per_pass", "tokens_per_row"]
 
 TOKENS = 2048
-"""Tokens per backward pass, which keeps their activations in memory."""
+"""Tokens per backward pass of a model of at most ``LAYERS`` layers: the pass keeps their activations in memory."""
+
+LAYERS = 6
+"""A deeper model has fewer tokens per backward pass, so that memory does not grow with the depth."""
 
 IMAGE_TOKENS = 256
 """Tokens that an image counts as there: a usual one has 197."""
 
 
-def parts_of(batch: Batch) -> Iterator[Batch]:
-    """The rows of a batch in parts of about ``TOKENS`` tokens, at least one row each."""
+def tokens_per_pass(model: nn.Module, structure: Structure) -> int:
+    """Tokens per backward pass of this model."""
+    return max(1, TOKENS * LAYERS // max(LAYERS, sum(map(len, stacks(model, structure)))))
+
+
+def parts_of(batch: Batch, tokens: int) -> Iterator[Batch]:
+    """The rows of a batch in parts of about so many tokens, at least one row each."""
     rows = len(main_input(batch))
-    step = max(1, TOKENS // tokens_per_row(batch))
+    step = max(1, tokens // tokens_per_row(batch))
     for start in range(0, rows, step):
         yield {name: value[start : start + step] if len(value) == rows else value for name, value in batch.items()}
 

@@ -7,7 +7,7 @@ number of samples: it is one float64 Gram matrix per group.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,10 +19,26 @@ from secateurs.progress import Track, silent
 from secateurs.structure.structure import Group, Structure
 from secateurs.tasks.base import Batch, model_inputs
 
-__all__ = ["calibrate", "token_mask"]
+__all__ = ["Weigh", "calibrate", "token_mask"]
 
 CHUNK_TOKENS = 4096
 """Tokens gathered before they are added to the Gram matrices."""
+
+
+class Weigh(Protocol):
+    """Weighs the tokens of a batch for the fit of every group."""
+
+    def knows(self, batch: Batch, /) -> bool:
+        """Whether this batch was weighed before, so that its weights take no backward pass."""
+        ...
+
+    def observe(self, batch: Batch, /) -> tuple[Mapping[str, Tensor], dict[str, list[Tensor]]]:
+        """Weights of the tokens, and the inputs of the output projections at every use, by group."""
+        ...
+
+    def __call__(self, batch: Batch, /) -> Mapping[str, Tensor]:
+        """Weights of the tokens, by group."""
+        ...
 
 
 def token_mask(
@@ -50,7 +66,7 @@ def calibrate(
     batches: Sequence[Batch],
     *,
     device: torch.device | str = "cpu",
-    weigh: Callable[[Batch], tuple[Mapping[str, Tensor], dict[str, list[Tensor]]]] | None = None,
+    weigh: Weigh | None = None,
     padding: bool = False,
     track: Track = silent,
 ) -> dict[str, Moments]:
@@ -61,8 +77,7 @@ def calibrate(
         structure: the groups.
         batches: calibration batches (CPU tensors).
         device: device of the model.
-        weigh: batch -> weights of its tokens, and inputs of the output projections at every use, by group
-            (``TokenWeights.observe``); ``None`` = all tokens alike.
+        weigh: weighs the tokens (``TokenWeights``); ``None`` = all tokens alike.
         padding: count PAD tokens too.
         track: shows progress.
 
@@ -82,9 +97,11 @@ def calibrate(
         inputs = {name: value.to(device) for name, value in batch.items()}
         tokens = {name: token_mask(inputs, name, padding=padding) for name in masks}
         weights: Mapping[str, Tensor] = {}
+        known = True
         if weigh is not None:
-            weights, watch.seen = weigh(inputs)
-        else:
+            known = weigh.knows(inputs)
+            weights, watch.seen = (weigh(inputs), {}) if known else weigh.observe(inputs)
+        if known:
             with watch, torch.inference_mode():
                 model(**model_inputs(inputs))
         for group in groups:

@@ -45,6 +45,12 @@ class CandidateModel:
         """Forget the allocation: something else than levels of the database was installed."""
         self.allocation: dict[str, int] | None = None
 
+    def prepare(self, allocations: Sequence[Mapping[str, int]]) -> None:
+        """Make the levels of several allocations group by group, so that each group is factorised once."""
+        for name in self.stitch.structure.sizes:
+            for kept in dict.fromkeys(one[name] for one in allocations):
+                self.levels.level(name, kept)
+
     def apply(self, allocation: Mapping[str, int]) -> None:
         """Bring the model to ``allocation``; only groups that differ are swapped."""
         if self.allocation is None:
@@ -63,15 +69,23 @@ class DivergenceObjective:
         candidates: the live model (shared by all objectives).
         context: task, model and device.
         batches: texts on which outputs are compared.
+        memory_bytes: memory for hidden states of the incumbent, from which candidates that differ in late layers start.
     """
 
-    def __init__(self, candidates: CandidateModel, context: PruneContext, batches: Sequence[Batch]) -> None:
+    def __init__(
+        self,
+        candidates: CandidateModel,
+        context: PruneContext,
+        batches: Sequence[Batch],
+        *,
+        memory_bytes: float = 2e9,
+    ) -> None:
         self.candidates = candidates
         self.task = context.task
         structure = candidates.stitch.structure
         self.layer_of = {group.name: group.layer for group in structure}
         layers = layer_paths(context.model, structure)
-        self.replay = Replay(context.model, layers, batches, context.device, quick=True)
+        self.replay = Replay(context.model, layers, batches, context.device, memory_bytes, quick=True)
         candidates.apply(structure.sizes)
         self.incumbent = structure.sizes
         self.teacher_outputs = self.replay.record(self.task.compared_outputs)

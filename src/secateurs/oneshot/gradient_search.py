@@ -50,12 +50,15 @@ class Race:
     """
 
     def __init__(self, candidates: CandidateModel, context: PruneContext, batches: Sequence[Batch]) -> None:
+        self.candidates = candidates
         step = round(1 / FIRST_LAP)
         laps = [list(batches[::step]), [batch for index, batch in enumerate(batches) if index % step]]
-        self.laps = [DivergenceObjective(candidates, context, lap) for lap in laps if lap]
+        # The proposals differ from the dense model from the first layers on, so no hidden states are kept.
+        self.laps = [DivergenceObjective(candidates, context, lap, memory_bytes=0) for lap in laps if lap]
 
     def __call__(self, proposals: Sequence[Allocation]) -> tuple[Allocation, float]:
         """The best proposal and its mean divergence on all texts."""
+        self.candidates.prepare(proposals)
         left = sorted(proposals, key=lambda one: float(self.laps[0](one).mean()))[:FINALISTS]
         means = [float(torch.cat([lap(one) for lap in self.laps]).mean()) for one in left]
         best = int(np.argmin(means))

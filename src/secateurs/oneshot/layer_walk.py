@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.numerics.regression import RegressionSums
 from secateurs.oneshot.behind_norm import output_for
+from secateurs.oneshot.short_circuit import remembered
 from secateurs.oneshot.walk_state import FirstStates, WalkState, add_use, hooked, keep_input, observe, run_model
 from secateurs.structure.layers import layer_paths, stacks
 from secateurs.structure.structure import Group, Structure
@@ -75,6 +77,7 @@ class LayerWalk:
         self.layers = layer_paths(model, structure)
         self._stacks = {stack[0]: stack for stack in stacks(model, structure)}
         self.layer = ""
+        self._solved: list[str] = []  # blocks of this layer whose groups are solved
         self._starts = starts or FirstStates()
         self._states = self._starts(model, structure, batches, head, device)
         for state, batch in zip(self._states, batches, strict=False):  # the batches that fit into memory
@@ -112,12 +115,16 @@ class LayerWalk:
 
     def output_regression(self, group: Group) -> RegressionSums:
         """The input of the output projection in the pruned model against what the projection should add."""
-        return _gather(self._states, lambda state: self._regression(group, state), group.tokens, group.name)
+        sums = _gather(self._states, lambda state: self._regression(group, state), group.tokens, group.name)
+        self._solved.append(group.block)
+        return sums
 
     def leave(self) -> None:
         """Take the pruned hidden states through the layer, whose groups are solved now."""
         for state in self._states:
             state.pruned = self._pruned_layer(state)[-1]
+            state.solved.clear()
+        self._solved.clear()
 
     def head_drift(self) -> RegressionSums:
         """The input of the head in the pruned model against that in the dense model."""
@@ -211,7 +218,15 @@ class LayerWalk:
         return group.stream.startswith(f"{self.layer}.")
 
     def _pruned_layer(self, state: WalkState) -> list[Tensor]:
-        return self._run_layer(state.pruned, state.pruned_calls)
+        """The output of every use of the layer in the pruned model. What its solved blocks compute is remembered.
+
+        Not where the layer is used several times: the input of a later use changes with every group.
+        """
+        blocks = self._solved if len(state.pruned_calls[self.layer]) == 1 else []
+        with ExitStack() as stack:
+            for path in blocks:
+                stack.enter_context(remembered(self.model.get_submodule(path), state.solved, path))
+            return self._run_layer(state.pruned, state.pruned_calls)
 
     def _run_layer(self, entry: Tensor, calls: Mapping[str, Sequence[Call]]) -> list[Tensor]:
         """The output of every use of the layer, as it is now, from these hidden states on; other arguments in ``calls``."""

@@ -16,14 +16,16 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from secateurs.errors import CalibrationError, CheckpointError
+from secateurs.errors import CalibrationError
 from secateurs.numerics.hessian import Moments, damped
 from secateurs.numerics.level_factor import LevelFactor
 from secateurs.numerics.obs import elimination_order
 from secateurs.numerics.parallel_map import parallel_map
+from secateurs.oneshot.recent import Recent
+from secateurs.oneshot.stored_moments import StoredMoments
+from secateurs.oneshot.windows import WINDOW_BYTES
 from secateurs.progress import Track, silent
 from secateurs.structure.structure import Group, Structure
 
@@ -96,7 +98,7 @@ class LevelDatabase:
     Args:
         structure: the groups.
         projections: group name -> dense output projection.
-        moments: group name -> moments of the input of the output projection.
+        moments: group name -> moments of the input of the output projection; they may stay on disk (``StoredMoments``).
         orders: group name -> units in the order of removal.
         damping: fraction of the mean diagonal added to the Hessian.
         compensate: refit biases too.
@@ -118,8 +120,9 @@ class LevelDatabase:
         self.orders = orders
         self.damping = damping
         self.compensate = compensate
-        self._factors: dict[str, LevelFactor] = {}
-        self._levels: dict[tuple[str, int], Level] = {}
+        self._means: dict[str, Tensor] = {}
+        self._factors = Recent[str, LevelFactor](lambda factor: factor.nbytes, WINDOW_BYTES)
+        self._levels = Recent[tuple[str, int], Level](lambda level: level.weight.nbytes, WINDOW_BYTES)
 
     @classmethod
     def build(
@@ -178,10 +181,8 @@ class LevelDatabase:
         return self.compensate and self.projections[name].bias is not None
 
     def level(self, name: str, kept: int) -> Level:
-        """The level of a group at a kept count; cached."""
-        if (name, kept) not in self._levels:
-            self._levels[name, kept] = self._make(name, kept)
-        return self._levels[name, kept]
+        """The level of a group at a kept count. Those used last are remembered, and so are their factors."""
+        return self._levels.get((name, kept), lambda: self._make(name, kept))
 
     def errors(self, name: str) -> Float[Tensor, " units+1"]:
         """Relative squared output error by kept count: entry 0 (nothing kept) is 1 or less, the last is 0.
@@ -206,17 +207,20 @@ class LevelDatabase:
         The mean is 0 where the bias is not refitted.
         """
         columns, inverse, reduced = self._factor(name).whitening()
-        mean = self.moments[name].mean.cpu() if self.compensates(name) else inverse.new_zeros(len(columns))
+        mean = self._mean(name) if self.compensates(name) else inverse.new_zeros(len(columns))
         return Whitening(columns, inverse.float(), reduced.float(), mean[columns].float())
 
+    def _mean(self, name: str) -> Float[Tensor, " columns"]:
+        if name not in self._means:
+            self._means[name] = self.moments[name].mean.cpu()
+        return self._means[name]
+
     def _factor(self, name: str) -> LevelFactor:
-        if name not in self._factors:
-            group = self.structure[name]
-            weight = self.projections[name].weight.double()
-            self._factors[name] = LevelFactor(
-                weight, self.hessian(name), self.orders[name], width=group.width, dead=self.dead(name)
-            )
-        return self._factors[name]
+        def make() -> LevelFactor:
+            group, weight = self.structure[name], self.projections[name].weight.double()
+            return LevelFactor(weight, self.hessian(name), self.orders[name], width=group.width, dead=self.dead(name))
+
+        return self._factors.get(name, make)
 
     def _make(self, name: str, kept: int) -> Level:
         group, projection = self.structure[name], self.projections[name]
@@ -226,45 +230,33 @@ class LevelDatabase:
         units, weight = factor.kept(kept), factor.weight(kept)
         bias = projection.bias
         if bias is not None and self.compensates(name):
-            mean = self.moments[name].mean.cpu()
+            mean = self._mean(name)
             columns = (units[:, None] * group.width + torch.arange(group.width)).flatten()
             bias = bias.double() + projection.weight.double() @ mean - weight @ mean[columns]
         to = projection.weight.dtype
         return Level(units, weight.to(to), bias.to(to) if bias is not None else None)
 
-    def save(self, path: Path) -> None:
-        """Write the orders and the moments, from which everything else follows."""
-        tensors = {f"order/{name}": order for name, order in self.orders.items()}
-        for name, moments in self.moments.items():
-            tensors |= {f"moments/{name}/{key}": value for key, value in moments.state_dict().items()}
-        save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+    def save(self, folder: Path) -> None:
+        """Write the order and the moments of every group, from which everything else follows; a file for each group."""
+        stored = StoredMoments(folder, self.structure)
+        for name, order in self.orders.items():
+            stored.put(name, self.moments[name], order)
 
     @classmethod
     def load(
         cls,
-        path: Path,
+        folder: Path,
         structure: Structure,
         projections: Mapping[str, Projection],
         *,
         damping: float,
         compensate: bool,
     ) -> LevelDatabase:
-        """Read a file that ``save`` wrote.
+        """Read the orders that ``save`` wrote; the moments stay on disk until they are needed.
 
         Raises:
-            CheckpointError: the file is damaged or of another model.
+            CheckpointError: a file is damaged or of another model.
         """
-        try:
-            tensors = load_file(path)
-            orders = {group.name: tensors[f"order/{group.name}"] for group in structure}
-            moments = {}
-            for group in structure:
-                start = f"moments/{group.name}/"
-                moments[group.name] = Moments.from_state(
-                    {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-                )
-        except Exception as error:
-            raise CheckpointError(
-                f"the level database {path} cannot be read ({error}); delete it and run again"
-            ) from None
-        return cls(structure, projections, moments, orders, damping=damping, compensate=compensate)
+        stored = StoredMoments(folder, structure)
+        orders = {name: stored.order(name) for name in stored}
+        return cls(structure, projections, stored, orders, damping=damping, compensate=compensate)

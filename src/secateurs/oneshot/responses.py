@@ -8,7 +8,8 @@ first order, the response of text ``s`` to a level of a group is
 
 All levels of a group come from one factor (``secateurs.numerics.level_factor``). With columns in reverse order of removal,
 ``(W_k - W) x + b_k - b = - sum over r >= k of Y[r]^T (C^-1 (x - mu))[r]``. The products of ``g Y^T`` and ``C^-1 (x - mu)``,
-summed over the tokens of a text and then over columns, are the responses to every level at once, however deep the model is.
+summed over the tokens of a text and then over columns, are the responses to every level at once. The passes serve all groups
+whose factors fit into memory together (``secateurs.oneshot.windows``), those of twenty-four layers of BERT-base.
 Responses of several groups add up to first order, so that they price a whole allocation (``secateurs.numerics.joint_price``).
 """
 
@@ -23,11 +24,12 @@ from torch import Tensor
 
 from secateurs.context import PruneContext
 from secateurs.numerics.precision import autocast_if_fast
-from secateurs.oneshot.backward import observed_projections, parts_of
+from secateurs.oneshot.backward import observed_projections, parts_of, tokens_per_pass
 from secateurs.oneshot.levels import LevelDatabase, Whitening
 from secateurs.oneshot.no_cache import no_cache
+from secateurs.oneshot.windows import windows
 from secateurs.progress import Track, silent
-from secateurs.structure.structure import Group
+from secateurs.structure.structure import Group, Structure
 from secateurs.tasks.base import Batch, main_input, model_inputs
 
 __all__ = ["responses"]
@@ -55,11 +57,29 @@ def responses(
     Returns:
         Group name -> responses on the CPU. A sample is one text in one direction; the samples of all groups correspond.
     """
-    structure = database.structure
+    asked = [group for group in database.structure if group.name in kept]
+    found: dict[str, Tensor] = {}
+    for window in windows(asked, lambda group: 4.0 * (group.size * group.width) ** 2):
+        levels = {group.name: kept[group.name] for group in window}
+        found |= _responses(context, database, batches, levels, directions, track)
+    return {name: found[name] for name in kept}
+
+
+def _responses(
+    context: PruneContext,
+    database: LevelDatabase,
+    batches: Sequence[Batch],
+    kept: Mapping[str, Sequence[int]],
+    directions: int,
+    track: Track,
+) -> dict[str, Float[Tensor, "samples options"]]:
+    """The responses to some groups. The directions are the same at every call."""
+    structure = Structure(tuple(database.structure[name] for name in kept))
     generator = torch.Generator().manual_seed(context.seed)
     whitenings = {name: database.whitening(name).to(context.device) for name in kept}
     found: dict[str, list[Tensor]] = {name: [] for name in kept}
-    parts = [part for batch in batches for part in parts_of(batch)]
+    tokens = tokens_per_pass(context.model, database.structure)
+    parts = [part for batch in batches for part in parts_of(batch, tokens)]
     for part in track(parts, "responses"):
         inputs = {name: value.to(context.device) for name, value in part.items()}
         with observed_projections(context.model, structure) as (read, written):

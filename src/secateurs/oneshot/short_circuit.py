@@ -1,4 +1,4 @@
-"""Forward passes that skip layers: the modules around them run, and the layers return hidden states that are known."""
+"""Forward passes that skip modules whose outputs are known, while the modules around them run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["short_circuit"]
+__all__ = ["remembered", "short_circuit"]
 
 
 @contextmanager
@@ -37,3 +37,41 @@ def short_circuit(
     finally:
         for layer in layers:
             layer.__dict__.pop("forward", None)
+
+
+@contextmanager
+def remembered(module: nn.Module, outputs: dict[str, Any], name: str) -> Iterator[None]:
+    """Let a module return its output under ``name``; run it and keep its output if there is none yet.
+
+    Copies are kept and returned, since some layers (Falcon) add to an output in place. A tuple with other tensors beside
+    the first one is not kept: they may be large, as attention weights are.
+    """
+
+    def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        rest: tuple[Any, ...] = output[1:] if isinstance(output, tuple) else ()
+        if not any(isinstance(value, Tensor) for value in rest):
+            outputs[name] = _copied(output)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return _copied(outputs[name])
+
+    own = module.__dict__.get("forward")
+    handle = None
+    if name in outputs:
+        module.forward = forward
+    else:
+        handle = module.register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
+        elif own is None:
+            module.__dict__.pop("forward", None)
+        else:
+            module.forward = own
+
+
+def _copied(output: Any) -> Any:
+    """The same output, with a copy of its first tensor."""
+    return (output[0].clone(), *output[1:]) if isinstance(output, tuple) else output.clone()

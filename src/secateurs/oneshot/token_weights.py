@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import CalibrationError
 from secateurs.numerics.precision import autocast_if_fast
-from secateurs.oneshot.backward import observed_projections, parts_of
+from secateurs.oneshot.backward import observed_projections, parts_of, tokens_per_pass
 from secateurs.oneshot.no_cache import no_cache
 from secateurs.structure.structure import Structure
 from secateurs.tasks.base import Batch, main_input, model_inputs
@@ -50,6 +50,7 @@ class TokenWeights:
     def __init__(self, model: nn.Module, structure: Structure, outputs: OutputRows, seed: int = 0) -> None:
         self.model, self.structure, self.outputs = model, structure, outputs
         self.seed = seed
+        self.tokens = tokens_per_pass(model, structure)
         self._known: dict[bytes, dict[str, Tensor]] = {}
 
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "*uses batch tokens"]]:
@@ -68,6 +69,10 @@ class TokenWeights:
         known = self._known.get(_key(batch))
         return self.observe(batch)[0] if known is None else known
 
+    def knows(self, batch: Mapping[str, Tensor]) -> bool:
+        """Whether this batch was weighed before."""
+        return _key(batch) in self._known
+
     def observe(
         self, batch: Mapping[str, Tensor]
     ) -> tuple[dict[str, Float[Tensor, "*uses batch tokens"]], dict[str, list[Tensor]]]:
@@ -82,7 +87,7 @@ class TokenWeights:
         generator = torch.Generator().manual_seed(self.seed + int(main_input(batch).sum()))
         parts = [
             _squared_gradients(self.model, self.structure, part, self.outputs, generator)
-            for part in parts_of(dict(batch))
+            for part in parts_of(dict(batch), self.tokens)
         ]
         weights: dict[str, Tensor] = {}
         inputs: dict[str, list[Tensor]] = {}

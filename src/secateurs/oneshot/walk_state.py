@@ -48,6 +48,7 @@ class WalkState:
             with this input; and the input of the head. Those of several uses follow one another along the first axis.
         streams: dense residual stream right after a group, by group of this layer; likewise.
         weights: weights of the tokens, by group; empty = all alike.
+        solved: outputs of blocks of this layer in the pruned model, by path, that nothing changes any more.
     """
 
     inputs: Batch
@@ -60,6 +61,7 @@ class WalkState:
     reads: dict[str, Tensor] = field(default_factory=dict)
     streams: dict[str, Tensor] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
+    solved: dict[str, Any] = field(default_factory=dict)
 
 
 class FirstStates:
@@ -107,11 +109,13 @@ class FirstStates:
         if len(known) < len(batches) or any(one is not other for one, other in zip(known, batches, strict=True)):
             self._known, self._batches = self._make(model, structure, batches, head, device), batches
         return [
-            replace(state, reads=dict(state.reads), streams={}, dense=None, pruned=None)
+            replace(state, reads=dict(state.reads), streams={}, solved={}, dense=None, pruned=None)
             for state in self._known[: len(batches)]
         ]
 
-    def skipped(self, model: nn.Module, layers: Sequence[str], last: Tensor | None = None) -> AbstractContextManager[None]:
+    def skipped(
+        self, model: nn.Module, layers: Sequence[str], last: Tensor | None = None
+    ) -> AbstractContextManager[None]:
         """Within the context the layers are not run. The last one returns ``last``."""
         given = {} if last is None else {len(layers) - 1: last}
         return short_circuit([model.get_submodule(path) for path in layers], given, self.rests)
@@ -151,7 +155,7 @@ class FirstStates:
             state.pruned_calls = state.calls
             longest = max(entry.nbytes for entry in state.entries.values())
             uses = max(len(calls) for calls in state.calls.values())
-            used += longest * (2 + 2 * most * uses) + sum(read.nbytes for read in state.reads.values())
+            used += longest * (1 + most + 2 * most * uses) + sum(read.nbytes for read in state.reads.values())
             used += 2 * longest * (len(starts) - 1)  # the outputs of the encoder in both models
             if states and used > self.memory_bytes:
                 logger.info("fit to the pruned model: %d of %d batches fit into memory", len(states), len(batches))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from secateurs.latency.compare import Speed, compare
-from secateurs.oneshot.backward import TOKENS, tokens_per_row
+from secateurs.oneshot.backward import LAYERS, TOKENS, tokens_per_row
 from secateurs.pipeline.load import Loaded
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.mask import Mask
@@ -129,7 +129,9 @@ def memory_bytes(loaded: Loaded, output_bytes: float) -> float:
     layers = len(loaded.structure.layers)
     replayed = min(4e9, replayed_tokens * hidden * layers)
     fitted = min(3e9, 6 * tokens * hidden)  # two sub-blocks of one layer, in both models
-    weighed = ACTIVATIONS * TOKENS * hidden * layers if getattr(loaded.method, "weighs_tokens", False) else 0.0
+    weighed = (
+        ACTIVATIONS * TOKENS * hidden * min(layers, LAYERS) if getattr(loaded.method, "weighs_tokens", False) else 0.0
+    )
     # The search by gradients holds C^-1 and Y of every group in float32.
     columns = [group.size * group.width for group in loaded.structure]
     by_gradient = getattr(loaded.method, "searches_by_gradient", False)

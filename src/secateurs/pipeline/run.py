@@ -2,7 +2,7 @@
 
 Every stage leaves one artifact in the run folder, and a stage whose artifact is there is not done again:
 
-    recipe.yaml  latency.json  stages/dense.json  stages/levels.safetensors  stages/<target>/attempt-N  speedup-2.00x/
+    recipe.yaml  latency.json  stages/dense.json  stages/levels  stages/<target>/attempt-N  speedup-2.00x/
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Roles:
         return {name: role for name in USES if (role := getattr(self, name)).batches}
 
     def __str__(self) -> str:
-        """One line: ``1024 texts of train to fit, 384 to search, 384 to accept, 256 of validation to report``."""
+        """One line: ``1024 texts of train to fit, 256 to search, 256 to accept, 256 of validation to report``."""
         parts: list[str] = []
         split = None
         for name, role in self.by_name.items():

@@ -72,7 +72,7 @@ class ZipLMSettings(OneShot):
     search: Literal["gradient", "probes"] = "gradient"
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.93
     snap: bool = True
-    search_samples: Annotated[int, Field(ge=2)] = 384
+    search_samples: Annotated[int, Field(ge=2)] = 256
     directions: Annotated[int, Field(ge=1)] = 2
     probes: Annotated[int, Field(ge=3)] = 9
     rounds: Annotated[int, Field(ge=0)] = 1

@@ -14,11 +14,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from secateurs.artifacts import write
 from secateurs.context import PruneContext
 from secateurs.errors import TargetUnreachable
 from secateurs.latency.table import LatencyTable
@@ -34,11 +34,14 @@ from secateurs.oneshot.level_options import LevelOptions, SearchResult, level_op
 from secateurs.oneshot.levels import Level, LevelDatabase, Projection
 from secateurs.oneshot.sequential_refit import Refit, sequential_refit
 from secateurs.oneshot.stitch import Stitch
+from secateurs.oneshot.stored_moments import StoredMoments
 from secateurs.oneshot.token_weights import TokenWeights
 from secateurs.oneshot.walk_state import FirstStates
+from secateurs.oneshot.windows import windows
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.cost import Cost
 from secateurs.structure.mask import Mask
+from secateurs.structure.structure import Structure
 from secateurs.structure.target import Budget
 from secateurs.tasks.base import Batch, main_input
 
@@ -93,7 +96,12 @@ class FittedZipLM(OneShotFitted):
 
     @cached_property
     def errors(self) -> dict[str, Tensor]:
-        """Group name -> relative error of every level. Computed once, because the contract allocates several times."""
+        """Group name -> relative error of every level. Computed once, because the contract allocates several times.
+
+        Zeros where no search asks for them: responses price the levels.
+        """
+        if searches_by_gradient(self.settings, self.context.structure):
+            return {group.name: torch.zeros(group.size + 1) for group in self.context.structure}
         return {group.name: self.database.errors(group.name) for group in self.context.structure}
 
     def options(self, cost: Cost) -> dict[str, LevelOptions]:
@@ -179,32 +187,28 @@ class FittedZipLM(OneShotFitted):
 def level_database(
     settings: ZipLMSettings, context: PruneContext, stitch: Stitch, token_weights: TokenWeights | None
 ) -> LevelDatabase:
-    """Build the level database, or read the one that an earlier run of this folder left."""
-    path = context.folder / "levels.safetensors"
+    """Build the level database, window by window, or read what an earlier run of this folder left.
+
+    The token weights of the first window serve all others, so that each of these takes one forward pass.
+    """
     dense = {}
     for group in context.structure:  # on the CPU, where levels are computed
         bias = stitch.bias(group.name)
         dense[group.name] = Projection(stitch.weight(group.name).cpu(), None if bias is None else bias.cpu())
-    if path.is_file():
-        return LevelDatabase.load(
-            path, context.structure, dense, damping=settings.damping, compensate=settings.compensate
+    folder = context.folder / "levels"
+    how: dict[str, Any] = {"damping": settings.damping, "compensate": settings.compensate}
+    for window in windows(context.structure, lambda group: 8.0 * (group.size * group.width) ** 2):
+        groups = Structure(window)
+        if StoredMoments(folder, groups).complete:
+            continue
+        moments = calibrate(
+            context.model,
+            groups,
+            context.fit,
+            device=context.device,
+            weigh=token_weights,
+            padding=settings.padding,
+            track=context.track,
         )
-    moments = calibrate(
-        context.model,
-        context.structure,
-        context.fit,
-        device=context.device,
-        weigh=None if token_weights is None else token_weights.observe,
-        padding=settings.padding,
-        track=context.track,
-    )
-    database = LevelDatabase.build(
-        context.structure,
-        dense,
-        moments,
-        damping=settings.damping,
-        compensate=settings.compensate,
-        track=context.track,
-    )
-    write(path, database.save)
-    return database
+        LevelDatabase.build(groups, dense, moments, track=context.track, **how).save(folder)
+    return LevelDatabase.load(folder, context.structure, dense, **how)
