@@ -30,6 +30,7 @@ MISTAKES = {
     "--method fac --set teach=pupils": "fac: teach",
     "--method agp-unstructured": "agp-unstructured makes zeros",
     "--sparsity 0.5": "not both",
+    "--keep 0.99": "keep finds the speed-up itself: give keep, or speed-ups, or sparsities",
     "--seed -1": "seed: ",
     "--data ./nowhere": "the data ./nowhere does not exist",
     "--latency-table nowhere": "no latency table at nowhere",

@@ -15,10 +15,11 @@ from secateurs.errors import TargetUnreachable
 from secateurs.pipeline.contract import STEERING_PROCESSES
 from secateurs.pipeline.estimates import largest_speedup, memory_bytes, rows_of, timed_pass
 from secateurs.pipeline.given_table import given_table, measured_here, place_of
+from secateurs.pipeline.keep_search import grid, tries_of
 from secateurs.pipeline.load import Loaded, load
 from secateurs.pipeline.recipe import Recipe
 from secateurs.pipeline.run_folder import check_folder
-from secateurs.structure.target import Speedup
+from secateurs.structure.target import Keep, Speedup
 
 __all__ = ["dry_run_table"]
 
@@ -67,9 +68,12 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
         table.check_groups(group.name for group in loaded.structure.timed)
         for target in speedups:
             target.budget(table)
-        largest = f"The largest speed-up is {table.largest_speedup:.2f}x, by the latency table."
+        most = table.largest_speedup
+        largest = f"The largest speed-up is {most:.2f}x, by the latency table."
+    elif speedups or recipe.keep:
+        most, largest = _reach(loaded, speedups)
     else:
-        largest = _reach(loaded, speedups) if speedups else ""
+        most, largest = 1.0, ""
     measured = timed_pass(loaded)
 
     def passes(count: float) -> Range:
@@ -101,6 +105,9 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
             _times(searches, passes(work.per_target)), _times(builds, passes(work.per_build)), timing, strict=True
         )
         low, high = (sum(part) for part in parts)
+        if isinstance(target, Keep):  # every try searches, refits, and runs the texts that choose
+            scored = passes(work.per_target + work.per_build + roles.choose.rows)
+            low, high = low + scored[0], high + tries_of(len(grid(most))) * scored[1]
         rows.append((f"prune to {target}", f"folder {target.folder}", (low, high)))
     if how := loaded.finetuning:
         read = how.steps * batch or how.epochs * rows_of_training
@@ -126,8 +133,8 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     return printed
 
 
-def _reach(loaded: Loaded, targets: Sequence[Speedup]) -> str:
-    """Say which speed-up is the largest, by a short timing.
+def _reach(loaded: Loaded, targets: Sequence[Speedup]) -> tuple[float, str]:
+    """The largest speed-up by a short timing, and a sentence that says so.
 
     Raises:
         TargetUnreachable: a target is out of its reach.
@@ -141,7 +148,7 @@ def _reach(loaded: Loaded, targets: Sequence[Speedup]) -> str:
                 "target, or measure on another batch or sequence length.",
                 most.median,
             )
-    return (
+    return most.median, (
         f"The largest speed-up is about {most.median:.1f}x ({most.low:.1f} to {most.high:.1f}, timed for a few seconds); the "
         "latency table will tell."
     )

@@ -32,6 +32,9 @@ __all__ = ["Loaded", "load"]
 REPORT_TEXTS = 256
 """Texts on which the reported divergence is taken."""
 
+KEEP_TEXTS = 4096
+"""Largest number of texts on which ``keep`` chooses a speed-up, and as many on which the kept quality is reported."""
+
 TOKENS_PER_BATCH = 4096
 """Tokens of a calibration batch, where the recipe does not give the number of its texts."""
 
@@ -117,6 +120,7 @@ def load(recipe: Recipe) -> Loaded:
     check(environment, dense)
     model = method.prepare_model(dense)
     structure = method.structure(model)
+    sizes = replace(method.role_sizes(recipe.calibration_samples), report=REPORT_TEXTS)
     data = task.read(
         recipe.data,
         dense,
@@ -124,7 +128,7 @@ def load(recipe: Recipe) -> Loaded:
         columns=Columns(**recipe.columns.model_dump()),
         batch_size=recipe.calibration_batch_size or max(1, TOKENS_PER_BATCH // recipe.sequence_length),
         sequence_length=recipe.sequence_length,
-        roles=replace(method.role_sizes(recipe.calibration_samples), report=REPORT_TEXTS),
+        roles=replace(sizes, choose=KEEP_TEXTS, report=KEEP_TEXTS) if recipe.keep else sizes,
         seed=recipe.seed,
         evaluation_samples=recipe.evaluation_samples,
         metric=recipe.metric,

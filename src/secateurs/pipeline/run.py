@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from secateurs.artifacts import read_json, write, write_json
 from secateurs.checkpoint.hooks import installed
 from secateurs.distributed import first, is_first, join, together
+from secateurs.errors import TargetUnreachable
 from secateurs.latency.environment import machine
 from secateurs.latency.interleave import NOISE_LIMIT
 from secateurs.latency.profile import measure_table
@@ -100,16 +101,22 @@ def run(
         timer.end("prepare")
         shared = TargetContext(loaded, table, dense, context, fitted, teacher, folder, report)
         for target in todo:
-            prune_to_target(shared, target, dict(timer.seconds))
+            try:
+                prune_to_target(shared, target, dict(timer.seconds))
+            except TargetUnreachable:  # a quality that no cut keeps: the targets before it are finished
+                first(lambda: _finish(report, recipe, folder))
+                raise
     return first(lambda: _finish(report, recipe, folder))
 
 
 def _finish(report: Report, recipe: Recipe, folder: Path) -> Report:
-    """Write the report with all models."""
+    """Write the report with all finished models; nothing without any."""
     results = TypeAdapter(ModelResult)
-    done = [results.validate_python(read_json(record_path(folder / "stages", target))) for target in recipe.targets]
+    records = [path for target in recipe.targets if (path := record_path(folder / "stages", target)).is_file()]
+    done = [results.validate_python(read_json(path)) for path in records]
     report = replace(report, models=done, notes=[*report.notes, *_zero_notes(done)])
-    report.save(folder)
+    if done:
+        report.save(folder)
     return report
 
 
@@ -190,7 +197,7 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
         commit=commit(),
         command=command,
         latency_table=table.to_dict(),
-        target_kind="sparsity" if recipe.sparsity else "speedup",
+        target_kind="keep" if recipe.keep else "sparsity" if recipe.sparsity else "speedup",
         notes=notes,
         higher_is_better=dense.higher_is_better if dense else True,
         auto_class=loaded.task.auto_class,

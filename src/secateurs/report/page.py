@@ -76,6 +76,7 @@ def render(reports: Sequence[RunResult]) -> str:
         trade_offs=trade_offs(reports, names),
         good=best is not None and meets_target_and_quality(reports[0], best),
         timed=any(result.measured_speedup for report in reports for result in report.models),
+        keeps=any(result.kept_quality for report in reports for result in report.models),
         metrics=_names(result.metric for report in reports for result in report.models),
         divergences=_names(result.divergence for report in reports for result in report.models),
         sparsities=formatting.sparsity_columns([result for report in reports for result in report.models]),
@@ -120,7 +121,10 @@ def _notes(runs: Sequence[_Run]) -> list[str]:
     for run in runs:
         notes += [f"{run.label}: {note}" if len(runs) > 1 else note for note in run.report.notes]
         for result in run.models:
-            if result.met is False:
+            if result.kept_quality is not None:
+                lead = f"{run.label}: " if len(runs) > 1 else ""
+                notes.append(lead + result.kept_quality.sentence(result.target))
+            elif result.met is False:
                 lead = f"{run.label}: target" if len(runs) > 1 else "Target"
                 reached = result.measured_speedup
                 measured = f" (measured {formatting.speedup(reached.median)})" if reached else ""
