@@ -30,6 +30,8 @@ MISTAKES = {
     "--method fac --set teach=pupils": "fac: teach",
     "--method agp-unstructured": "agp-unstructured makes zeros",
     "--sparsity 0.5": "not both",
+    "--speedup two": "a speed-up of 'two' is neither a number nor auto",
+    "--speedup auto": "auto chooses the speed-ups itself: give auto, or numbers",
     "--keep 0.99": "keep finds the speed-up itself: give keep, or speed-ups, or sparsities",
     "--seed -1": "seed: ",
     "--data ./nowhere": "the data ./nowhere does not exist",

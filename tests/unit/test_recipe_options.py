@@ -109,6 +109,13 @@ def test_nothing_given_leaves_the_defaults() -> None:
     assert given("a-model --speedup 2") == {"model": "a-model", "speedup": [2.0]}
 
 
+def test_a_speedup_may_be_a_word() -> None:
+    assert given("--speedup auto")["speedup"] == ["auto"]
+    assert _recipe({"model": "m", "task": "embedding", "data": "d", **given("--speedup auto")}, None, None).speedup == (
+        "auto",
+    )
+
+
 def test_a_shortcut_wins_over_set() -> None:
     assert given("--set allow=rank --allow units")["hyperparameters"] == {"allow": "units"}
 

@@ -18,6 +18,7 @@ from secateurs.pipeline.given_table import given_table, measured_here, place_of
 from secateurs.pipeline.keep_search import grid, tries_of
 from secateurs.pipeline.load import Loaded, load
 from secateurs.pipeline.recipe import Recipe
+from secateurs.pipeline.recipe_targets import AUTO, reachable
 from secateurs.pipeline.run_folder import check_folder
 from secateurs.structure.target import Keep, Speedup
 
@@ -66,14 +67,16 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     speedups = [target for target in recipe.targets if isinstance(target, Speedup)]
     if table is not None:
         table.check_groups(group.name for group in loaded.structure.timed)
-        for target in speedups:
-            target.budget(table)
         most = table.largest_speedup
+        for target in reachable(recipe.speedup, recipe.targets, most):
+            if isinstance(target, Speedup):
+                target.budget(table)
         largest = f"The largest speed-up is {most:.2f}x, by the latency table."
     elif speedups or recipe.keep:
-        most, largest = _reach(loaded, speedups)
+        most, largest = _reach(loaded, speedups[:1] if AUTO in recipe.speedup else speedups)
     else:
         most, largest = 1.0, ""
+    targets = reachable(recipe.speedup, recipe.targets, most)
     measured = timed_pass(loaded)
 
     def passes(count: float) -> Range:
@@ -100,7 +103,7 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
         ("evaluate dense", f"{evaluated} sequences", passes(evaluated)),
         ("prepare", f"{loaded.method.name}: {samples} texts, {len(loaded.structure)} groups", passes(work.fit)),
     ]
-    for target in recipe.targets:
+    for target in targets:
         parts = zip(
             _times(searches, passes(work.per_target)), _times(builds, passes(work.per_build)), timing, strict=True
         )
@@ -112,12 +115,12 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     if how := loaded.finetuning:
         read = how.steps * batch or how.epochs * rows_of_training
         # forward and backward of the student (3), forward of the teacher (1)
-        rows.append(("recover", f"{how}, each target", _times(builds, passes(len(recipe.targets) * read * 4))))
+        rows.append(("recover", f"{how}, each target", _times(builds, passes(len(targets) * read * 4))))
     rows.append(
         (
             "evaluate",
             f"{evaluated} sequences, divergence on {reported}, each target",
-            _times(builds, passes(len(recipe.targets) * (evaluated + 2 * reported))),
+            _times(builds, passes(len(targets) * (evaluated + 2 * reported))),
         )
     )
     total = (sum(low for *_, (low, _) in rows), sum(high for *_, (_, high) in rows))

@@ -22,7 +22,7 @@ from secateurs.latency.environment import Clock, Environment
 from secateurs.pipeline.column_names import ColumnNames
 from secateurs.pipeline.method_values import without_method_values
 from secateurs.pipeline.recipe_problems import explain
-from secateurs.pipeline.recipe_targets import check_one_kind, keeps, sparsities, speedups, targets_of
+from secateurs.pipeline.recipe_targets import Auto, as_speedups, check_one_kind, keeps, sparsities, speedups, targets_of
 from secateurs.structure.target import Target
 
 __all__ = ["LARGEST_SEED", "Recipe"]
@@ -80,8 +80,10 @@ class Recipe(BaseModel):
         },
     )
 
-    speedup: tuple[float, ...] = Field(
-        (), description="Target speed-up: latency of the dense model / latency of the pruned model, greater than 1."
+    speedup: tuple[float | Auto, ...] = Field(
+        (),
+        description="Target speed-up: latency of the dense model / latency of the pruned model, greater than 1. Or auto: "
+        "those of 1.25, 1.5, 2, 3, 4, 6 and 8 that can be reached, with the knee of the curve marked in the report.",
     )
     sparsity: tuple[float, ...] = Field(
         (),
@@ -185,7 +187,9 @@ class Recipe(BaseModel):
         False, description="Run Python code from the folder or hub repository of the model."
     )
 
-    @field_validator("speedup", "sparsity", "keep", mode="before")
+    _read_speedups = field_validator("speedup", mode="before")(as_speedups)
+
+    @field_validator("sparsity", "keep", mode="before")
     @classmethod
     def _one_target(cls, value: object) -> object:
         return (value,) if isinstance(value, int | float) else value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -29,13 +29,14 @@ from secateurs.pipeline.one_target import prune_to_target
 from secateurs.pipeline.provenance import commit, versions
 from secateurs.pipeline.rank_zero import RankZeroFitted
 from secateurs.pipeline.recipe import Recipe
+from secateurs.pipeline.recipe_targets import reachable
 from secateurs.pipeline.run_folder import check_folder, claim_folder, record_processes
 from secateurs.pipeline.stage_timer import StageTimer
 from secateurs.pipeline.target_context import TargetContext, evaluation_data, record_path
 from secateurs.progress import Track, silent
 from secateurs.report.report import Report
 from secateurs.report.values import ModelResult, Texts
-from secateurs.structure.target import Speedup
+from secateurs.structure.target import Speedup, Target
 from secateurs.tasks.base import Score
 from secateurs.tasks.roles import USES
 
@@ -83,13 +84,14 @@ def run(
     timer.end("load")
     table = first(lambda: _latency(loaded, given, folder, track))
     timer.end("latency")
-    for target in recipe.targets:
+    targets = reachable(recipe.speedup, recipe.targets, table.largest_speedup)
+    for target in targets:
         if isinstance(target, Speedup):
             target.budget(table)  # refuse unreachable targets before the work starts
     stages = folder / "stages"
     dense = first(lambda: _dense_score(loaded, stages))
     timer.end("evaluate dense")
-    todo = first(lambda: [target for target in recipe.targets if not record_path(stages, target).is_file()])
+    todo = first(lambda: [target for target in targets if not record_path(stages, target).is_file()])
     # A method rewrites tensors of the live model: the teacher is another model, or a real copy.
     teacher = loaded.dense if loaded.dense is not loaded.model else copy.deepcopy(loaded.model) if todo else None
     context = replace(loaded.context(stages, track), teacher=teacher)
@@ -104,15 +106,15 @@ def run(
             try:
                 prune_to_target(shared, target, dict(timer.seconds))
             except TargetUnreachable:  # a quality that no cut keeps: the targets before it are finished
-                first(lambda: _finish(report, recipe, folder))
+                first(lambda: _finish(report, targets, folder))
                 raise
-    return first(lambda: _finish(report, recipe, folder))
+    return first(lambda: _finish(report, targets, folder))
 
 
-def _finish(report: Report, recipe: Recipe, folder: Path) -> Report:
+def _finish(report: Report, targets: Sequence[Target], folder: Path) -> Report:
     """Write the report with all finished models; nothing without any."""
     results = TypeAdapter(ModelResult)
-    records = [path for target in recipe.targets if (path := record_path(folder / "stages", target)).is_file()]
+    records = [path for target in targets if (path := record_path(folder / "stages", target)).is_file()]
     done = [results.validate_python(read_json(path)) for path in records]
     report = replace(report, models=done, notes=[*report.notes, *_zero_notes(done)])
     if done:

@@ -14,6 +14,7 @@ from secateurs.report import formatting
 from secateurs.report.charts import Chart, latency_charts, trade_offs
 from secateurs.report.headline import headline, highlight, meets_target_and_quality
 from secateurs.report.kept import kept_map, kept_summary
+from secateurs.report.knee import KNEE, asked, knee
 from secateurs.report.snippets import loading_code, recipe_yaml
 from secateurs.report.svg import marker
 from secateurs.report.values import Divergence, Metric, ModelResult, RunResult, labels
@@ -84,6 +85,8 @@ def render(reports: Sequence[RunResult]) -> str:
         unbroken=_unbroken,
         formatting=formatting,
         headline=headline,
+        asked=asked,
+        knee_caption=KNEE if any(knee(report) for report in reports) else "",
         highlight=highlight,
         kept_map=kept_map,
         kept_summary=kept_summary,

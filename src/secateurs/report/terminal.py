@@ -7,6 +7,7 @@ from rich.text import Text
 
 from secateurs.report import formatting
 from secateurs.report.formatting import MISSING, quality
+from secateurs.report.knee import KNEE, asked, knee
 from secateurs.report.values import Interval, Metric, ModelResult, RunResult
 
 __all__ = ["table"]
@@ -40,7 +41,7 @@ def table(report: RunResult) -> Table:
     drawn.add_column("folder", overflow="fold")
     for result in models:
         cells = [
-            formatting.target(report, result),
+            asked(report, result),
             formatting.speedup(result.predicted_speedup),
             _measured(result.measured_speedup),
             formatting.ms(result.latency_ms),
@@ -65,7 +66,9 @@ def table(report: RunResult) -> Table:
         drawn.add_section()
         drawn.add_row(*map(Text, cells), style="dim")
     if divergence is not None:
-        drawn.caption = Text(f"{formatting.readable(divergence.name)}: from the dense model, on {report.reported_on}")
+        lines = [f"{formatting.readable(divergence.name)}: from the dense model, on {report.reported_on}"]
+        lines += [KNEE] if knee(report) is not None else []
+        drawn.caption = Text("\n".join(lines))
         drawn.caption_justify = "left"
     return drawn
 
