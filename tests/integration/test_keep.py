@@ -10,7 +10,7 @@ from typing import Any
 import pandas
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import secateurs
 import tiny_run
@@ -173,6 +173,30 @@ def test_other_methods_without_training_keep_too(recipe: Recipe, tmp_path: Path,
     assert kept is not None
     chosen = kept.chosen(0.4)
     assert chosen is not None and chosen.low >= 0.4
+
+
+def test_a_language_model_keeps_its_perplexity(tmp_path: Path) -> None:
+    """The kept share is the perplexity of the dense model / that of the pruned one, on windows of other texts."""
+    given = tiny_run.recipe(tmp_path, "llama", "causal-lm", keep=0.9, speedup=())
+    unlabelled(tmp_path / "data", 2000, 200)
+    loaded = load(given)
+    assert loaded.data.roles.choose.rows > 100
+    assert loaded.data.roles.report.rows <= 256, "the logits of reported windows are held in memory"
+    report = secateurs.run(given, tmp_path / "out")
+    kept = report.models[0].kept_quality
+    assert kept is not None
+    small = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "keep-0.9")
+    nats = torch.zeros(2, 2, dtype=torch.float64)
+    for batch in loaded.data.roles.report.batches:
+        tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        count = int((labels[:, 1:] != -100).sum())
+        for row, model in enumerate((loaded.dense, small)):
+            with torch.no_grad():
+                nats[row] += torch.tensor([float(model(**tokens, labels=labels).loss) * count, count])
+    dense, ours = (nats[:, 0] / nats[:, 1]).exp().tolist()
+    assert kept.value == pytest.approx(dense / ours, rel=1e-4)
+    assert kept.measure == "likelihood of a token"
 
 
 @pytest.mark.parametrize(

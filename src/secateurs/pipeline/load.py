@@ -32,9 +32,6 @@ __all__ = ["Loaded", "load"]
 REPORT_TEXTS = 256
 """Texts on which the reported divergence is taken."""
 
-KEEP_TEXTS = 4096
-"""Largest number of texts on which ``keep`` chooses a speed-up, and as many on which the kept quality is reported."""
-
 TOKENS_PER_BATCH = 4096
 """Tokens of a calibration batch, where the recipe does not give the number of its texts."""
 
@@ -121,6 +118,8 @@ def load(recipe: Recipe) -> Loaded:
     model = method.prepare_model(dense)
     structure = method.structure(model)
     sizes = replace(method.role_sizes(recipe.calibration_samples), report=REPORT_TEXTS)
+    if recipe.keep:
+        sizes = replace(sizes, choose=task.texts_to_choose, report=task.texts_to_report)
     data = task.read(
         recipe.data,
         dense,
@@ -128,7 +127,7 @@ def load(recipe: Recipe) -> Loaded:
         columns=Columns(**recipe.columns.model_dump()),
         batch_size=recipe.calibration_batch_size or max(1, TOKENS_PER_BATCH // recipe.sequence_length),
         sequence_length=recipe.sequence_length,
-        roles=replace(sizes, choose=KEEP_TEXTS, report=KEEP_TEXTS) if recipe.keep else sizes,
+        roles=sizes,
         seed=recipe.seed,
         evaluation_samples=recipe.evaluation_samples,
         metric=recipe.metric,

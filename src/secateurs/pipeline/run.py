@@ -106,7 +106,8 @@ def run(
             try:
                 prune_to_target(shared, target, dict(timer.seconds))
             except TargetUnreachable:  # a quality that no cut keeps: the targets before it are finished
-                first(lambda: _finish(report, targets, folder))
+                if is_first():  # without a message: the other processes have raised already
+                    _finish(report, targets, folder)
                 raise
     return first(lambda: _finish(report, targets, folder))
 

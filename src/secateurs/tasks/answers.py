@@ -40,6 +40,10 @@ class Answers:
     """The part of a task that gives answers; a task without it refuses ``keep``."""
 
     name: ClassVar[str]
+    texts_to_choose: ClassVar[int] = 4096
+    """Largest number of texts on which ``keep`` chooses a speed-up."""
+    texts_to_report: ClassVar[int] = 4096
+    """Largest number of texts on which the kept quality is reported; their compared outputs are held in memory."""
 
     def answers(self, outputs: Any, batch: Batch) -> Shaped[Tensor, "texts ..."]:
         """What a model says about every text of a batch, in a form that is small to store.

@@ -64,6 +64,8 @@ class CausalLM(Task):
     has_loss_without_labels = True
     auto_class = "AutoModelForCausalLM"
     needs_labels_for_metric = False
+    texts_to_choose = 1024
+    texts_to_report = 256
 
     def read_data(self, request: DataRequest) -> TaskData:
         """See ``Task.read_data``. A sample is a window of ``sequence_length`` tokens."""

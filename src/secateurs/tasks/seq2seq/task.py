@@ -61,6 +61,9 @@ class Seq2Seq(Task):
         if metric in METRICS:
             check_library(metric)
 
+    texts_to_choose = 1024
+    texts_to_report = 256
+
     def read_data(self, request: DataRequest) -> TaskData:
         """See ``Task.read_data``. A row has a source and a target, each of at most ``sequence_length`` tokens."""
         source = request.source
