@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from secateurs.checkpoint.save_load import load, save
     from secateurs.latency.environment import Environment
     from secateurs.latency.table import LatencyTable
+    from secateurs.pipeline.prune import prune
     from secateurs.pipeline.recipe import Recipe
     from secateurs.pipeline.run import run
     from secateurs.report.report import Report
@@ -53,6 +54,7 @@ _LAZY = {
     "Structure": "structure.structure",
     "discover": "structure.families",
     "load": "checkpoint.save_load",
+    "prune": "pipeline.prune",
     "run": "pipeline.run",
     "save": "checkpoint.save_load",
 }
@@ -77,6 +79,7 @@ __all__ = [
     "UnsupportedModelError",
     "discover",
     "load",
+    "prune",
     "run",
     "save",
     "uninstall",

@@ -113,8 +113,8 @@ def test_exported_names() -> None:
     assert secateurs.__all__ == sorted(secateurs.__all__)
     assert [name for name in dir(secateurs) if not name.startswith("_")] == secateurs.__all__
     assert all(getattr(secateurs, name) is not None for name in secateurs.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'prune'"):
-        secateurs.prune  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'shrink'"):
+        secateurs.shrink  # noqa: B018
 
 
 def test_importing_is_light() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from secateurs.pipeline.dry_run import dry_run_table
 from secateurs.pipeline.estimates import Pass, largest_speedup, rows_of
 from secateurs.pipeline.load import load
 from secateurs.pipeline.recipe import Recipe
+from secateurs.pipeline.recipe_targets import CURVE
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +181,39 @@ def test_a_table_of_another_machine_is_asked_for(place: Path, tmp_path: Path) ->
 
 def test_a_table_of_this_machine_is_taken(place: Path, tmp_path: Path) -> None:
     assert "given table: " in printed(given(tiny_run.recipe(place), tmp_path / "own.json"))
+
+
+@pytest.mark.usefixtures("one_second")
+def test_a_quality_to_keep_is_estimated_with_its_tries(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try searches, refits and runs the texts that choose: one at least, all of the bisection at most."""
+    recipe = tiny_run.recipe(place, speedup=(), keep=0.9)
+    roles = load(recipe).data.roles
+    largest = LatencyTable.load(place / "latency.json").largest_speedup
+    tries = math.ceil(math.log2(len([n for n in range(1, 999) if 1.05**n < largest]) + 1))
+    low, high = exact(recipe, monkeypatch, here=True)["prune to keep 0.9"]
+    assert low > 10 * 8 + 600 * roles.choose.rows
+    assert high > 10 * 25 + tries * 4000 * roles.choose.rows
+    assert high / low > tries
+
+
+@pytest.mark.usefixtures("one_second")
+def test_the_curve_is_estimated_without_what_is_out_of_reach(place: Path) -> None:
+    largest = LatencyTable.load(place / "latency.json").largest_speedup
+    found = stages(printed(tiny_run.recipe(place, speedup="auto")))
+    wanted = [f"prune to {value:.2f}x" for value in CURVE if value <= 0.9 * largest]
+    assert [stage for stage in found if stage.startswith("prune to")] == wanted
+    assert len(wanted) > 3
+
+
+def test_of_the_curve_only_the_smallest_speedup_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny_run.recipe(place, latency_table=None, speedup="auto")
+    monkeypatch.setattr(dry_run, "largest_speedup", lambda loaded: Speed(3.0, 2.8, 3.2))
+    found = stages(printed(recipe))
+    assert [stage for stage in found if stage.startswith("prune to")] == [
+        "prune to 1.25x",
+        "prune to 1.50x",
+        "prune to 2.00x",
+    ]
+    monkeypatch.setattr(dry_run, "largest_speedup", lambda loaded: Speed(1.02, 1.0, 1.04))
+    with pytest.raises(TargetUnreachable, match=r"Speedup 1\.25 is out of reach"):
+        dry_run_table(recipe)

@@ -32,6 +32,7 @@ FIELDS: dict[str, Any] = {
     "hyperparameters": {"steps": 100, "gate_rate": 0.1, "allow": "rank"},
     "speedup": (1.5, 2.0),
     "sparsity": (0.25, 0.5),
+    "keep": (0.98, 0.99),
     "tolerance": 0.1,
     "timing_processes": 4,
     "batch_size": 4,
@@ -61,7 +62,8 @@ FIELDS: dict[str, Any] = {
 OPTIONS = """
     a-model --name "a name" --task embedding --data some-data --text-column sentence --text-pair-column other
     --label-column score --method cofi --preset quick --set steps=100 --set gate-rate=0.1 --allow rank
-    --speedup 1.5 --speedup 2 --sparsity 0.25 --sparsity 0.5 --tolerance 0.1 --timing-processes 4 --batch-size 4
+    --speedup 1.5 --speedup 2 --sparsity 0.25 --sparsity 0.5 --keep 0.98 --keep 0.99
+    --tolerance 0.1 --timing-processes 4 --batch-size 4
     --sequence-length 16 --device cuda --dtype bfloat16 --threads 2 --clock cpu --runtime another
     --latency-table table.json --elsewhere
     --calibration-samples 8 --calibration-batch-size 4 --evaluation-samples 9 --metric rouge --max-new-tokens 20
@@ -105,6 +107,13 @@ def test_every_field_is_described_in_a_sentence(model: type[BaseModel]) -> None:
 def test_nothing_given_leaves_the_defaults() -> None:
     assert given("") == {}
     assert given("a-model --speedup 2") == {"model": "a-model", "speedup": [2.0]}
+
+
+def test_a_speedup_may_be_a_word() -> None:
+    assert given("--speedup auto")["speedup"] == ["auto"]
+    assert _recipe({"model": "m", "task": "embedding", "data": "d", **given("--speedup auto")}, None, None).speedup == (
+        "auto",
+    )
 
 
 def test_a_shortcut_wins_over_set() -> None:

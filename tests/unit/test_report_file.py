@@ -34,6 +34,7 @@ RESULT_FIELDS = {
     "expected_sparsity",
     "zeros",
     "trials",
+    "kept_quality",
 }
 
 

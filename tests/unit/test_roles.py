@@ -134,6 +134,23 @@ def test_neighbours_have_one_role() -> None:
     assert not asked & rows_of(roles.report)
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_a_quarter_at_most_chooses_the_speedup(held_out: bool) -> None:
+    """``keep`` asks for thousands of texts; few of them must not leave the fit without any."""
+    texts = sentences(500)
+    other = pool(sentences(300, 3)) if held_out else None
+    roles, _ = draw(pool(texts), RoleSizes(100, 20, 20, 4096, choose=4096), other)
+    check_disjoint(roles)
+    assert [(name, role.rows) for name, role in roles.by_name.items()] == [
+        ("fit", 100), ("search", 20), ("accept", 20), ("choose", 125), ("report", 300 if held_out else 125)
+    ]  # fmt: skip
+
+
+def test_a_speedup_is_not_chosen_on_shared_texts() -> None:
+    with pytest.raises(DataError, match="too few texts to choose on some that nothing else is done with"):
+        draw(pool(sentences(3)), RoleSizes(40, 10, 10, 10, choose=10))
+
+
 def test_few_contexts_are_divided_and_it_is_said() -> None:
     rows = pool([WORDS[i % 2] for i in range(100)], sentences(100))
     roles, _ = draw(rows, RoleSizes(40, 10, 10, 10))

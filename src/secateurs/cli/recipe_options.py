@@ -127,17 +127,21 @@ def recipe_values(given: Mapping[str, Any]) -> dict[str, Any]:
 def _option(field: FieldInfo, kind: Any, hints: Mapping[str, Any], path: tuple[str, ...]) -> RecipeOption:
     """Option for one field that is not a nested model."""
     spelling = hints.get("option", _spelling(path[-1]))
+    settings: dict[str, Any] = {}
     origin = get_origin(kind) or kind
     sentences = [field.description or ""]
     if origin in (tuple, dict):
-        kind = GenericAlias(list, get_args(kind)[:1])  # of a mapping: the names, which are texts as name=value is
+        several = get_args(kind)[0]
+        if get_origin(several) in (Union, UnionType):  # numbers, or a word in their place
+            settings["parser"], several = _number_or_word, str
+        kind = GenericAlias(list, (several,))  # of a mapping: the names, which are texts as name=value is
         sentences.append("May be given several times.")
     elif origin is Literal:
         kind = str  # the recipe checks the value, so that the error message is the same as for a file
     elif origin is bool:
         spelling = f"{spelling}/--no-{spelling.removeprefix('--')}"
     sentences += _default(field)
-    settings: dict[str, Any] = {"help": " ".join(sentences), "show_default": False}
+    settings |= {"help": " ".join(sentences), "show_default": False}
     if hints.get("argument"):
         info = typer.Argument(None, **settings)
     else:
@@ -157,6 +161,14 @@ def _default(field: FieldInfo) -> list[str]:
 
 def _spelling(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _number_or_word(text: str) -> float | str:
+    """A number, or the text itself, which the recipe checks."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _without_none(annotation: Any) -> Any:

@@ -37,6 +37,12 @@ def check_recipe(recipe: Recipe) -> None:
             f"{recipe.method} makes zeros, and no model faster: give it a sparsity, not a speed-up; "
             "agp removes whole components by the same schedule"
         )
+    if recipe.keep and (method.trains or finetuning(recipe, method)):
+        what = f"{recipe.method} trains" if method.trains else "--recover-epochs trains"
+        raise RecipeError(
+            f"keep tries several speed-ups, and {what} for every one of them, which takes hours: use ziplm, uniform, "
+            "magnitude or random-units without recovery, or give a speed-up"
+        )
     if recipe.trackers and not (finetuning(recipe, method) or method.trains):
         raise RecipeError("trackers follow a training, and this run has none; add --recover-epochs, or leave them out")
     if recipe.clock == "cpu" and recipe.threads > 1:

@@ -15,10 +15,12 @@ from secateurs.errors import TargetUnreachable
 from secateurs.pipeline.contract import STEERING_PROCESSES
 from secateurs.pipeline.estimates import largest_speedup, memory_bytes, rows_of, timed_pass
 from secateurs.pipeline.given_table import given_table, measured_here, place_of
+from secateurs.pipeline.keep_search import grid, tries_of
 from secateurs.pipeline.load import Loaded, load
 from secateurs.pipeline.recipe import Recipe
+from secateurs.pipeline.recipe_targets import AUTO, reachable
 from secateurs.pipeline.run_folder import check_folder
-from secateurs.structure.target import Speedup
+from secateurs.structure.target import Keep, Speedup
 
 __all__ = ["dry_run_table"]
 
@@ -65,11 +67,16 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     speedups = [target for target in recipe.targets if isinstance(target, Speedup)]
     if table is not None:
         table.check_groups(group.name for group in loaded.structure.timed)
-        for target in speedups:
-            target.budget(table)
-        largest = f"The largest speed-up is {table.largest_speedup:.2f}x, by the latency table."
+        most = table.largest_speedup
+        for target in reachable(recipe.speedup, recipe.targets, most):
+            if isinstance(target, Speedup):
+                target.budget(table)
+        largest = f"The largest speed-up is {most:.2f}x, by the latency table."
+    elif speedups or recipe.keep:
+        most, largest = _reach(loaded, speedups[:1] if AUTO in recipe.speedup else speedups)
     else:
-        largest = _reach(loaded, speedups) if speedups else ""
+        most, largest = 1.0, ""
+    targets = reachable(recipe.speedup, recipe.targets, most)
     measured = timed_pass(loaded)
 
     def passes(count: float) -> Range:
@@ -96,21 +103,24 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
         ("evaluate dense", f"{evaluated} sequences", passes(evaluated)),
         ("prepare", f"{loaded.method.name}: {samples} texts, {len(loaded.structure)} groups", passes(work.fit)),
     ]
-    for target in recipe.targets:
+    for target in targets:
         parts = zip(
             _times(searches, passes(work.per_target)), _times(builds, passes(work.per_build)), timing, strict=True
         )
         low, high = (sum(part) for part in parts)
+        if isinstance(target, Keep):  # every try searches, refits, and runs the texts that choose
+            scored = passes(work.per_target + work.per_build + roles.choose.rows)
+            low, high = low + scored[0], high + tries_of(len(grid(most))) * scored[1]
         rows.append((f"prune to {target}", f"folder {target.folder}", (low, high)))
     if how := loaded.finetuning:
         read = how.steps * batch or how.epochs * rows_of_training
         # forward and backward of the student (3), forward of the teacher (1)
-        rows.append(("recover", f"{how}, each target", _times(builds, passes(len(recipe.targets) * read * 4))))
+        rows.append(("recover", f"{how}, each target", _times(builds, passes(len(targets) * read * 4))))
     rows.append(
         (
             "evaluate",
             f"{evaluated} sequences, divergence on {reported}, each target",
-            _times(builds, passes(len(recipe.targets) * (evaluated + 2 * reported))),
+            _times(builds, passes(len(targets) * (evaluated + 2 * reported))),
         )
     )
     total = (sum(low for *_, (low, _) in rows), sum(high for *_, (_, high) in rows))
@@ -126,8 +136,8 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     return printed
 
 
-def _reach(loaded: Loaded, targets: Sequence[Speedup]) -> str:
-    """Say which speed-up is the largest, by a short timing.
+def _reach(loaded: Loaded, targets: Sequence[Speedup]) -> tuple[float, str]:
+    """The largest speed-up by a short timing, and a sentence that says so.
 
     Raises:
         TargetUnreachable: a target is out of its reach.
@@ -141,7 +151,7 @@ def _reach(loaded: Loaded, targets: Sequence[Speedup]) -> str:
                 "target, or measure on another batch or sequence length.",
                 most.median,
             )
-    return (
+    return most.median, (
         f"The largest speed-up is about {most.median:.1f}x ({most.low:.1f} to {most.high:.1f}, timed for a few seconds); the "
         "latency table will tell."
     )

@@ -18,17 +18,20 @@ from secateurs.checkpoint.stored_dtype import cast_weights, round_weights
 from secateurs.latency.compare import Measurement, Speed
 from secateurs.latency.environment import machine
 from secateurs.pipeline.attempt import Attempt
+from secateurs.pipeline.keep_search import read_tries
+from secateurs.pipeline.kept_quality import kept_quality
 from secateurs.pipeline.target_context import TargetContext, record_path
 from secateurs.pipeline.time_folder import time_folder
 from secateurs.report.card import card
 from secateurs.report.card_metadata import ModelFacts
+from secateurs.report.kept_quality import KeptQuality, KeptTry
 from secateurs.report.values import Divergence, Interval, Kept, Metric, ModelResult, Trial
 from secateurs.structure.cost import share_of_zeros
 from secateurs.structure.cut import Kind
 from secateurs.structure.layers import layer_size
 from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Structure
-from secateurs.structure.target import Sparsity, Target
+from secateurs.structure.target import Keep, Sparsity, Target
 from secateurs.training.evaluate import divergence
 
 __all__ = ["FinishedModel"]
@@ -53,12 +56,14 @@ class FinishedModel:
         self.layer_parameters = 0
         self.metric: Metric | None = None
         self.divergence: Divergence | None = None
+        self.kept_quality: KeptQuality | None = None
 
     def evaluate_and_save(self) -> None:
         """Compute the quality, then save the model without a card and measured numbers."""
         loaded, model = self.shared.loaded, self.model
         self.dtype = round_weights(model, loaded.dtype)  # first, so that what is evaluated is what is saved
         self.metric, self.divergence = self._quality(model)
+        self.kept_quality = self._kept_quality() if isinstance(self.target, Keep) else None
         self.zeros = share_of_zeros(model, loaded.structure)
         self.layer_parameters = layer_size(model, loaded.structure)
 
@@ -95,6 +100,7 @@ class FinishedModel:
             "dense_latency_ms",
             "metric",
             "divergence",
+            "kept_quality",
         )
         details = {
             **{name: values[name] for name in told},
@@ -120,12 +126,25 @@ class FinishedModel:
         apart = divergence(model, loaded.task, loaded.data.roles.report.batches, shared.teacher_outputs, device)
         return metric, Divergence(loaded.task.divergence_name, apart)
 
+    def _kept_quality(self) -> KeptQuality:
+        """The share of the dense quality that is kept on the texts that are reported on, with its interval of 95 %."""
+        shared, batches = self.shared, self.shared.loaded.data.roles.report.batches
+        found = kept_quality(shared.loaded, self.model, batches, shared.dense_answers_to_report, confidence=0.975)
+        tries = read_tries(shared.context.folder / "keep.json")
+        tried = [KeptTry(**asdict(one)) for one in sorted(tries, key=lambda one: one.speedup) if one.texts]
+        fraction = found.fraction
+        return KeptQuality(found.measure, fraction.value, fraction.low, fraction.high, found.texts, tried)
+
     def _result(self, attempts: Sequence[Attempt], seconds: Mapping[str, float]) -> ModelResult:
         shared, target = self.shared, self.target
         structure = shared.loaded.structure
         attempt = [attempt for attempt in attempts if attempt.confirmed is not None][-1]
         sparsity = float(shared.parameters.sparsity(attempt.allocation))
-        enough = sparsity + (1 - sparsity) * self.zeros >= target.value - 1e-9
+        met = attempt.met
+        if isinstance(target, Sparsity):
+            met = sparsity + (1 - sparsity) * self.zeros >= target.value - 1e-9
+        elif self.kept_quality is not None:
+            met = self.kept_quality.keeps(target.value)
         return ModelResult(
             target=target.value,
             predicted_speedup=attempt.predicted,
@@ -140,12 +159,13 @@ class FinishedModel:
             seconds=dict(seconds),
             path=target.folder,
             kept=_kept(structure, attempt.allocation),
-            met=enough if isinstance(target, Sparsity) else attempt.met,
+            met=met,
             attempts=attempt.number,
             sparsity_with_norms=1 - self.layer_parameters / layer_size(shared.teacher, structure),
             expected_sparsity=shared.fitted.expected_sparsity(target.folder),
             zeros=self.zeros,
             trials=[_trial(one) for one in attempts],
+            kept_quality=self.kept_quality,
         )
 
 

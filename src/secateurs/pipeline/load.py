@@ -117,6 +117,9 @@ def load(recipe: Recipe) -> Loaded:
     check(environment, dense)
     model = method.prepare_model(dense)
     structure = method.structure(model)
+    sizes = replace(method.role_sizes(recipe.calibration_samples), report=REPORT_TEXTS)
+    if recipe.keep:
+        sizes = replace(sizes, choose=task.texts_to_choose, report=task.texts_to_report)
     data = task.read(
         recipe.data,
         dense,
@@ -124,7 +127,7 @@ def load(recipe: Recipe) -> Loaded:
         columns=Columns(**recipe.columns.model_dump()),
         batch_size=recipe.calibration_batch_size or max(1, TOKENS_PER_BATCH // recipe.sequence_length),
         sequence_length=recipe.sequence_length,
-        roles=replace(method.role_sizes(recipe.calibration_samples), report=REPORT_TEXTS),
+        roles=sizes,
         seed=recipe.seed,
         evaluation_samples=recipe.evaluation_samples,
         metric=recipe.metric,

@@ -21,11 +21,12 @@ from secateurs.pipeline.attempt import Attempt
 from secateurs.pipeline.contract import Contract
 from secateurs.pipeline.finished_model import FinishedModel
 from secateurs.pipeline.given_table import measured_here
+from secateurs.pipeline.keep_search import fastest_that_keeps
 from secateurs.pipeline.stage_timer import StageTimer
 from secateurs.pipeline.target_context import TargetContext
 from secateurs.pipeline.time_folder import time_shapes
 from secateurs.structure.mask import Mask
-from secateurs.structure.target import Budget, Sparsity, Target
+from secateurs.structure.target import Budget, Keep, Speedup, Target
 from secateurs.surgery.shrink import shrink
 from secateurs.training.trainer import Training, train
 
@@ -35,16 +36,21 @@ __all__ = ["prune_to_target"]
 def prune_to_target(shared: TargetContext, target: Target, seconds: dict[str, float]) -> None:
     """Prune, fine-tune, evaluate, save and time: one model folder and one record.
 
-    A model whose saved folder misses its target in fresh processes is built again, smaller.
+    A model whose saved folder misses its target in fresh processes is built again, smaller. For a quality to keep, the model
+    is found first, and its measured speed-up is the answer.
 
     Args:
         shared: what all targets share.
         target: the target.
         seconds: stage -> seconds of the stages that all targets share.
     """
-    budget = shared.budget(target)
-    place = shared.context.folder / target.folder
     timer = StageTimer()
+    if isinstance(target, Keep):
+        budget = first(lambda: fastest_that_keeps(shared, target))
+        timer.end("find the speed-up")
+    else:
+        budget = shared.budget(target)
+    place = shared.context.folder / target.folder
     if shared.loaded.method.trains:
         shared.fitted.train_gates(budget)
         timer.end("train gates")
@@ -97,10 +103,10 @@ def _build(
 
 
 def _contract(shared: TargetContext, target: Target, budget: Budget, place: Path) -> Contract:
-    """The speed-up contract of one target. A sparsity is kept by counting, so it needs one attempt."""
+    """The speed-up contract of one target. A sparsity is kept by counting, and a quality was kept already: one attempt."""
     recipe = shared.loaded.recipe
     return Contract(
-        None if isinstance(target, Sparsity) else target,
+        target if isinstance(target, Speedup) else None,
         budget,
         shared.table,
         shared.fitted,

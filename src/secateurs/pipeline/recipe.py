@@ -22,7 +22,8 @@ from secateurs.latency.environment import Clock, Environment
 from secateurs.pipeline.column_names import ColumnNames
 from secateurs.pipeline.method_values import without_method_values
 from secateurs.pipeline.recipe_problems import explain
-from secateurs.structure.target import Sparsity, Speedup, Target, ascending
+from secateurs.pipeline.recipe_targets import Auto, as_speedups, check_one_kind, keeps, sparsities, speedups, targets_of
+from secateurs.structure.target import Target
 
 __all__ = ["LARGEST_SEED", "Recipe"]
 
@@ -79,13 +80,21 @@ class Recipe(BaseModel):
         },
     )
 
-    speedup: tuple[float, ...] = Field(
-        (), description="Target speed-up: latency of the dense model / latency of the pruned model, greater than 1."
+    speedup: tuple[float | Auto, ...] = Field(
+        (),
+        description="Target speed-up: latency of the dense model / latency of the pruned model, greater than 1. Or auto: "
+        "those of 1.25, 1.5, 2, 3, 4, 6 and 8 that can be reached, with the knee of the curve marked in the report.",
     )
     sparsity: tuple[float, ...] = Field(
         (),
         description="Target sparsity, between 0 and 1, instead of a speed-up: fraction of the prunable parameters to "
         "remove. Only for methods that train.",
+    )
+    keep: tuple[float, ...] = Field(
+        (),
+        description="Share of the dense model's quality to keep, such as 0.99, instead of a speed-up: the fastest model that "
+        "keeps it with 95 % confidence, on texts on which nothing else was chosen, is found and timed. Quality is the "
+        "metric, or the agreement with the dense answers where there are no labels. Only for methods that do not train.",
     )
     tolerance: float = Field(
         0.05,
@@ -178,7 +187,9 @@ class Recipe(BaseModel):
         False, description="Run Python code from the folder or hub repository of the model."
     )
 
-    @field_validator("speedup", "sparsity", mode="before")
+    _read_speedups = field_validator("speedup", mode="before")(as_speedups)
+
+    @field_validator("sparsity", "keep", mode="before")
     @classmethod
     def _one_target(cls, value: object) -> object:
         return (value,) if isinstance(value, int | float) else value
@@ -188,28 +199,13 @@ class Recipe(BaseModel):
     def _one_tracker(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("speedup")
-    @classmethod
-    def _check_speedups(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        for value in values:
-            if not value > 1:
-                raise ValueError(f"a speed-up of {value:g} is not greater than 1")
-        return ascending(values, Speedup)
-
-    @field_validator("sparsity")
-    @classmethod
-    def _check_sparsities(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        for value in values:
-            if not 0 < value < 1:
-                raise ValueError(f"a sparsity of {value:g} is not between 0 and 1")
-        return ascending(values, Sparsity)
+    _check_speedups = field_validator("speedup")(speedups)
+    _check_sparsities = field_validator("sparsity")(sparsities)
+    _check_keeps = field_validator("keep")(keeps)
 
     @model_validator(mode="after")
     def _check_kind_of_target(self) -> Recipe:
-        if self.speedup and self.sparsity:
-            raise ValueError("give speed-ups or sparsities, not both")
-        if not self.speedup and not self.sparsity:
-            raise ValueError("give at least one speed-up (or sparsity)")
+        check_one_kind(self.speedup, self.sparsity, self.keep)
         return self
 
     @model_validator(mode="after")
@@ -277,9 +273,8 @@ class Recipe(BaseModel):
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """Targets of the run in ascending order: either all speed-ups or all sparsities."""
-
-        return (*(Speedup(value) for value in self.speedup), *(Sparsity(value) for value in self.sparsity))
+        """Targets of the run in ascending order, all of one kind."""
+        return targets_of(self.speedup, self.sparsity, self.keep)
 
     @property
     def environment(self) -> Environment:

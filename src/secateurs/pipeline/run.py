@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from secateurs.artifacts import read_json, write, write_json
 from secateurs.checkpoint.hooks import installed
 from secateurs.distributed import first, is_first, join, together
+from secateurs.errors import TargetUnreachable
 from secateurs.latency.environment import machine
 from secateurs.latency.interleave import NOISE_LIMIT
 from secateurs.latency.profile import measure_table
@@ -28,13 +29,14 @@ from secateurs.pipeline.one_target import prune_to_target
 from secateurs.pipeline.provenance import commit, versions
 from secateurs.pipeline.rank_zero import RankZeroFitted
 from secateurs.pipeline.recipe import Recipe
+from secateurs.pipeline.recipe_targets import reachable
 from secateurs.pipeline.run_folder import check_folder, claim_folder, record_processes
 from secateurs.pipeline.stage_timer import StageTimer
 from secateurs.pipeline.target_context import TargetContext, evaluation_data, record_path
 from secateurs.progress import Track, silent
 from secateurs.report.report import Report
 from secateurs.report.values import ModelResult, Texts
-from secateurs.structure.target import Speedup
+from secateurs.structure.target import Speedup, Target
 from secateurs.tasks.base import Score
 from secateurs.tasks.roles import USES
 
@@ -82,13 +84,14 @@ def run(
     timer.end("load")
     table = first(lambda: _latency(loaded, given, folder, track))
     timer.end("latency")
-    for target in recipe.targets:
+    targets = reachable(recipe.speedup, recipe.targets, table.largest_speedup)
+    for target in targets:
         if isinstance(target, Speedup):
             target.budget(table)  # refuse unreachable targets before the work starts
     stages = folder / "stages"
     dense = first(lambda: _dense_score(loaded, stages))
     timer.end("evaluate dense")
-    todo = first(lambda: [target for target in recipe.targets if not record_path(stages, target).is_file()])
+    todo = first(lambda: [target for target in targets if not record_path(stages, target).is_file()])
     # A method rewrites tensors of the live model: the teacher is another model, or a real copy.
     teacher = loaded.dense if loaded.dense is not loaded.model else copy.deepcopy(loaded.model) if todo else None
     context = replace(loaded.context(stages, track), teacher=teacher)
@@ -100,16 +103,23 @@ def run(
         timer.end("prepare")
         shared = TargetContext(loaded, table, dense, context, fitted, teacher, folder, report)
         for target in todo:
-            prune_to_target(shared, target, dict(timer.seconds))
-    return first(lambda: _finish(report, recipe, folder))
+            try:
+                prune_to_target(shared, target, dict(timer.seconds))
+            except TargetUnreachable:  # a quality that no cut keeps: the targets before it are finished
+                if is_first():  # without a message: the other processes have raised already
+                    _finish(report, targets, folder)
+                raise
+    return first(lambda: _finish(report, targets, folder))
 
 
-def _finish(report: Report, recipe: Recipe, folder: Path) -> Report:
-    """Write the report with all models."""
+def _finish(report: Report, targets: Sequence[Target], folder: Path) -> Report:
+    """Write the report with all finished models; nothing without any."""
     results = TypeAdapter(ModelResult)
-    done = [results.validate_python(read_json(record_path(folder / "stages", target))) for target in recipe.targets]
+    records = [path for target in targets if (path := record_path(folder / "stages", target)).is_file()]
+    done = [results.validate_python(read_json(path)) for path in records]
     report = replace(report, models=done, notes=[*report.notes, *_zero_notes(done)])
-    report.save(folder)
+    if done:
+        report.save(folder)
     return report
 
 
@@ -190,7 +200,7 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
         commit=commit(),
         command=command,
         latency_table=table.to_dict(),
-        target_kind="sparsity" if recipe.sparsity else "speedup",
+        target_kind="keep" if recipe.keep else "sparsity" if recipe.sparsity else "speedup",
         notes=notes,
         higher_is_better=dense.higher_is_better if dense else True,
         auto_class=loaded.task.auto_class,

@@ -25,6 +25,9 @@ PROCESSES = Path("stages", "processes.json")
 PERMISSIONS = ("elsewhere",)
 """Fields of a recipe that may differ when a run is resumed: they change no result."""
 
+SHARES = "keep"
+"""Field that may be replaced by other values of its kind when a run is resumed: its work serves them all."""
+
 PATHS = ("model", "data", "latency_table")
 """Fields of a recipe that may hold a path."""
 
@@ -49,6 +52,8 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
         raise RecipeError(f"{folder} holds no run (no recipe.yaml); name the folder of the run to resume")
     earlier, now = resolved(Recipe.load(folder / "recipe.yaml")), resolved(recipe)
     fixed = [name for name in Recipe.model_fields if name not in PERMISSIONS]
+    if earlier.keep and now.keep:
+        fixed.remove(SHARES)
     changed = [name for name in fixed if getattr(earlier, name) != getattr(now, name)]
     if changed:
         raise RecipeError(
@@ -79,7 +84,7 @@ def claim_folder(folder: Path, recipe: Recipe) -> None:
             if not recipe.latency_table or expanded(recipe.latency_table).resolve() != table.resolve():
                 table.unlink(missing_ok=True)
             saved.unlink()
-    if not saved.is_file():
+    if not saved.is_file() or Recipe.load(saved).keep != recipe.keep:
         write(saved, lambda partial: partial.write_text(resolved(recipe).to_yaml(defaults=True)))
 
 

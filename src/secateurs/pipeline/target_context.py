@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from secateurs.context import PruneContext
 from secateurs.latency.table import LatencyTable
 from secateurs.methods.base import Fitted
+from secateurs.pipeline.kept_quality import answers_of
 from secateurs.pipeline.load import Loaded
 from secateurs.report.report import Report
 from secateurs.structure.cost import ParameterCost
-from secateurs.structure.target import Budget, Sparsity, Target
+from secateurs.structure.target import Budget, Sparsity, Speedup, Target
 from secateurs.tasks.base import Score
 from secateurs.training.evaluate import record_outputs
 
@@ -63,11 +64,21 @@ class TargetContext:
         return record_outputs(self.teacher, loaded.task, loaded.data.roles.report.batches, loaded.recipe.device)
 
     @cached_property
+    def dense_answers_to_choose(self) -> list[Tensor]:
+        """Answers of the dense model to the texts on which a speed-up is chosen."""
+        return answers_of(self.loaded, self.teacher, self.loaded.data.roles.choose.batches)
+
+    @cached_property
+    def dense_answers_to_report(self) -> list[Tensor]:
+        """Answers of the dense model to the texts that are reported on."""
+        return answers_of(self.loaded, self.teacher, self.loaded.data.roles.report.batches)
+
+    @cached_property
     def evaluation(self) -> Any:
         """Labelled data, with outputs of the dense model where the metric needs them."""
         return evaluation_data(self.loaded, self.teacher)
 
-    def budget(self, target: Target) -> Budget:
+    def budget(self, target: Speedup | Sparsity) -> Budget:
         """What the method must keep within for a target."""
         return target.budget(self.parameters) if isinstance(target, Sparsity) else target.budget(self.table)
 

@@ -97,6 +97,9 @@ def _measurements(report: RunResult, result: ModelResult) -> Iterator[str]:
         divergence = result.divergence
         name = _text(formatting.readable(divergence.name))
         yield f"| {name} from the dense model, on {_text(report.reported_on)} | {formatting.quality(divergence.value)} | 0 |"
+    if result.kept_quality is not None:
+        kept = result.kept_quality
+        yield f"| kept share of the {_text(kept.measure)}, on {kept.texts} texts (95 % interval) | {kept} | 100 % |"
     machine = [str(report.machine[name]) for name in ("processor", "gpu") if report.machine.get(name)]
     if machine:
         yield f"\nMachine: {_text(', '.join(machine))}."

@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from secateurs.latency.curve import LatencyCurve
 from secateurs.latency.table import LatencyTable
-from secateurs.report.formatting import interval, percent, quality, readable, speedup, target
+from secateurs.report.formatting import interval, percent, quality, readable, speedup
 from secateurs.report.kept import PLURALS
+from secateurs.report.knee import asked
 from secateurs.report.svg import Plot, Scale, element, frame, marker, path
 from secateurs.report.values import Interval, RunResult
 
@@ -101,9 +102,9 @@ def trade_offs(reports: Sequence[RunResult], names: Sequence[str]) -> list[Chart
             better = "higher" if labelled and report.higher_is_better else "lower"
             title = f"{readable(measure.name)} ({better} is better)"
             reached = f"{speedup(x.median)} ({interval(x)})" if timed else percent(result.sparsity)
-            tip = f"{names[run]}, target {target(report, result)}: {reached}, {quality(measure.value)}"
+            tip = f"{names[run]}, target {asked(report, result)}: {reached}, {quality(measure.value)}"
             dense.setdefault(title, set()).add(result.metric.dense if labelled and result.metric else 0.0)
-            points.setdefault(title, []).append(_Point(run, x, measure.value, target(report, result), tip))
+            points.setdefault(title, []).append(_Point(run, x, measure.value, asked(report, result), tip))
     return [
         Chart(
             f"{'Speed-up' if timed else 'Sparsity'} against {title}",

@@ -46,7 +46,9 @@ def interval(value: Interval) -> str:
 
 
 def target(report: RunResult, result: ModelResult) -> str:
-    """The target of one model: ``2.00x`` for a speed-up, ``60 %`` for a sparsity."""
+    """The target of one model: ``2.00x`` for a speed-up, ``60 %`` for a sparsity, ``keep 99 %`` for a quality."""
+    if report.target_kind == "keep":
+        return f"keep {100 * result.target:g} %"
     return percent(result.target) if report.target_kind == "sparsity" else speedup(result.target)
 
 

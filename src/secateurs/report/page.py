@@ -14,6 +14,7 @@ from secateurs.report import formatting
 from secateurs.report.charts import Chart, latency_charts, trade_offs
 from secateurs.report.headline import headline, highlight, meets_target_and_quality
 from secateurs.report.kept import kept_map, kept_summary
+from secateurs.report.knee import KNEE, asked, knee
 from secateurs.report.snippets import loading_code, recipe_yaml
 from secateurs.report.svg import marker
 from secateurs.report.values import Divergence, Metric, ModelResult, RunResult, labels
@@ -76,6 +77,7 @@ def render(reports: Sequence[RunResult]) -> str:
         trade_offs=trade_offs(reports, names),
         good=best is not None and meets_target_and_quality(reports[0], best),
         timed=any(result.measured_speedup for report in reports for result in report.models),
+        keeps=any(result.kept_quality for report in reports for result in report.models),
         metrics=_names(result.metric for report in reports for result in report.models),
         divergences=_names(result.divergence for report in reports for result in report.models),
         sparsities=formatting.sparsity_columns([result for report in reports for result in report.models]),
@@ -83,6 +85,8 @@ def render(reports: Sequence[RunResult]) -> str:
         unbroken=_unbroken,
         formatting=formatting,
         headline=headline,
+        asked=asked,
+        knee_caption=KNEE if any(knee(report) for report in reports) else "",
         highlight=highlight,
         kept_map=kept_map,
         kept_summary=kept_summary,
@@ -120,7 +124,10 @@ def _notes(runs: Sequence[_Run]) -> list[str]:
     for run in runs:
         notes += [f"{run.label}: {note}" if len(runs) > 1 else note for note in run.report.notes]
         for result in run.models:
-            if result.met is False:
+            if result.kept_quality is not None:
+                lead = f"{run.label}: " if len(runs) > 1 else ""
+                notes.append(lead + result.kept_quality.sentence(result.target))
+            elif result.met is False:
                 lead = f"{run.label}: target" if len(runs) > 1 else "Target"
                 reached = result.measured_speedup
                 measured = f" (measured {formatting.speedup(reached.median)})" if reached else ""

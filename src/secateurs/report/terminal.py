@@ -7,6 +7,7 @@ from rich.text import Text
 
 from secateurs.report import formatting
 from secateurs.report.formatting import MISSING, quality
+from secateurs.report.knee import KNEE, asked, knee
 from secateurs.report.values import Interval, Metric, ModelResult, RunResult
 
 __all__ = ["table"]
@@ -33,11 +34,14 @@ def table(report: RunResult) -> Table:
     for measure in (metric, divergence):
         if measure is not None:
             drawn.add_column(Text(formatting.readable(measure.name)), justify="right", no_wrap=True)
+    keeps = any(result.kept_quality is not None for result in models)
+    if keeps:
+        drawn.add_column("kept (95 %)", justify="right", no_wrap=True)
     drawn.add_column("target", no_wrap=True)
     drawn.add_column("folder", overflow="fold")
     for result in models:
         cells = [
-            formatting.target(report, result),
+            asked(report, result),
             formatting.speedup(result.predicted_speedup),
             _measured(result.measured_speedup),
             formatting.ms(result.latency_ms),
@@ -48,17 +52,23 @@ def table(report: RunResult) -> Table:
             cells.append(_metric(result.metric))
         if divergence is not None:
             cells.append(quality(result.divergence.value) if result.divergence else MISSING)
+        if keeps:
+            cells.append(MISSING if result.kept_quality is None else str(result.kept_quality))
         verdict = formatting.verdict(result)
         drawn.add_row(*map(Text, cells), Text(verdict, STYLES[verdict]), Text(result.path))
     if models:
         dense = models[0]
         latency, parameters = formatting.ms(dense.dense_latency_ms), formatting.parameters(dense.dense_parameters)
         cells = ["dense", "", "1.00x", latency, parameters, *("0 %" for _ in sparsities)]
-        cells += ([quality(metric.dense)] if metric else []) + (["0"] if divergence else [])
+        cells += (
+            ([quality(metric.dense)] if metric else []) + (["0"] if divergence else []) + (["100 %"] if keeps else [])
+        )
         drawn.add_section()
         drawn.add_row(*map(Text, cells), style="dim")
     if divergence is not None:
-        drawn.caption = Text(f"{formatting.readable(divergence.name)}: from the dense model, on {report.reported_on}")
+        lines = [f"{formatting.readable(divergence.name)}: from the dense model, on {report.reported_on}"]
+        lines += [KNEE] if knee(report) is not None else []
+        drawn.caption = Text("\n".join(lines))
         drawn.caption_justify = "left"
     return drawn
 

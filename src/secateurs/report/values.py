@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from secateurs.report.kept_quality import KeptQuality
 from secateurs.structure.cut import Kind
 
 __all__ = [
@@ -136,7 +137,7 @@ class ModelResult:
     """One pruned model.
 
     Args:
-        target: the target of the user: a speed-up, or a sparsity as a fraction.
+        target: the target of the user: a speed-up, or a sparsity or a share of the quality as a fraction.
         predicted_speedup: speed-up by the latency table, before the model was built; ``None`` without a table.
         measured_speedup: dense ms / pruned ms of the saved folders, timed in fresh processes after the model was finished.
         latency_ms: median time of one forward pass of the pruned model, in the same processes.
@@ -157,6 +158,7 @@ class ModelResult:
         zeros: fraction of the remaining prunable parameters that are 0. Zeros take as much memory and time as other
             values.
         trials: all attempts to meet the target, in order.
+        kept_quality: the share of the dense quality that is kept, if the target is such a share.
     """
 
     target: float
@@ -178,6 +180,7 @@ class ModelResult:
     expected_sparsity: float | None = None
     zeros: float = 0.0
     trials: list[Trial] = field(default_factory=list)
+    kept_quality: KeptQuality | None = None
 
     @property
     def has_zeros(self) -> bool:
@@ -236,7 +239,7 @@ class RunResult:
     created: str = field(default_factory=_now)
     latency_table: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
-    target_kind: Literal["speedup", "sparsity"] = "speedup"
+    target_kind: Literal["speedup", "sparsity", "keep"] = "speedup"
     higher_is_better: bool = True
     auto_class: str = "AutoModel"
     pipeline_tag: str | None = None

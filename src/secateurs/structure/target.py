@@ -1,4 +1,4 @@
-"""Targets, which the user asks for (``Speedup``, ``Sparsity``), and the ``Budget`` that a method must meet."""
+"""Targets, which the user asks for (``Speedup``, ``Sparsity``, ``Keep``), and the ``Budget`` that a method must meet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from secateurs.errors import RecipeError, TargetUnreachable
 if TYPE_CHECKING:  # imports torch, which the check of a recipe does without
     from secateurs.structure.cost import Cost, ParameterCost, TimeCost
 
-__all__ = ["Budget", "Sparsity", "Speedup", "Target", "ascending"]
+__all__ = ["Budget", "Keep", "Sparsity", "Speedup", "Target", "ascending"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,35 @@ class Sparsity:
         return Budget(own.fixed + (1 - self.value) * own.dense, own, self.folder)
 
 
-Target = Speedup | Sparsity
+@dataclass(frozen=True)
+class Keep:
+    """Share of the dense model's quality that the fastest model keeps; the run finds its speed-up.
+
+    >>> Keep(0.99).folder
+    'keep-0.99'
+
+    Args:
+        value: the share, between 0 and 1.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value < 1:
+            raise RecipeError(
+                f"a kept quality of {self.value:g} is no share to keep; give a number below 1, such as 0.99"
+            )
+
+    def __str__(self) -> str:
+        return f"keep {self.value:g}"
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of the model that keeps this share."""
+        return f"keep-{self.value:g}"
+
+
+Target = Speedup | Sparsity | Keep
 
 
 def ascending(values: Iterable[float], target: Callable[[float], Target]) -> tuple[float, ...]:

@@ -1,8 +1,8 @@
 """Registry of tasks. The file or folder ``<name>`` in this folder defines the task ``<name>``.
 
 To add a task, add one file (or one folder, if the task needs helpers) with one subclass of ``Task``; no other file names
-it. ``base.py`` defines the interface, ``batch.py`` what a batch is, ``data`` reads data sets and makes batches, and
-``metrics`` computes scores.
+it. ``base.py`` defines the interface, ``batch.py`` what a batch is, ``answers.py`` how answers of two models compare,
+``data`` reads data sets and makes batches, and ``metrics`` computes scores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_name", "names", "task"]
 
-NOT_TASKS = {"base", "batch", "data", "metrics", "roles", "task_data"}
+NOT_TASKS = {"answers", "base", "batch", "data", "metrics", "roles", "task_data"}
 """Files and folders of this folder that do not define a task."""
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from secateurs.errors import RecipeError
 from secateurs.numerics.divergence import kl_direction
+from secateurs.tasks.answers import Answers
 from secateurs.tasks.batch import Batch, main_input, model_inputs
 from secateurs.tasks.roles import RoleSizes
 from secateurs.tasks.task_data import Columns, DataRequest, TaskData, Understood, check_inputs
@@ -46,7 +47,7 @@ class Score:
         return f"{self.name} {self.value:.4f}"
 
 
-class Task(ABC):
+class Task(Answers, ABC):
     """Data, loss and metric of one kind of model.
 
     One instance serves one model at a time, because ``load`` may store how the outputs of that model are used.

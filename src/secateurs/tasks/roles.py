@@ -3,6 +3,7 @@
     fit       weights, levels and factors are fitted to these texts
     search    candidates are proposed by their divergence on these texts
     accept    candidates are accepted or rejected on these texts
+    choose    the speed-up that keeps the quality is chosen on these texts (``--keep`` only)
     report    the divergence in the report is taken on these texts, and nothing else is done with them
 
 The roles are drawn by ``secateurs.tasks.data.draw_roles``.
@@ -22,6 +23,7 @@ USES = {
     "fit": "weights are fitted",
     "search": "candidates are proposed",
     "accept": "candidates are accepted or rejected",
+    "choose": "the speed-up that keeps the quality is chosen",
     "report": "the reported divergence is taken",
 }
 """Role -> what is done on its texts."""
@@ -35,6 +37,7 @@ class RoleSizes:
     search: int = 0
     accept: int = 0
     report: int = 0
+    choose: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ class Roles:
         fit: texts that weights are fitted to; without batches if the method does not fit.
         search: texts that propose candidates; without batches if the method does not search.
         accept: texts that accept or reject candidates; without batches if the method does not need them.
-        report: texts of the reported divergence.
+        choose: texts on which the speed-up that keeps the quality is chosen; without batches unless ``keep`` is asked for.
+        report: texts of the reported divergence, and of the reported kept quality.
         split: name of the split for calibration and training.
         notes: what a reader of the report must know about the division, in sentences without a full stop.
     """
@@ -78,6 +82,7 @@ class Roles:
     fit: Role = Role()
     search: Role = Role()
     accept: Role = Role()
+    choose: Role = Role()
     report: Role = Role()
     split: str = ""
     notes: tuple[str, ...] = ()

@@ -8,11 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
+from secateurs.tasks.answers import AnswerScores
 from secateurs.tasks.base import Batch, Columns, DataRequest, Score, Task, TaskData, model_inputs
 from secateurs.tasks.causal_lm.windows import WindowPool, Windows, join_rows, refuse_parts, rows_are
 from secateurs.tasks.data.batches import IGNORED, Collate, forward, sample
@@ -22,7 +23,14 @@ from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.data.understood import about_skipped, about_splits
-from secateurs.tasks.metrics.next_tokens import MAX_LOGITS, MAX_POSITIONS, has_next, next_token_nll, spread
+from secateurs.tasks.metrics.next_tokens import (
+    MAX_LOGITS,
+    MAX_POSITIONS,
+    has_next,
+    next_token_nll,
+    nll_of_texts,
+    spread,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,6 +64,8 @@ class CausalLM(Task):
     has_loss_without_labels = True
     auto_class = "AutoModelForCausalLM"
     needs_labels_for_metric = False
+    texts_to_choose = 1024
+    texts_to_report = 256
 
     def read_data(self, request: DataRequest) -> TaskData:
         """See ``Task.read_data``. A sample is a window of ``sequence_length`` tokens."""
@@ -73,7 +83,8 @@ class CausalLM(Task):
         )
         texts = self._texts(division.held_out, columns, request.tokenizer, f"{source} ({division.held_out_name})")
         held_out = Windows(encode, texts, partial=True)
-        pool = train.pool(request.roles.fit + request.roles.search + request.roles.accept)
+        sizes = request.roles
+        pool = train.pool(sizes.fit + sizes.search + sizes.accept + sizes.choose)
         for found, what in ((pool.text_keys(), "calibrate on"), (held_out, "evaluate on")):
             if not len(found):
                 raise DataError(f"{source} has less text than one window of {request.sequence_length} tokens to {what}")
@@ -151,6 +162,16 @@ class CausalLM(Task):
         if not getattr(model, "loss_without_logits", False):
             return inputs
         return inputs | {"labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)}
+
+    def answers(self, outputs: Any, batch: Batch) -> Shaped[Tensor, "texts ..."]:
+        """See ``Answers.answers``: nats and number of the predicted tokens."""
+        return nll_of_texts(outputs.logits, batch["input_ids"], batch["attention_mask"])
+
+    def score_answers(
+        self, ours: Shaped[Tensor, "texts ..."], dense: Shaped[Tensor, "texts ..."], batch: Batch
+    ) -> AnswerScores:
+        """See ``Answers.score_answers``: the kept fraction is the ratio of perplexities."""
+        return AnswerScores("likelihood of a token", ours, dense, nats=True)
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean negative log-likelihood of the next token, in nats; padding is ignored."""

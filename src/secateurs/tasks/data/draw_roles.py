@@ -30,6 +30,10 @@ SPARE = 4 / 3
 what longer texts need."""
 
 
+CHOOSING_SHARE = 0.25
+"""Largest share of the texts on which a speed-up is chosen, and as many to report on; the others remain for the fit."""
+
+
 class Pool(Protocol):
     """Texts that roles are drawn from. An item is what is tokenized in one piece; it gives one row, or several windows."""
 
@@ -92,7 +96,7 @@ def draw_roles(
         evaluated.clear()
     elif both := sum(key.text in evaluated for key in keys):
         notes.append(f"{both} texts of {split} are also in {held_out_split} and are used for evaluation only")
-    wanted = {"report": sizes.report, "search": sizes.search, "accept": sizes.accept, "fit": sizes.fit}
+    wanted = {name: getattr(sizes, name) for name in ("report", "search", "accept", "choose", "fit")}
     rows: dict[str, list[Row]] = {}
     if held_out is not None:
         rows["report"] = _Draw(held_out, _grouped(held_out.text_keys(), seed, apart=True)).take(wanted.pop("report"))
@@ -103,6 +107,9 @@ def draw_roles(
         groups = _grouped(free, seed, apart=True)
         notes.append(f"{split} has few contexts (or first texts): neighbouring texts may have different roles")
     count = sum(map(len, groups)) * pool.rows_per_item
+    if sizes.choose:
+        most = max(1, int(CHOOSING_SHARE * count))
+        wanted |= {name: min(wanted[name], most) for name in ("report", "choose") if name in wanted}
     draw = _Draw(pool, groups, seen={_identity(row) for row in rows.get("report", ())})
     taken: dict[str, list[int]] = {}
     for name, size in _affordable(wanted, count).items():
@@ -111,6 +118,10 @@ def draw_roles(
         taken[name] = draw.items
     reserved = taken.get("report", []) if held_out is None else []
     if not all(rows[name] for name in wanted):
+        if sizes.choose:
+            raise DataError(
+                f"{split} has too few texts to choose on some that nothing else is done with; give a speed-up"
+            )
         shared = _Draw(pool, _grouped(free, seed, apart=True)).take(max(wanted.values()))
         rows |= {name: shared[:size] for name, size in wanted.items()}
         reserved = []

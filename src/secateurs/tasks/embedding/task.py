@@ -12,20 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from secateurs.checkpoint.dense_files import copy_tokenizer
 from secateurs.errors import DataError
+from secateurs.tasks.answers import AnswerScores
 from secateurs.tasks.base import Batch, Columns, DataRequest, Score, Task, TaskData, Understood
-from secateurs.tasks.data.batches import (
-    Collate,
-    Ordered,
-    TextRows,
-    forward,
-    ordered_batches,
-    sample,
-)
+from secateurs.tasks.data.batches import Collate, Ordered, TextRows, forward, ordered_batches, sample
 from secateurs.tasks.data.columns import check_label, find_label, find_texts, first_of_pair, skip_empty, texts_of
 from secateurs.tasks.data.draw_roles import draw_roles
 from secateurs.tasks.data.encode import Encode
@@ -224,6 +218,18 @@ class Embedding(Task):
         """See ``Task.direction``: the noise at right angles to the embedding, divided by its length."""
         unit = torch.nn.functional.normalize(teacher, dim=-1)
         return (noise - unit * (unit * noise).sum(-1, keepdim=True)) / teacher.norm(dim=-1, keepdim=True)
+
+    def answers(self, outputs: Any, batch: Batch) -> Shaped[Tensor, "texts ..."]:
+        """See ``Answers.answers``: the vector of length one."""
+        return self.compared_outputs(outputs, batch)
+
+    def score_answers(
+        self, ours: Shaped[Tensor, "texts ..."], dense: Shaped[Tensor, "texts ..."], batch: Batch
+    ) -> AnswerScores:
+        """See ``Answers.score_answers``: the cosine to the dense vector. Labelled pairs and queries are not used."""
+        cosine = 1 - self.divergence(ours, dense).double()
+        one = torch.ones_like(cosine)
+        return AnswerScores("cosine to the dense vectors", torch.stack([cosine, one], -1), torch.stack([one, one], -1))
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Not available: embedding models are trained by distillation.

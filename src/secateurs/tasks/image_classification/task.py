@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
 from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.modeling.image_size import image_size
 from secateurs.numerics.divergence import kl_divergence
+from secateurs.tasks.answers import AnswerScores, scored_by_equality
 from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward, sample
 from secateurs.tasks.data.classes import WITHOUT_LABELS
@@ -113,6 +114,16 @@ class ImageClassification(Task):
     ) -> Float[Tensor, " rows"]:
         """KL(teacher || student) in nats."""
         return kl_divergence(student, teacher)
+
+    def answers(self, outputs: Any, batch: Batch) -> Shaped[Tensor, "texts ..."]:
+        """See ``Answers.answers``: the most probable class."""
+        return outputs.logits.argmax(-1)
+
+    def score_answers(
+        self, ours: Shaped[Tensor, "texts ..."], dense: Shaped[Tensor, "texts ..."], batch: Batch
+    ) -> AnswerScores:
+        """See ``Answers.score_answers``."""
+        return scored_by_equality(ours, dense, batch.get("labels"))
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats."""

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from secateurs.tasks.data.batches import IGNORED
 
-__all__ = ["MAX_LOGITS", "MAX_POSITIONS", "has_next", "next_token_nll", "spread"]
+__all__ = ["MAX_LOGITS", "MAX_POSITIONS", "has_next", "next_token_nll", "nll_of_texts", "spread"]
 
 MAX_POSITIONS = 64
 """Maximum number of positions per sequence at which two models are compared."""
@@ -53,6 +53,32 @@ def next_token_nll(
         ids: token at every position.
         mask: 1 at tokens, 0 at padding.
     """
+    sums, valid = _nll(logits, ids, mask)
+    return sums.sum(), int(valid.sum())
+
+
+def nll_of_texts(
+    logits: Float[Tensor, "sequences positions words"],
+    ids: Int[Tensor, "sequences positions"],
+    mask: Int[Tensor, "sequences positions"],
+) -> Float[Tensor, "sequences 2"]:
+    """For every sequence the negative log-likelihood of its next tokens, in nats, and their number.
+
+    Args:
+        logits: logits at every position.
+        ids: token at every position.
+        mask: 1 at tokens, 0 at padding.
+    """
+    sums, valid = _nll(logits, ids, mask)
+    return torch.stack([sums, valid.sum(-1).to(sums)], -1)
+
+
+def _nll(
+    logits: Float[Tensor, "sequences positions words"],
+    ids: Int[Tensor, "sequences positions"],
+    mask: Int[Tensor, "sequences positions"],
+) -> tuple[Float[Tensor, " sequences"], Bool[Tensor, "sequences positions_but_last"]]:
+    """The sum of every sequence, and which of its positions have a next token."""
     valid = has_next(mask).to(logits.device)
     targets = ids.to(logits.device)[:, 1:].masked_fill(~valid, IGNORED)
     # One sequence at a time: the softmax of a full batch over a large vocabulary would double the memory.
@@ -60,4 +86,4 @@ def next_token_nll(
         functional.cross_entropy(logits[i, :-1].float(), targets[i], ignore_index=IGNORED, reduction="sum")
         for i in range(len(logits))
     ]
-    return torch.stack(sums).sum(), int(valid.sum())
+    return torch.stack(sums), valid

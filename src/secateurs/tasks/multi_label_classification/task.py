@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
 from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.numerics.divergence import kl_direction, kl_divergence
+from secateurs.tasks.answers import AnswerScores, scored_by_equality
 from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward
 from secateurs.tasks.data.classes import ModelClasses
@@ -73,6 +74,17 @@ class MultiLabelClassification(Task):
         """See ``Task.direction``: a direction of its own for every class."""
         pairs = (side.unflatten(-1, (-1, 2)).flatten(0, 1) for side in (teacher, noise))
         return kl_direction(*pairs).view(teacher.shape)
+
+    def answers(self, outputs: Any, batch: Batch) -> Shaped[Tensor, "texts ..."]:
+        """See ``Answers.answers``: the classes with a probability above one half."""
+        return outputs.logits > 0
+
+    def score_answers(
+        self, ours: Shaped[Tensor, "texts ..."], dense: Shaped[Tensor, "texts ..."], batch: Batch
+    ) -> AnswerScores:
+        """See ``Answers.score_answers``: an answer is right if all of its classes are."""
+        labels = batch["labels"] > 0.5 if "labels" in batch else None
+        return scored_by_equality(ours, dense, labels, "share of texts with all classes right")
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean binary cross-entropy over texts and classes, in nats."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
+from secateurs.tasks.answers import AnswerScores, scored_by_equality
 from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
 from secateurs.tasks.data.batches import Ordered, forward, ordered, sample
 from secateurs.tasks.data.columns import check_label
@@ -181,6 +182,16 @@ class QuestionAnswering(Task):
     ) -> Float[Tensor, " rows"]:
         """KL(teacher || student) of the distributions of start or end over tokens, in nats."""
         return kl_divergence(student, teacher)
+
+    def answers(self, outputs: Any, batch: Batch) -> Shaped[Tensor, "texts ..."]:
+        """See ``Answers.answers``: the most probable start and end in every window."""
+        return torch.stack([logits.argmax(-1) for logits in _logits(outputs, batch)], -1)
+
+    def score_answers(
+        self, ours: Shaped[Tensor, "texts ..."], dense: Shaped[Tensor, "texts ..."], batch: Batch
+    ) -> AnswerScores:
+        """See ``Answers.score_answers``."""
+        return scored_by_equality(ours, dense, batch.get("labels"), "share of windows with the right span")
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean cross-entropy of start and end, in nats. In a window without the answer, the no-answer token is correct.

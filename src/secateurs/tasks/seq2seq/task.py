@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
+from secateurs.tasks.answers import AnswerScores
 from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward, sample
 from secateurs.tasks.data.columns import skip_empty, texts_of
@@ -25,7 +26,14 @@ from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.data.understood import about_skipped, about_splits
 from secateurs.tasks.metrics.generated_texts import METRICS, check_library, score_texts
-from secateurs.tasks.metrics.next_tokens import MAX_LOGITS, MAX_POSITIONS, has_next, next_token_nll, spread
+from secateurs.tasks.metrics.next_tokens import (
+    MAX_LOGITS,
+    MAX_POSITIONS,
+    has_next,
+    next_token_nll,
+    nll_of_texts,
+    spread,
+)
 from secateurs.tasks.seq2seq.held_out import HeldOutPairs, check_length, generated_texts
 from secateurs.tasks.seq2seq.pairs import SourceTargetRows, find_pair, named_languages, start_token, with_languages
 
@@ -52,6 +60,9 @@ class Seq2Seq(Task):
         super().check_metric(metric)
         if metric in METRICS:
             check_library(metric)
+
+    texts_to_choose = 1024
+    texts_to_report = 256
 
     def read_data(self, request: DataRequest) -> TaskData:
         """See ``Task.read_data``. A row has a source and a target, each of at most ``sequence_length`` tokens."""
@@ -134,6 +145,16 @@ class Seq2Seq(Task):
     ) -> Float[Tensor, " rows"]:
         """KL(teacher || student) of the next token of the target, in nats."""
         return kl_divergence(student, teacher)
+
+    def answers(self, outputs: Any, batch: Batch) -> Shaped[Tensor, "texts ..."]:
+        """See ``Answers.answers``: nats and number of the predicted tokens."""
+        return nll_of_texts(outputs.logits, batch["decoder_input_ids"], batch["decoder_attention_mask"])
+
+    def score_answers(
+        self, ours: Shaped[Tensor, "texts ..."], dense: Shaped[Tensor, "texts ..."], batch: Batch
+    ) -> AnswerScores:
+        """See ``Answers.score_answers``: the kept fraction is the ratio of perplexities."""
+        return AnswerScores("likelihood of a token of the references", ours, dense, nats=True)
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean negative log-likelihood of the tokens of the targets, in nats; padding is ignored."""

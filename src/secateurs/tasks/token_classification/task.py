@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
 from secateurs.errors import DataError
 from secateurs.numerics.divergence import kl_divergence
+from secateurs.tasks.answers import AGREEMENT, AnswerScores
 from secateurs.tasks.base import Batch, Columns, DataRequest, Score, Task, TaskData, Understood
 from secateurs.tasks.data.batches import IGNORED, Collate, forward, ordered_batches, sample
 from secateurs.tasks.data.columns import check_label, find_column
@@ -24,7 +25,7 @@ from secateurs.tasks.data.encode import Encode
 from secateurs.tasks.data.sources import read_splits
 from secateurs.tasks.data.splits import divide
 from secateurs.tasks.data.understood import NOT_EVALUATED, about_columns, about_skipped, about_splits
-from secateurs.tasks.metrics.entity_f1 import are_chunks, score_entities
+from secateurs.tasks.metrics.entity_f1 import are_chunks, entities, score_entities
 from secateurs.tasks.token_classification.tags import WORDS, Tags, skip_wordless, words_of
 from secateurs.tasks.token_classification.word_rows import WordRows
 
@@ -60,11 +61,16 @@ class TokenClassification(Task):
     auto_class = "AutoModelForTokenClassification"
     needs_labels_for_metric = True
 
+    def __init__(self) -> None:
+        self.labels: tuple[str, ...] = ()
+        """Names of the classes, of the data that was read last."""
+
     def read_data(self, request: DataRequest) -> TaskData:
         """See ``Task.read_data``. ``columns.text`` names the column of the words, ``columns.label`` that of their tags."""
         source, columns = request.source, request.columns
         encode = Encode.for_model(request.model, request.tokenizer, request.sequence_length)
         tags = Tags(request.model.config, columns, source)
+        self.labels = tags.classes.names
         everything = read_splits(source)
         check_label(columns, everything, source)
         tags.choose(everything)
@@ -139,6 +145,34 @@ class TokenClassification(Task):
         """KL(teacher || student) of the distributions over tags, in nats."""
         return kl_divergence(student, teacher)
 
+    def answers(self, outputs: Any, batch: Batch) -> Shaped[Tensor, "texts ..."]:
+        """See ``Answers.answers``: the tag of every token; -1 at tokens that are not the first of a word."""
+        return outputs.logits.argmax(-1).masked_fill(~batch["loss_mask"].to(outputs.logits.device).bool(), -1)
+
+    def score_answers(
+        self, ours: Shaped[Tensor, "texts ..."], dense: Shaped[Tensor, "texts ..."], batch: Batch
+    ) -> AnswerScores:
+        """See ``Answers.score_answers``: entity F1, or the accuracy of the tags where no label marks an entity."""
+        labels = batch.get("labels")
+        truth = dense if labels is None else labels
+        scored = (truth != IGNORED) & (dense != -1)
+        score = self._entity_scores if are_chunks(self.labels) else _tag_scores
+        measure = AGREEMENT if labels is None else "entity F1" if are_chunks(self.labels) else "accuracy"
+        return AnswerScores(measure, score(ours, truth, scored), score(dense, truth, scored))
+
+    def _entity_scores(
+        self,
+        tags: Int[Tensor, "texts tokens"],
+        truth: Int[Tensor, "texts tokens"],
+        scored: Bool[Tensor, "texts tokens"],
+    ) -> Float[Tensor, "texts 2"]:
+        """``2 correct`` and ``predicted + true`` entities of every text; their sums over texts make F1."""
+        rows = []
+        for given, right, place in zip(tags, truth, scored, strict=True):
+            ours, true = (entities([self.labels[tag] for tag in side[place].tolist()]) for side in (given, right))
+            rows.append([2.0 * len(ours & true), float(len(ours) + len(true))])
+        return torch.tensor(rows)
+
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean cross-entropy of the tags, in nats; every word of the batch has the same weight."""
         if "labels" not in batch:
@@ -185,3 +219,10 @@ class TokenClassification(Task):
         words = [text.split() for text in texts]
         columns: dict[str, list[Any]] = {"tokens": words}
         return {**columns, "tags": [[len(word) % 2 for word in row] for row in words]} if labelled else columns
+
+
+def _tag_scores(
+    tags: Int[Tensor, "texts tokens"], truth: Int[Tensor, "texts tokens"], scored: Bool[Tensor, "texts tokens"]
+) -> Float[Tensor, "texts 2"]:
+    """Right tags and number of tags of every text."""
+    return torch.stack([((tags == truth) & scored).sum(-1), scored.sum(-1)], -1).float()
