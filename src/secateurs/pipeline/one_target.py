@@ -16,6 +16,7 @@ from torch import nn
 
 from secateurs.artifacts import read_json, write_json
 from secateurs.distributed import first
+from secateurs.latency.compare import Speed
 from secateurs.numerics.precision import native_bfloat16
 from secateurs.pipeline.attempt import Attempt
 from secateurs.pipeline.contract import Contract
@@ -24,6 +25,7 @@ from secateurs.pipeline.given_table import measured_here
 from secateurs.pipeline.stage_timer import StageTimer
 from secateurs.pipeline.target_context import TargetContext
 from secateurs.pipeline.time_folder import time_shapes
+from secateurs.structure.allocation import Allocation
 from secateurs.structure.mask import Mask
 from secateurs.structure.target import Budget, Sparsity, Target
 from secateurs.surgery.shrink import shrink
@@ -44,13 +46,15 @@ def prune_to_target(shared: TargetContext, target: Target, seconds: dict[str, fl
     """
     budget = shared.budget(target)
     place = shared.context.folder / target.folder
-    timer = StageTimer()
+    timer, progress = StageTimer(shared.progress), shared.progress
     if shared.loaded.method.trains:
         shared.fitted.train_gates(budget)
         timer.end("train gates")
     contract = _contract(shared, target, budget, place)
     finished = None
     while finished is None or not contract.ended:
+        if finished is not None:
+            progress.again(str(target))
         attempt = contract.settle()
         timer.end("search")
         if finished is not None and attempt.confirmed is not None:
@@ -58,10 +62,14 @@ def prune_to_target(shared: TargetContext, target: Target, seconds: dict[str, fl
         mask, model = _build(shared, target, budget, attempt, timer)
         finished = FinishedModel(shared, target, model, mask)
         first(finished.evaluate_and_save)
+        progress.tell_quality(str(target), finished.quality)
         timer.end("evaluate")
         if attempt.confirmed is None:
-            contract.confirm(attempt, first(finished.time))
+            measured = first(finished.time)
+            progress.tell_measured(str(target), measured.speedups["pruned"].median)
+            contract.confirm(attempt, measured)
             timer.end("time")
+    progress.finish(str(target))
     first(lambda: finished.deliver(contract.attempts, {**seconds, **timer.seconds}))
 
 
@@ -99,12 +107,18 @@ def _build(
 def _contract(shared: TargetContext, target: Target, budget: Budget, place: Path) -> Contract:
     """The speed-up contract of one target. A sparsity is kept by counting, so it needs one attempt."""
     recipe = shared.loaded.recipe
+
+    def steer(allocation: Allocation) -> Speed:
+        speed = first(lambda: time_shapes(shared, allocation, place / "shapes"))
+        shared.progress.tell_steering(str(target), speed.median, target.value)
+        return speed
+
     return Contract(
         None if isinstance(target, Sparsity) else target,
         budget,
         shared.table,
         shared.fitted,
-        lambda allocation: first(lambda: time_shapes(shared, allocation, place / "shapes")),
+        steer,
         place,
         tolerance=recipe.tolerance,
         processes=recipe.timing_processes,
