@@ -11,11 +11,21 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 from secateurs.distributed import is_first
+from secateurs.pipeline.run_progress import RunProgress, duration
 from secateurs.progress import Track
 
 __all__ = [
@@ -26,6 +36,7 @@ __all__ = [
     "print_data",
     "print_report_path",
     "progress_bars",
+    "run_lines",
 ]
 
 T = TypeVar("T")
@@ -61,19 +72,53 @@ def configure_logging(verbose: bool = False, *, quiet: bool = False) -> None:
         transformers_logging.set_verbosity_error()
 
 
+class RunBars(Progress):
+    """The bars of all stages, and below them the time left for the run and the best figures of every target so far.
+
+    Args:
+        columns: columns of the bars.
+        run: progress of the run; ``None`` draws the bars only.
+        console: where they are drawn.
+    """
+
+    def __init__(self, *columns: ProgressColumn, run: RunProgress | None, console: Console) -> None:
+        self.run = run  # first, since the base class draws at once
+        super().__init__(*columns, console=console)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.run is not None:
+            yield from map(Text, run_lines(self.run))
+
+
+def run_lines(run: RunProgress) -> list[str]:
+    """The time left for a run, and the best figures of every target so far.
+
+    Args:
+        run: progress of the run.
+    """
+    left, took = run.seconds_left(), run.elapsed
+    expected = "" if left is None else f", about {duration(left)} left ({took / max(took + left, 1e-9):.0%} done)"
+    return [f"the run: {duration(took)}{expected}", *(f"  {target}: {best}" for target, best in run.best.items())]
+
+
 @contextmanager
-def progress_bars() -> Iterator[Track]:
+def progress_bars(run: RunProgress | None = None) -> Iterator[Track]:
     """Show one progress bar per stage; the bars of finished stages stay on the screen.
+
+    Args:
+        run: progress of a run, shown below the bars.
 
     Yields:
         ``track(items, title, total)``, which yields the items and moves the bar of this title.
     """
-    progress = Progress(
+    progress = RunBars(
         SpinnerColumn(finished_text="[green]✓"),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        run=run,
         console=error_console,
     )
 

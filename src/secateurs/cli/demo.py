@@ -42,16 +42,19 @@ def demo(
     from secateurs.cli.console import command_line, configure_logging, console, print_report_path, progress_bars
     from secateurs.cli.demo_corpus import build
     from secateurs.pipeline.run import run
+    from secateurs.pipeline.run_progress import RunProgress
     from secateurs.report.terminal import table
 
     configure_logging(verbose, quiet=quiet)
-    with progress_bars() as track:
+    progress = RunProgress()
+    with progress_bars(progress) as track:
         model = find_model(out)
         corpus = out / "corpus"
         if not (corpus / "qrels.parquet").is_file():
             build(corpus, num_documents=200, num_queries=50)
         given = {name: value for name, value in (("threads", threads), ("clock", clock)) if value is not None}
-        report = run(_recipe(model, corpus, given), out / "run", resume=resume, track=track, command=command_line())
+        recipe = _recipe(model, corpus, given)
+        report = run(recipe, out / "run", resume=resume, track=track, command=command_line(), progress=progress)
     console.print(table(report))
     print_report_path(out / "run" / "report.html")
 

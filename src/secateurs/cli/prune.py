@@ -60,10 +60,14 @@ def prune(
         return
     assert out is not None
     from secateurs.pipeline.run import run
+    from secateurs.pipeline.run_progress import RunProgress
     from secateurs.report.terminal import table
 
-    with progress_bars() as track:
-        report = run(recipe, out, resume=resume, track=track, command=command_line(), announce=print_data)
+    progress = RunProgress()
+    with progress_bars(progress) as track:
+        report = run(
+            recipe, out, resume=resume, track=track, command=command_line(), announce=print_data, progress=progress
+        )
     console.print(table(report))
     print_report_path(out / "report.html")
 

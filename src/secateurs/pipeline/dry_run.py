@@ -5,7 +5,7 @@ Model and data are read and checked, a few batches are timed, and the largest sp
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -13,7 +13,16 @@ from rich.text import Text
 
 from secateurs.errors import TargetUnreachable
 from secateurs.pipeline.contract import STEERING_PROCESSES
-from secateurs.pipeline.estimates import largest_speedup, memory_bytes, rows_of, timed_pass
+from secateurs.pipeline.counted_work import (
+    ATTEMPTS,
+    BUILDS,
+    MARGIN,
+    PROCESS_SECONDS,
+    SEARCHES,
+    TABLE_SECONDS,
+    count_work,
+)
+from secateurs.pipeline.estimates import largest_speedup, memory_bytes, timed_pass
 from secateurs.pipeline.given_table import given_table, measured_here, place_of
 from secateurs.pipeline.keep_search import grid, tries_of
 from secateurs.pipeline.load import Loaded, load
@@ -23,25 +32,6 @@ from secateurs.pipeline.run_folder import check_folder
 from secateurs.structure.target import Keep, Speedup
 
 __all__ = ["dry_run_table"]
-
-TABLE_SECONDS = (30.0, 80.0)
-"""Seconds of a latency table: where timings are steady, and where they scatter."""
-
-ATTEMPTS = (1, 4)
-"""Allocations that the contract of one target times while it steers, usually."""
-
-BUILDS = (1, 2)
-"""Models that are built, fine-tuned, evaluated and confirmed for one target, usually."""
-
-SEARCHES = (1, 3)
-"""How often a method without training searches and refits for one target: once more after each measurement that misses."""
-
-PROCESS_SECONDS = (8.0, 25.0)
-"""Seconds of one process that times saved models: it starts, loads both, and times them."""
-
-MARGIN = (0.6, 2.0)
-"""Real seconds of a stage, as a multiple of its counted forward passes times a measured pass: widths differ in how fast they
-run, and so does the machine from minute to minute."""
 
 REACH = 1.1
 """A target is refused if it exceeds the measured largest speed-up, at the upper end of its interval, by this factor."""
@@ -82,11 +72,7 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     def passes(count: float) -> Range:
         return MARGIN[0] * count * measured.fastest, MARGIN[1] * count * measured.slowest
 
-    roles = loaded.data.roles
-    samples = roles.fit.rows or roles.accept.rows
-    rows_of_training = len(loaded.data.train) if isinstance(loaded.data.train, Sized) else 0
-    batch = loaded.context(Path()).rows_a_step
-    work = loaded.method.forward_passes(loaded.structure, samples, rows_of_training, batch)
+    work = count_work(loaded)
     # The contract neither steers nor builds again for a sparsity, or for a table that timings here cannot judge.
     steers = bool(speedups) and (table is None or measured_here(table, loaded.environment))
     builds = BUILDS if steers else (1, 1)
@@ -94,14 +80,16 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     steered = [STEERING_PROCESSES * number for number in (ATTEMPTS if steers else (0, 0))]
     confirmed = [recipe.timing_processes * number for number in builds]
     timing = [sum(parts) * seconds for *parts, seconds in zip(steered, confirmed, PROCESS_SECONDS, strict=True)]
-    evaluated = rows_of(loaded.data.evaluation)
-    reported = roles.report.rows
     rows: list[tuple[str, str, Range]] = [
         ("latency", f"table for {loaded.environment}", TABLE_SECONDS)
         if table is None
         else ("latency", f"given table: {place_of(table)}", (0.0, 0.0)),
-        ("evaluate dense", f"{evaluated} sequences", passes(evaluated)),
-        ("prepare", f"{loaded.method.name}: {samples} texts, {len(loaded.structure)} groups", passes(work.fit)),
+        ("evaluate dense", f"{work.evaluated} sequences", passes(work.evaluate_dense)),
+        (
+            "prepare",
+            f"{loaded.method.name}: {work.samples} texts, {len(loaded.structure)} groups",
+            passes(work.prepare),
+        ),
     ]
     for target in targets:
         parts = zip(
@@ -109,18 +97,16 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
         )
         low, high = (sum(part) for part in parts)
         if isinstance(target, Keep):  # every try searches, refits, and runs the texts that choose
-            scored = passes(work.per_target + work.per_build + roles.choose.rows)
+            scored = passes(work.per_target + work.per_build + loaded.data.roles.choose.rows)
             low, high = low + scored[0], high + tries_of(len(grid(most))) * scored[1]
         rows.append((f"prune to {target}", f"folder {target.folder}", (low, high)))
     if how := loaded.finetuning:
-        read = how.steps * batch or how.epochs * rows_of_training
-        # forward and backward of the student (3), forward of the teacher (1)
-        rows.append(("recover", f"{how}, each target", _times(builds, passes(len(targets) * read * 4))))
+        rows.append(("recover", f"{how}, each target", _times(builds, passes(len(targets) * work.recover))))
     rows.append(
         (
             "evaluate",
-            f"{evaluated} sequences, divergence on {reported}, each target",
-            _times(builds, passes(len(targets) * (evaluated + 2 * reported))),
+            f"{work.evaluated} sequences, divergence on {work.reported}, each target",
+            _times(builds, passes(len(targets) * work.evaluate)),
         )
     )
     total = (sum(low for *_, (low, _) in rows), sum(high for *_, (_, high) in rows))

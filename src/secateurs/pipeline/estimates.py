@@ -46,10 +46,16 @@ class Pass:
     output_bytes: float
 
 
-def timed_pass(loaded: Loaded) -> Pass:
-    """Time forward passes of the dense model on the texts that are reported on."""
+def timed_pass(loaded: Loaded, number: int = TIMED_BATCHES) -> Pass:
+    """Time forward passes of the dense model on the texts that are reported on.
+
+    Args:
+        loaded: everything that the recipe names.
+        number: batches that are timed; one has texts of medium length.
+    """
     batches = sorted(loaded.data.roles.report.batches, key=lambda batch: main_input(batch).shape[1])
-    chosen = [batches[index * (len(batches) - 1) // max(1, TIMED_BATCHES - 1)] for index in range(TIMED_BATCHES)]
+    last = len(batches) - 1
+    chosen = [batches[index * last // (number - 1) if number > 1 else last // 2] for index in range(number)]
     rows = output_bytes = 0.0
     seconds = torch.zeros(2, dtype=torch.float64)
     with torch.inference_mode():

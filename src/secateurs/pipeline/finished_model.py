@@ -75,6 +75,13 @@ class FinishedModel:
         model.config.pad_token_id = loaded.pad_token_id
         save_load.save(model, loaded.tokenizer, self.folder, extras=extras)
 
+    @property
+    def quality(self) -> str:
+        """Metric and divergence in words, after the evaluation; the first process knows them."""
+        metric, apart = self.metric, self.divergence
+        words = [f"{metric.name} {metric.value:.4g} (dense {metric.dense:.4g})"] if metric else []
+        return ", ".join([*words, *([f"{apart.name} {apart.value:.3g}"] if apart else [])])
+
     def time(self) -> Measurement:
         """Time the saved folder in the number of fresh processes that the recipe names."""
         loaded = self.shared.loaded

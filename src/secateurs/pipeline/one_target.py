@@ -16,6 +16,7 @@ from torch import nn
 
 from secateurs.artifacts import read_json, write_json
 from secateurs.distributed import first
+from secateurs.latency.compare import Speed
 from secateurs.numerics.precision import native_bfloat16
 from secateurs.pipeline.attempt import Attempt
 from secateurs.pipeline.contract import Contract
@@ -25,6 +26,7 @@ from secateurs.pipeline.keep_search import fastest_that_keeps
 from secateurs.pipeline.stage_timer import StageTimer
 from secateurs.pipeline.target_context import TargetContext
 from secateurs.pipeline.time_folder import time_shapes
+from secateurs.structure.allocation import Allocation
 from secateurs.structure.mask import Mask
 from secateurs.structure.target import Budget, Keep, Speedup, Target
 from secateurs.surgery.shrink import shrink
@@ -44,7 +46,7 @@ def prune_to_target(shared: TargetContext, target: Target, seconds: dict[str, fl
         target: the target.
         seconds: stage -> seconds of the stages that all targets share.
     """
-    timer = StageTimer()
+    timer, progress = StageTimer(shared.progress), shared.progress
     if isinstance(target, Keep):
         budget = first(lambda: fastest_that_keeps(shared, target))
         timer.end("find the speed-up")
@@ -57,6 +59,8 @@ def prune_to_target(shared: TargetContext, target: Target, seconds: dict[str, fl
     contract = _contract(shared, target, budget, place)
     finished = None
     while finished is None or not contract.ended:
+        if finished is not None:
+            progress.again(str(target))
         attempt = contract.settle()
         timer.end("search")
         if finished is not None and attempt.confirmed is not None:
@@ -64,10 +68,14 @@ def prune_to_target(shared: TargetContext, target: Target, seconds: dict[str, fl
         mask, model = _build(shared, target, budget, attempt, timer)
         finished = FinishedModel(shared, target, model, mask)
         first(finished.evaluate_and_save)
+        progress.tell_quality(str(target), finished.quality)
         timer.end("evaluate")
         if attempt.confirmed is None:
-            contract.confirm(attempt, first(finished.time))
+            measured = first(finished.time)
+            progress.tell_measured(str(target), measured.speedups["pruned"].median)
+            contract.confirm(attempt, measured)
             timer.end("time")
+    progress.finish(str(target))
     first(lambda: finished.deliver(contract.attempts, {**seconds, **timer.seconds}))
 
 
@@ -105,12 +113,18 @@ def _build(
 def _contract(shared: TargetContext, target: Target, budget: Budget, place: Path) -> Contract:
     """The speed-up contract of one target. A sparsity is kept by counting, and a quality was kept already: one attempt."""
     recipe = shared.loaded.recipe
+
+    def steer(allocation: Allocation) -> Speed:
+        speed = first(lambda: time_shapes(shared, allocation, place / "shapes"))
+        shared.progress.tell_steering(str(target), speed.median, target.value)
+        return speed
+
     return Contract(
         target if isinstance(target, Speedup) else None,
         budget,
         shared.table,
         shared.fitted,
-        lambda allocation: first(lambda: time_shapes(shared, allocation, place / "shapes")),
+        steer,
         place,
         tolerance=recipe.tolerance,
         processes=recipe.timing_processes,

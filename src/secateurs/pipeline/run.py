@@ -31,6 +31,8 @@ from secateurs.pipeline.rank_zero import RankZeroFitted
 from secateurs.pipeline.recipe import Recipe
 from secateurs.pipeline.recipe_targets import reachable
 from secateurs.pipeline.run_folder import check_folder, claim_folder, record_processes
+from secateurs.pipeline.run_plan import plan_run
+from secateurs.pipeline.run_progress import RunProgress
 from secateurs.pipeline.stage_timer import StageTimer
 from secateurs.pipeline.target_context import TargetContext, evaluation_data, record_path
 from secateurs.progress import Track, silent
@@ -54,6 +56,7 @@ def run(
     track: Track = silent,
     command: str | None = None,
     announce: Callable[[str], None] = logger.info,
+    progress: RunProgress | None = None,
 ) -> Report:
     """Prune one model to every target of a recipe.
 
@@ -61,9 +64,10 @@ def run(
         recipe: what to do.
         folder: folder for the models, the report and the artifacts of the stages; new or empty, unless resumed.
         resume: continue an earlier run of the same recipe.
-        track: shows progress.
+        track: shows the progress of every stage.
         command: command line, for the report.
         announce: is given what was understood about the data, before the work starts.
+        progress: is told the stages and the best figures so far, and predicts the time left.
 
     Returns:
         The report, already written to ``folder``.
@@ -76,11 +80,12 @@ def run(
     track = track if is_first() else silent
     first(lambda: check_folder(folder, recipe, resume=resume))
     given = first(lambda: given_table(recipe, folder))
-    timer = StageTimer()
+    timer = StageTimer(progress)
     loaded = together(lambda: load(recipe))
     first(lambda: claim_folder(folder, recipe))
     if is_first():
         announce(loaded.data.summary())
+    first(lambda: plan_run(timer.progress, loaded, folder, given, resumed=resume))
     timer.end("load")
     table = first(lambda: _latency(loaded, given, folder, track))
     timer.end("latency")
@@ -88,6 +93,8 @@ def run(
     for target in targets:
         if isinstance(target, Speedup):
             target.budget(table)  # refuse unreachable targets before the work starts
+    for target in set(recipe.targets) - set(targets):  # of `auto`
+        timer.progress.finish(str(target))
     stages = folder / "stages"
     dense = first(lambda: _dense_score(loaded, stages))
     timer.end("evaluate dense")
@@ -101,7 +108,7 @@ def run(
             first(lambda: record_processes(folder))
         fitted = loaded.method.fit(context) if loaded.method.trains else RankZeroFitted(loaded.method, context)
         timer.end("prepare")
-        shared = TargetContext(loaded, table, dense, context, fitted, teacher, folder, report)
+        shared = TargetContext(loaded, table, dense, context, fitted, teacher, folder, report, timer.progress)
         for target in todo:
             try:
                 prune_to_target(shared, target, dict(timer.seconds))

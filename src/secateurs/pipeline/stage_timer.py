@@ -8,6 +8,8 @@ import time
 
 import torch
 
+from secateurs.pipeline.run_progress import RunProgress, duration
+
 __all__ = ["StageTimer"]
 
 logger = logging.getLogger(__name__)
@@ -16,11 +18,15 @@ logger = logging.getLogger(__name__)
 class StageTimer:
     """Measures stages that follow one another; the first begins when the timer is made.
 
+    Args:
+        progress: progress of the run; it is told when a stage ends, and predicts the time left.
+
     Attributes:
         seconds: stage -> seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, progress: RunProgress | None = None) -> None:
+        self.progress = progress or RunProgress()
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
@@ -29,7 +35,10 @@ class StageTimer:
         now = time.perf_counter()
         took, self._last = now - self._last, now
         self.seconds[stage] = self.seconds.get(stage, 0.0) + took
-        logger.info("%s: %.1f s; peak memory so far %s", stage, took, _peak_memory())
+        self.progress.end(stage)
+        left = self.progress.seconds_left()
+        told = "" if left is None else f"; about {duration(left)} left for the run"
+        logger.info("%s: %.1f s%s; peak memory so far %s", stage, took, told, _peak_memory())
 
 
 def _peak_memory() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from secateurs.latency.table import LatencyTable
 from secateurs.methods.base import Fitted
 from secateurs.pipeline.kept_quality import answers_of
 from secateurs.pipeline.load import Loaded
+from secateurs.pipeline.run_progress import RunProgress
 from secateurs.report.report import Report
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.target import Budget, Sparsity, Speedup, Target
@@ -36,6 +37,7 @@ class TargetContext:
         teacher: the dense model, never rewritten.
         folder: the run folder.
         report: report of the run, without models.
+        progress: progress of the run.
     """
 
     loaded: Loaded
@@ -46,6 +48,7 @@ class TargetContext:
     teacher: Any
     folder: Path
     report: Report
+    progress: RunProgress = field(default_factory=RunProgress)
 
     @property
     def unpruned(self) -> nn.Module:
