@@ -2,7 +2,9 @@
 
 ``minimise ||W x + b - t||^2`` over the kept columns of a group (``t = s - r``: see ``secateurs.oneshot.layer_walk``)
 equals ``||(W - W*) x||^2`` plus a constant, with ``W*`` its solution on all columns. The same elimination order and factor
-as in the level database therefore apply, to ``W*`` and the moments of ``x`` in place of the dense weights and moments.
+as in the level database therefore apply, to ``W*`` and the moments of ``x`` in place of the dense weights and moments. The
+columns are those of a larger level of the database, a few more than are kept: with all of them the fit takes twice as long
+and is no better (benchmarks/LOG.md).
 
 Before that, the input projections of the group are corrected for the drift of their input. With ``A y + a`` the best linear
 estimate of the dense model's input ``y0`` from the pruned model's input ``y``, a projection ``W y + b`` becomes
