@@ -117,6 +117,7 @@ def test_the_page_says_what_was_promised_and_what_came(finished: tuple[Path, Rep
     assert f"Keep 70 %: {kept.chosen.speedup:.2f}x by the latency table was chosen" in page
     assert str(kept) in page
     assert "keep 70 %" in page
+    assert "chosen on texts of train: if the model was trained on them, it keeps less of others." in page
     assert str(kept) in (out / "keep-0.7" / "README.md").read_text()
     assert Report.load(out) == report
 
