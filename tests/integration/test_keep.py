@@ -68,8 +68,8 @@ def test_the_found_speedup_is_the_last_that_passes(finished: tuple[Path, Report]
     assert (model.target, model.path) == (KEEP, "keep-0.7")
     kept = model.kept_quality
     assert kept is not None
-    chosen = kept.chosen(KEEP)
-    assert chosen is not None and chosen.low >= KEEP
+    chosen = kept.chosen
+    assert chosen.low >= KEEP
     table = secateurs.LatencyTable.load(out / "latency.json")
     assert len(kept.tries) <= tries_of(len(keep_search.grid(table.largest_speedup)))
     passed, failed = ([one.speedup for one in kept.tries if (one.low >= KEEP) is side] for side in (True, False))
@@ -87,8 +87,7 @@ def test_the_delivered_model_is_the_one_that_passed(recipe: Recipe, finished: tu
     small = AutoModelForSequenceClassification.from_pretrained(out / report.models[0].path)
     kept = report.models[0].kept_quality
     assert kept is not None
-    chosen = kept.chosen(KEEP)
-    assert chosen is not None
+    chosen = kept.chosen
     for role, value, texts in (("choose", chosen.kept, chosen.texts), ("report", kept.value, kept.texts)):
         batches = getattr(loaded.data.roles, role).batches
         found = kept_quality(loaded, small, batches, answers_of(loaded, loaded.dense, batches), confidence=0.95)
@@ -115,9 +114,10 @@ def test_the_page_says_what_was_promised_and_what_came(finished: tuple[Path, Rep
     kept = report.models[0].kept_quality
     assert kept is not None
     page = (out / "report.html").read_text()
-    assert f"Keep 70 %: {kept.chosen(KEEP).speedup:.2f}x by the latency table was chosen" in page  # type: ignore[union-attr]
+    assert f"Keep 70 %: {kept.chosen.speedup:.2f}x by the latency table was chosen" in page
     assert str(kept) in page
     assert "keep 70 %" in page
+    assert "chosen on texts of train: if the model was trained on them, it keeps less of others." in page
     assert str(kept) in (out / "keep-0.7" / "README.md").read_text()
     assert Report.load(out) == report
 
@@ -171,8 +171,8 @@ def test_other_methods_without_training_keep_too(recipe: Recipe, tmp_path: Path,
     report = secateurs.run(recipe.model_copy(update=changes), tmp_path / "out")
     kept = report.models[0].kept_quality
     assert kept is not None
-    chosen = kept.chosen(0.4)
-    assert chosen is not None and chosen.low >= 0.4
+    chosen = kept.chosen
+    assert chosen.low >= 0.4
 
 
 def test_a_language_model_keeps_its_perplexity(tmp_path: Path) -> None:

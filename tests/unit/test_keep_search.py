@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from secateurs.pipeline.keep_search import STEP, bisect, grid, tries_of
+from secateurs.pipeline.keep_search import STEP, Try, bisect, chosen_try, grid, tries_of
 from secateurs.report.kept_quality import KeptQuality, KeptTry
+from secateurs.structure.target import Keep
 
 
 @pytest.mark.parametrize("largest", [1.01, 1.06, 2.0, 11.3])
@@ -38,7 +39,7 @@ TRIES = [KeptTry(1.5, 0.999, 0.995, 4000, "accuracy"), KeptTry(2.0, 0.996, 0.991
     [(0.992, 1.0, True, "confirms"), (0.97, 1.0, None, "needs more texts"), (0.97, 0.985, False, "is missed")],
 )
 def test_the_verdict_is_that_of_the_whole_interval(low: float, high: float, verdict: bool | None, words: str) -> None:
-    kept = KeptQuality("accuracy", (low + high) / 2, low, high, 872, TRIES)
+    kept = KeptQuality("accuracy", (low + high) / 2, low, high, 872, TRIES[1], TRIES)
     assert kept.keeps(0.99) is verdict
     sentence = kept.sentence(0.99)
     assert words in sentence
@@ -48,8 +49,11 @@ def test_the_verdict_is_that_of_the_whole_interval(low: float, high: float, verd
     )
 
 
-def test_the_chosen_try_is_the_fastest_that_passed() -> None:
-    kept = KeptQuality("accuracy", 1.0, 0.99, 1.0, 872, TRIES)
-    assert kept.chosen(0.99) == TRIES[1]
-    assert kept.chosen(0.97) == TRIES[2]
-    assert kept.chosen(0.999) is None
+def test_the_chosen_try_is_where_the_bisection_ended() -> None:
+    """A faster try of another share may pass by chance; it was not the answer."""
+    speedups = grid(1.5)
+    assert len(speedups) == 8
+    lows = [0.995, 0.994, 0.993, 0.992, 0.97, 0.996, 0.95, 0.9]
+    tries = [Try(speedup, low + 0.003, low, 4000, "accuracy") for speedup, low in zip(speedups, lows, strict=True)]
+    assert chosen_try(tries, 1.5, Keep(0.99)) == tries[3]
+    assert chosen_try(tries[::-1], 1.5, Keep(0.96)) == tries[5]

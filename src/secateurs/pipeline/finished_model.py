@@ -18,7 +18,7 @@ from secateurs.checkpoint.stored_dtype import cast_weights, round_weights
 from secateurs.latency.compare import Measurement, Speed
 from secateurs.latency.environment import machine
 from secateurs.pipeline.attempt import Attempt
-from secateurs.pipeline.keep_search import read_tries
+from secateurs.pipeline.keep_search import chosen_try, read_tries
 from secateurs.pipeline.kept_quality import kept_quality
 from secateurs.pipeline.target_context import TargetContext, record_path
 from secateurs.pipeline.time_folder import time_folder
@@ -138,9 +138,11 @@ class FinishedModel:
         shared, batches = self.shared, self.shared.loaded.data.roles.report.batches
         found = kept_quality(shared.loaded, self.model, batches, shared.dense_answers_to_report, confidence=0.975)
         tries = read_tries(shared.context.folder / "keep.json")
+        assert isinstance(self.target, Keep)
+        chosen = KeptTry(**asdict(chosen_try(tries, shared.table.largest_speedup, self.target)))
         tried = [KeptTry(**asdict(one)) for one in sorted(tries, key=lambda one: one.speedup) if one.texts]
         fraction = found.fraction
-        return KeptQuality(found.measure, fraction.value, fraction.low, fraction.high, found.texts, tried)
+        return KeptQuality(found.measure, fraction.value, fraction.low, fraction.high, found.texts, chosen, tried)
 
     def _result(self, attempts: Sequence[Attempt], seconds: Mapping[str, float]) -> ModelResult:
         shared, target = self.shared, self.target

@@ -23,7 +23,7 @@ from secateurs.pipeline.target_context import TargetContext
 from secateurs.structure.target import Budget, Keep, Speedup
 from secateurs.surgery.shrink import shrink
 
-__all__ = ["STEP", "Try", "bisect", "fastest_that_keeps", "grid", "read_tries", "tries_of"]
+__all__ = ["STEP", "Try", "bisect", "chosen_try", "fastest_that_keeps", "grid", "read_tries", "tries_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,20 @@ def bisect(speedups: Sequence[float], passes: Callable[[float], bool]) -> float 
         else:
             high = middle
     return speedups[low - 1] if low else None
+
+
+def chosen_try(tries: Sequence[Try], largest: float, target: Keep) -> Try:
+    """The try that the bisection for a share ended with. Other shares have left tries of their own.
+
+    Args:
+        tries: all tries of the run.
+        largest: largest reachable speed-up.
+        target: the share, for which a model was found.
+    """
+    found = {one.speedup: one for one in tries}
+    speedup = bisect(grid(largest), lambda speedup: found[speedup].low >= target.value)
+    assert speedup is not None
+    return found[speedup]
 
 
 def read_tries(path: Path) -> list[Try]:

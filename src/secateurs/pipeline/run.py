@@ -190,6 +190,11 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
         notes.append(
             "The timed batches are images of the model's size; the sequence length of the environment is not used."
         )
+    if recipe.keep:
+        split = loaded.data.roles.choose.split
+        notes.append(
+            f"The speed-up of keep was chosen on texts of {split}: if the model was trained on them, it keeps less of others."
+        )
     notes += [f"{note[0].upper()}{note[1:]}." for note in loaded.data.roles.notes]
     return Report(
         name=f"{recipe.name or Path(recipe.model).name} {recipe.method}",

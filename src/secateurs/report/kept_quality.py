@@ -42,7 +42,8 @@ class KeptQuality:
         low: lower end of the 95 % interval over texts.
         high: upper end of the interval.
         texts: number of texts.
-        tries: the models by which the speed-up was chosen, on other texts, in ascending order of their speed-ups.
+        chosen: the try of this model, on other texts, which chose its speed-up.
+        tries: all tries of the run so far, for other shares too, in ascending order of their speed-ups.
     """
 
     measure: str
@@ -50,15 +51,12 @@ class KeptQuality:
     low: float
     high: float
     texts: int
+    chosen: KeptTry
     tries: list[KeptTry] = field(default_factory=list)
 
     def keeps(self, share: float) -> bool | None:
         """Whether a share is kept: all of the interval says so, all of it denies it, or (``None``) the texts are too few."""
         return True if self.low >= share else False if self.high < share else None
-
-    def chosen(self, share: float) -> KeptTry | None:
-        """The try that was chosen for a share: the fastest one whose lower bound reaches it."""
-        return max((one for one in self.tries if one.low >= share), key=lambda one: one.speedup, default=None)
 
     def __str__(self) -> str:
         """``99.4 % (98.9-99.8)``, with an en dash."""
@@ -70,12 +68,10 @@ class KeptQuality:
         Args:
             share: the share that was asked for.
         """
-        chosen = self.chosen(share)
+        chosen = self.chosen
         promised = (
             f"{chosen.speedup:.2f}x by the latency table was chosen, where {chosen.texts} texts kept "
             f"{100 * chosen.kept:.1f} % of the {chosen.measure}, at least {100 * chosen.low:.1f} %. "
-            if chosen is not None
-            else ""
         )
         verdict = {
             True: "which confirms the share",
