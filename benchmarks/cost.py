@@ -6,15 +6,16 @@
 
 A *pass* is the processor time of one float32 forward pass of the dense model over the texts to fit, in this process. Stages:
 ``fit`` (calibration, token weights, level database), ``search`` and ``refit`` of every target. Evaluation is not counted.
-The divergence from the dense model is taken on texts of the role report, before and after the refit; that of random models
-means nothing. A latency table comes from ``secateurs measure MODEL --table FILE``; for random models the cost of a unit is
-its parameters.
+Memory is the largest of the process so far, so depths are given in ascending order. The divergence from the dense model is
+taken on texts of the role report, before and after the refit; that of random models means nothing. A latency
+table comes from ``secateurs measure MODEL --table FILE``; for random models the cost of a unit is its parameters.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import tempfile
 import time
 from dataclasses import replace
@@ -93,6 +94,10 @@ def measure(ziplm: Any, context: PruneContext, budgets: dict[str, Budget], repor
         fitted.stitch.reset_all()
         fitted.candidates.invalidate()
     first = next(iter(found["targets"].values()))
+    weights = sum(parameter.nbytes for parameter in context.model.parameters())
+    found["weight_bytes"] = weights
+    found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"memory: {found['peak_bytes'] / 1e9:.2f} GB, of which {weights / 1e9:.2f} GB weights", flush=True)
     print(
         f"fit {fit:.1f}; the first target {fit + first['search'] + first['refit']:.1f} passes of {unit:.1f} s",
         flush=True,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from secateurs.latency.compare import Speed, compare
 from secateurs.oneshot.backward import LAYERS, TOKENS, tokens_per_row
+from secateurs.oneshot.windows import WINDOW_BYTES
 from secateurs.pipeline.load import Loaded
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.mask import Mask
@@ -29,6 +30,10 @@ SPEEDUP_SECONDS = 5.0
 
 ACTIVATIONS = 30
 """Approximate number of tensors of the hidden size that a layer keeps for its backward pass."""
+
+
+ELIMINATION = 4
+"""Matrices (columns x columns) that an elimination holds."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,8 @@ def largest_speedup(loaded: Loaded) -> Speed:
 
 
 def memory_bytes(loaded: Loaded, output_bytes: float) -> float:
-    """Bytes of the dense model, the teacher and a candidate; Gram matrices and factors; hidden states of the search
-    and of the refit; and the dense outputs that candidates and results are compared with.
+    """Bytes of the dense model, the teacher and a candidate, the dense outputs that candidates and results are compared
+    with, and the largest of the steps of a one-shot method: calibration, elimination, search, refit.
 
     Args:
         loaded: everything that the recipe names.
@@ -122,24 +127,31 @@ def memory_bytes(loaded: Loaded, output_bytes: float) -> float:
     """
     cost = ParameterCost.of(loaded.model, loaded.structure)
     weights = 4.0 * float(cost(loaded.structure.sizes))
-    grams = sum(8.0 * (group.size * group.width) ** 2 for group in loaded.structure)
+    config = loaded.dense.config  # of two towers, that of the images: models of texts and images have no task
+    hidden = getattr(config, "vision_config", config).hidden_size * 4.0
+    layers = len(loaded.structure.layers)
+    columns = [float(group.size * group.width) for group in loaded.structure]
+    widest = 8.0 * max(columns, default=0.0) ** 2
+    moments = _windowed(8.0 * own**2 for own in columns)
+    factors = _windowed(own * (8.0 * own + 4.0 * hidden) for own in columns)
+    weighed = ACTIVATIONS * TOKENS * hidden * min(layers, LAYERS)
     roles = loaded.data.roles
-    tokens, replayed_tokens = (
+    tokens, searched = (
         sum(len(main_input(batch)) * tokens_per_row(batch) for role in parts for batch in role.batches)
         for parts in ((roles.fit,), (roles.search, roles.accept))
     )
-    config = loaded.dense.config  # of two towers, that of the images: models of texts and images have no task
-    hidden = getattr(config, "vision_config", config).hidden_size * 4.0
+    fitted = min(3e9, 7 * tokens * hidden)  # two sub-blocks of one layer, in both models
+    if getattr(loaded.method, "searches_by_gradient", False):
+        search = factors + _windowed(own * (4.0 * own + hidden) for own in columns) + weighed
+    else:
+        search = factors + min(4e9, searched * hidden * layers)
+    calibration = moments + (weighed if getattr(loaded.method, "weighs_tokens", False) else 0.0)
+    steps = max(calibration, moments + ELIMINATION * widest, search, factors + fitted + 2 * widest)
     compared = roles.search.rows + roles.accept.rows + roles.report.rows
-    outputs = compared * output_bytes
-    layers = len(loaded.structure.layers)
-    replayed = min(4e9, replayed_tokens * hidden * layers)
-    fitted = min(3e9, 6 * tokens * hidden)  # two sub-blocks of one layer, in both models
-    weighed = (
-        ACTIVATIONS * TOKENS * hidden * min(layers, LAYERS) if getattr(loaded.method, "weighs_tokens", False) else 0.0
-    )
-    # The search by gradients holds C^-1 and Y of every group in float32.
-    columns = [group.size * group.width for group in loaded.structure]
-    by_gradient = getattr(loaded.method, "searches_by_gradient", False)
-    whitened = sum(4.0 * own * (own + hidden / 4.0) for own in columns) if by_gradient else 0.0
-    return 3 * weights + 2 * grams + whitened + outputs + replayed + fitted + weighed + 0.5e9
+    return 3 * weights + compared * output_bytes + steps + 0.5e9
+
+
+def _windowed(matrices: Iterable[float]) -> float:
+    """Bytes of the matrices that are held at once (``secateurs.oneshot.windows``)."""
+    all_bytes = [*matrices]
+    return min(sum(all_bytes), max(WINDOW_BYTES, max(all_bytes, default=0.0)))
