@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
 import pytest
+from rich.logging import RichHandler
 
 import secateurs
 import tiny_run
@@ -27,8 +29,14 @@ def seconds_of(recipe: secateurs.Recipe, folder: Path, *, resumed: bool = False)
 
 
 def test_every_stage_tells_the_time_left(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name in ("", "secateurs"):  # a test of the command line may have left its handler, which writes log lines
+        logger = logging.getLogger(name)
+        monkeypatch.setattr(logger, "handlers", [own for own in logger.handlers if not isinstance(own, RichHandler)])
     recipe, progress = tiny_run.recipe(tmp_path), RunProgress()
     caplog.set_level("INFO", logger="secateurs.pipeline.stage_timer")
     report = secateurs.run(recipe, tmp_path / "out", progress=progress)
