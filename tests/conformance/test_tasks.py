@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,94 +16,13 @@ from secateurs.oneshot.replay import Replay
 from secateurs.oneshot.token_weights import TokenWeights
 from secateurs.structure.families import discover
 from secateurs.structure.layers import layer_paths
-from secateurs.tasks import names, task
-from secateurs.tasks.answers import AnswerScores
-from secateurs.tasks.base import Columns, Score, Task, TaskData, main_input, model_inputs
-from secateurs.tasks.roles import RoleSizes
+from secateurs.tasks.base import Columns, Score, Task, TaskData, main_input
 from secateurs.training.distillation import SquareHead
 from secateurs.training.evaluate import divergence, record_outputs
 from secateurs.training.trainer import Training, train
-from tiny import WORDS, tiny_processor, write_rows
+from tiny import tiny_processor
 from tiny_models import tiny_model
-
-VOCABULARY = 40
-SETTINGS: dict[str, Any] = {"batch_size": 4, "sequence_length": 12, "roles": RoleSizes(10), "seed": 0}
-
-
-def small_model(auto_class: str, seed: int = 0) -> Any:
-    """A small decoder, because transformers has every head of text for it but one, which gets an encoder-decoder."""
-    if "Seq2Seq" in auto_class:
-        config = transformers.BartConfig(
-            vocab_size=VOCABULARY,
-            d_model=16,
-            encoder_layers=1,
-            decoder_layers=1,
-            encoder_attention_heads=4,
-            decoder_attention_heads=4,
-            encoder_ffn_dim=12,
-            decoder_ffn_dim=12,
-            max_position_embeddings=32,
-            pad_token_id=0,
-            decoder_start_token_id=3,
-            init_std=0.5,
-        )
-        torch.manual_seed(seed)
-        return transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
-    if "Image" in auto_class:
-        config = transformers.ViTConfig(
-            hidden_size=16,
-            intermediate_size=12,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=16,
-            patch_size=4,
-            initializer_range=0.5,
-            num_labels=2,
-        )
-        torch.manual_seed(seed)
-        return transformers.AutoModelForImageClassification.from_config(config).eval()
-    config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=12,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=32,
-        pad_token_id=0,
-        initializer_range=0.5,
-        num_labels=2,
-    )
-    torch.manual_seed(seed)
-    return getattr(transformers, auto_class).from_config(config).eval()
-
-
-@pytest.fixture(params=names())
-def subject(request: pytest.FixtureRequest) -> Task:
-    return task(request.param)
-
-
-@pytest.fixture
-def model(subject: Task) -> Any:
-    return small_model(subject.auto_class)
-
-
-@pytest.fixture
-def folder(subject: Task, tmp_path: Path) -> Path:
-    texts = [" ".join(WORDS[i % 9 : i % 9 + 3 + i % 11]) for i in range(60)]
-    write_rows(tmp_path / "train.parquet", **subject.example(texts))
-    write_rows(tmp_path / "validation.parquet", **subject.example(texts[:20]))
-    write_rows(tmp_path / "unlabelled" / "all.parquet", **subject.example(texts, labelled=False))
-    return tmp_path
-
-
-@pytest.fixture
-def data(subject: Task, model: Any, folder: Path) -> TaskData:
-    return subject.read(str(folder), model, tiny_processor(model), columns=Columns(), **SETTINGS)
-
-
-def outputs(model: Any, batch: dict[str, torch.Tensor]) -> Any:
-    return model(**model_inputs(batch))
+from tiny_tasks import SETTINGS, outputs, small_model
 
 
 def test_the_name_is_that_of_the_file_or_folder(subject: Task) -> None:
@@ -129,53 +47,6 @@ def test_batches_have_the_requested_shape(data: TaskData) -> None:
         assert batch["attention_mask"].shape == (rows, tokens)
         assert (batch["attention_mask"].diff(dim=1) <= 0).all(), "padding must be on the right"
         assert int(batch["attention_mask"].sum(1).max()) == tokens, "no column may consist of padding only"
-
-
-@pytest.mark.parametrize("labelled", [True, False])
-def test_answers_of_another_model_keep_less_than_the_dense_ones(
-    subject: Task, model: Any, folder: Path, labelled: bool
-) -> None:
-    """``--keep`` compares the answers of two models, text by text; equal answers keep all."""
-    source, processor = str(folder if labelled else folder / "unlabelled"), tiny_processor(model)
-    batches = subject.read(source, model, processor, columns=Columns(), **SETTINGS).roles.fit.batches
-    other = small_model(subject.auto_class, seed=1)
-
-    def scores(pruned: Any) -> list[AnswerScores]:
-        pairs = []
-        for batch in batches:
-            with torch.no_grad():
-                ours, dense = (subject.answers(outputs(one, batch), batch) for one in (pruned, model))
-            assert len(ours) == len(main_input(batch)), "one answer per text"
-            pairs.append(subject.score_answers(ours, dense, batch))
-        return pairs
-
-    for one in scores(model):
-        assert one.ours.shape == one.dense.shape == (len(one.ours), 2)
-        torch.testing.assert_close(one.ours, one.dense)
-    totals = [torch.cat([getattr(one, side) for one in scores(other)]).sum(0) for side in ("ours", "dense")]
-    ours, dense = (float(total[0] / total[1]) for total in totals)
-    guided = subject.name in ("causal_lm", "seq2seq")  # the next token is the label
-    if guided:
-        assert ours != dense
-    elif not labelled:
-        assert dense == pytest.approx(1), "without labels, the dense answers are the right ones"
-        assert ours < 1
-    assert {one.nats for one in scores(other)} == {guided}
-
-
-def test_the_metric_and_the_answers_agree(subject: Task, model: Any, data: TaskData) -> None:
-    """Where answers are scored by the metric itself, their score over the evaluation data is the metric."""
-    if subject.name not in ("text_classification", "token_classification", "image_classification", "causal_lm"):
-        pytest.skip("the metric of this task is no sum over texts, or is scored by something else")
-    evaluation = data.evaluation
-    batches = getattr(evaluation, "batches", evaluation)
-    with torch.no_grad():
-        answers = [subject.answers(outputs(model, batch), batch) for batch in batches]
-    parts = [subject.score_answers(one, one, batch) for one, batch in zip(answers, batches, strict=True)]
-    total = torch.cat([part.ours.double() for part in parts]).sum(0)
-    value = float(total[0] / total[1])
-    score = subject.evaluate(model, evaluation, "cpu")
-    assert (math.exp(value) if parts[0].nats else value) == pytest.approx(score.value, rel=1e-5)
 
 
 def test_reading_is_repeatable(subject: Task, model: Any, folder: Path, data: TaskData) -> None:

@@ -168,3 +168,19 @@ def test_damping_refuses_a_matrix_that_is_not_a_gram_matrix(bad: float) -> None:
     gram[1, 1] = bad
     with pytest.raises(ValueError, match="not finite, or a diagonal entry is negative"):
         damped(gram)
+
+
+@pytest.mark.parametrize("place", [0, 50, 99])
+def test_one_huge_token_takes_no_digits_from_the_others(place: int) -> None:
+    """As the first token of some language models."""
+    inputs = torch.randn(100, 6, generator=torch.Generator().manual_seed(0))
+    inputs[place] *= 1e6
+    moments = Moments(6)
+    weights = torch.ones(100)
+    weights[place] = 1e-12  # so that the sum shows the others
+    moments.update(inputs, weights)
+    mean = moments.mean
+    others = inputs.double()[torch.arange(100) != place]
+    wanted = (others - mean).T @ (others - mean)
+    ours = moments.centred() - weights[place].double() * torch.outer(inputs[place] - mean, inputs[place] - mean)
+    torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-3)

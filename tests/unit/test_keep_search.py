@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from secateurs.pipeline.keep_search import STEP, Try, bisect, chosen_try, grid, tries_of
+from secateurs.pipeline.keep_search import STEP, bisect, chosen_try, grid, tries_of
 from secateurs.report.kept_quality import KeptQuality, KeptTry
 from secateurs.structure.target import Keep
 
@@ -54,6 +54,6 @@ def test_the_chosen_try_is_where_the_bisection_ended() -> None:
     speedups = grid(1.5)
     assert len(speedups) == 8
     lows = [0.995, 0.994, 0.993, 0.992, 0.97, 0.996, 0.95, 0.9]
-    tries = [Try(speedup, low + 0.003, low, 4000, "accuracy") for speedup, low in zip(speedups, lows, strict=True)]
+    tries = [KeptTry(speedup, low + 0.003, low, 4000, "accuracy") for speedup, low in zip(speedups, lows, strict=True)]
     assert chosen_try(tries, 1.5, Keep(0.99)) == tries[3]
     assert chosen_try(tries[::-1], 1.5, Keep(0.96)) == tries[5]

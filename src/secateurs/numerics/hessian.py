@@ -211,16 +211,17 @@ def transposed_product(left: Float[Tensor, "tokens m"], right: Float[Tensor, "to
 def centred_rows(rows: Float[Tensor, "tokens d"], weights: Float[Tensor, " tokens"] | None) -> CentredRows:
     """Rows minus their mean, times the root of their weights.
 
-    The first row is subtracted before the mean is taken, so that a constant column is exactly 0 and the products of large
-    numbers lose no digits. The mean is in the precision of the rows: the error of a variance is less than the rounding
-    error of the inputs, squared.
+    The median of three rows is subtracted before the mean is taken, so that a constant column is exactly 0. It is not a
+    single row, because that of a first token may be a thousand times larger than the others, which would then lose digits.
+    The mean is in the precision of the rows: the error of a variance is less than the rounding error of the inputs, squared.
 
     Args:
         rows: one row per token, at least one.
         weights: weight of each token, more than 0; ``None`` = 1.
     """
-    first = rows[:1]
-    shifted = rows - first
+    last = len(rows) - 1
+    middle = rows[[0, last // 2, last]].median(0).values
+    shifted = rows - middle
     if weights is None:
         count = float(len(rows))
         mean = shifted.mean(0)
@@ -231,7 +232,7 @@ def centred_rows(rows: Float[Tensor, "tokens d"], weights: Float[Tensor, " token
     shifted -= mean
     if weights is not None:
         shifted *= weights.to(shifted).sqrt()[:, None]
-    return CentredRows(shifted, first[0].double() + mean.double(), count)
+    return CentredRows(shifted, middle.double() + mean.double(), count)
 
 
 def _mirrored(lower: Float64[Tensor, "d d"]) -> Float64[Tensor, "d d"]:

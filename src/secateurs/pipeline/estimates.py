@@ -141,7 +141,8 @@ def memory_bytes(loaded: Loaded, output_bytes: float) -> float:
         for parts in ((roles.fit,), (roles.search, roles.accept))
     )
     fitted = min(3e9, 7 * tokens * hidden)  # two sub-blocks of one layer, in both models
-    if getattr(loaded.method, "searches_by_gradient", False):
+    behind_norms = any(group.post_norm for group in loaded.structure)  # whose levels are measured
+    if getattr(loaded.method, "searches_by_gradient", False) and not behind_norms:
         search = factors + _windowed(own * (4.0 * own + hidden) for own in columns) + weighed
     else:
         search = factors + min(4e9, searched * hidden * layers)

@@ -24,7 +24,7 @@ from secateurs.pipeline.target_context import TargetContext, record_path
 from secateurs.pipeline.time_folder import time_folder
 from secateurs.report.card import card
 from secateurs.report.card_metadata import ModelFacts
-from secateurs.report.kept_quality import KeptQuality, KeptTry
+from secateurs.report.kept_quality import KeptQuality
 from secateurs.report.values import Divergence, Interval, Kept, Metric, ModelResult, Trial
 from secateurs.structure.cost import share_of_zeros
 from secateurs.structure.cut import Kind
@@ -139,8 +139,8 @@ class FinishedModel:
         found = kept_quality(shared.loaded, self.model, batches, shared.dense_answers_to_report, confidence=0.975)
         tries = read_tries(shared.context.folder / "keep.json")
         assert isinstance(self.target, Keep)
-        chosen = KeptTry(**asdict(chosen_try(tries, shared.table.largest_speedup, self.target)))
-        tried = [KeptTry(**asdict(one)) for one in sorted(tries, key=lambda one: one.speedup) if one.texts]
+        chosen = chosen_try(tries, shared.table.largest_speedup, self.target)
+        tried = [one for one in sorted(tries, key=lambda one: one.speedup) if one.texts]
         fraction = found.fraction
         return KeptQuality(found.measure, fraction.value, fraction.low, fraction.high, found.texts, chosen, tried)
 

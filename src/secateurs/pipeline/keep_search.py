@@ -13,17 +13,18 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from secateurs.artifacts import read_json, write_json
 from secateurs.errors import TargetUnreachable
 from secateurs.pipeline.kept_quality import kept_quality
 from secateurs.pipeline.target_context import TargetContext
+from secateurs.report.kept_quality import KeptTry
 from secateurs.structure.target import Budget, Keep, Speedup
 from secateurs.surgery.shrink import shrink
 
-__all__ = ["STEP", "Try", "bisect", "chosen_try", "fastest_that_keeps", "grid", "read_tries", "tries_of"]
+__all__ = ["STEP", "bisect", "chosen_try", "fastest_that_keeps", "grid", "read_tries", "tries_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,25 +33,6 @@ STEP = 1.05
 
 DOUBT = 0.05
 """Chance of a wrong pass that the bounds of all tries of a bisection allow together."""
-
-
-@dataclass(frozen=True)
-class Try:
-    """A model that was scored to choose the speed-up.
-
-    Args:
-        speedup: its speed-up by the latency table.
-        kept: fraction of the dense score that it keeps on the texts that choose.
-        low: lower bound of ``kept``.
-        texts: number of texts.
-        measure: what the score is.
-    """
-
-    speedup: float
-    kept: float
-    low: float
-    texts: int
-    measure: str
 
 
 def grid(largest: float) -> list[float]:
@@ -116,7 +98,7 @@ def bisect(speedups: Sequence[float], passes: Callable[[float], bool]) -> float 
     return speedups[low - 1] if low else None
 
 
-def chosen_try(tries: Sequence[Try], largest: float, target: Keep) -> Try:
+def chosen_try(tries: Sequence[KeptTry], largest: float, target: Keep) -> KeptTry:
     """The try that the bisection for a share ended with. Other shares have left tries of their own.
 
     Args:
@@ -130,24 +112,24 @@ def chosen_try(tries: Sequence[Try], largest: float, target: Keep) -> Try:
     return found[speedup]
 
 
-def read_tries(path: Path) -> list[Try]:
+def read_tries(path: Path) -> list[KeptTry]:
     """The tries that a run has on disk."""
-    return [Try(**values) for values in read_json(path)] if path.is_file() else []
+    return [KeptTry(**values) for values in read_json(path)] if path.is_file() else []
 
 
-def _try(shared: TargetContext, speedup: float, *, doubt: float) -> Try:
+def _try(shared: TargetContext, speedup: float, *, doubt: float) -> KeptTry:
     """Build and score the model of one speed-up; if no allocation is as fast, it keeps nothing."""
     loaded, context = shared.loaded, shared.context
     budget = _budget(shared, speedup)
     try:
         allocation = shared.fitted.allocate(budget)
     except TargetUnreachable:
-        return Try(speedup, 0.0, 0.0, 0, "")
+        return KeptTry(speedup, 0.0, 0.0, 0, "")
     mask = shared.fitted.apply(allocation, budget.folder)
     model = shrink(copy.deepcopy(context.model), context.structure, mask)
     batches = loaded.data.roles.choose.batches
     found = kept_quality(loaded, model, batches, shared.dense_answers_to_choose, confidence=1 - doubt)
-    tried = Try(speedup, found.fraction.value, found.fraction.low, found.texts, found.measure)
+    tried = KeptTry(speedup, found.fraction.value, found.fraction.low, found.texts, found.measure)
     logger.info("%.2fx keeps %.4f, at least %.4f, of the %s", speedup, tried.kept, tried.low, tried.measure)
     return tried
 
@@ -156,7 +138,7 @@ def _budget(shared: TargetContext, speedup: float) -> Budget:
     return Speedup(speedup).budget(shared.table)
 
 
-def _nothing_keeps(target: Keep, tries: Sequence[Try], folder: Path) -> str:
+def _nothing_keeps(target: Keep, tries: Sequence[KeptTry], folder: Path) -> str:
     """The error message: what the smallest cut that was tried keeps, and what can be done."""
     least = min((one for one in tries if one.texts), key=lambda one: one.speedup, default=None)
     kept = (

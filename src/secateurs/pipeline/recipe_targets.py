@@ -77,9 +77,7 @@ def sparsities(values: tuple[float, ...]) -> tuple[float, ...]:
     Raises:
         ValueError: one is not between 0 and 1, or two are too close.
     """
-    for value in values:
-        if not 0 < value < 1:
-            raise ValueError(f"a sparsity of {value:g} is not between 0 and 1")
+    _check_shares(values, "a sparsity of {:g} is not between 0 and 1")
     return ascending(values, Sparsity)
 
 
@@ -89,10 +87,14 @@ def keeps(values: tuple[float, ...]) -> tuple[float, ...]:
     Raises:
         ValueError: one is not between 0 and 1, or two are too close.
     """
+    _check_shares(values, "a kept quality of {:g} is not between 0 and 1, such as 0.99")
+    return ascending(values, Keep)
+
+
+def _check_shares(values: tuple[float, ...], otherwise: str) -> None:
     for value in values:
         if not 0 < value < 1:
-            raise ValueError(f"a kept quality of {value:g} is not between 0 and 1, such as 0.99")
-    return ascending(values, Keep)
+            raise ValueError(otherwise.format(value))
 
 
 def check_one_kind(speedup: Sequence[object], sparsity: Sequence[object], keep: Sequence[object]) -> None:

@@ -16,7 +16,6 @@ from torch.nn import functional
 from secateurs.errors import DataError, UnsupportedModelError
 from secateurs.modeling.image_size import image_size
 from secateurs.numerics.divergence import kl_divergence
-from secateurs.tasks.answers import AnswerScores, scored_by_equality
 from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward, sample
 from secateurs.tasks.data.classes import WITHOUT_LABELS
@@ -118,12 +117,6 @@ class ImageClassification(Task):
     def answers(self, outputs: Any, batch: Batch) -> Shaped[Tensor, "texts ..."]:
         """See ``Answers.answers``: the most probable class."""
         return outputs.logits.argmax(-1)
-
-    def score_answers(
-        self, ours: Shaped[Tensor, "texts ..."], dense: Shaped[Tensor, "texts ..."], batch: Batch
-    ) -> AnswerScores:
-        """See ``Answers.score_answers``."""
-        return scored_by_equality(ours, dense, batch.get("labels"))
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats."""

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from secateurs.errors import DataError, RecipeError
 from secateurs.numerics.divergence import kl_direction, kl_divergence
-from secateurs.tasks.answers import AnswerScores, scored_by_equality
 from secateurs.tasks.base import Batch, DataRequest, Score, Task, TaskData
 from secateurs.tasks.data.batches import forward
 from secateurs.tasks.data.labelled_texts import read_labelled_texts
@@ -92,12 +91,6 @@ class TextClassification(Task):
         if outputs.logits.shape[-1] == 1:
             raise RecipeError("keep needs classes, and the model has one output, a number; give a speed-up")
         return outputs.logits.argmax(-1)
-
-    def score_answers(
-        self, ours: Shaped[Tensor, "texts ..."], dense: Shaped[Tensor, "texts ..."], batch: Batch
-    ) -> AnswerScores:
-        """See ``Answers.score_answers``."""
-        return scored_by_equality(ours, dense, batch.get("labels"))
 
     def loss(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats, or the mean squared error if the model has one output."""
