@@ -43,7 +43,7 @@ def test_sums_across_chunks_are_float64() -> None:
     ones = torch.ones(2**13, 1)
     ones[::2] = -1
     seen = Moments(1)
-    seen._lower += 2.0**24  # from here a float32 sum cannot count single tokens
+    seen._panels[0] += 2.0**24  # from here a float32 sum cannot count single tokens
     seen.count = 1.0
     seen.update(ones)
     assert float(seen.centred()) == 2.0**24 + 2.0**13
@@ -184,3 +184,14 @@ def test_one_huge_token_takes_no_digits_from_the_others(place: int) -> None:
     wanted = (others - mean).T @ (others - mean)
     ours = moments.centred() - weights[place].double() * torch.outer(inputs[place] - mean, inputs[place] - mean)
     torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 511, 512, 513, 1500])
+def test_half_of_the_matrix_is_stored(size: int) -> None:
+    seen = Moments(size)
+    assert sum(panel.nbytes for panel in seen._panels) == Moments.bytes_for(size)
+    assert Moments.bytes_for(size) <= 4 * size * (size + 512)
+    seen.update(inputs_of(40, size))
+    assert torch.equal(seen.centred(), seen.centred().T)
+    restored = Moments.from_state(seen.state_dict())
+    assert torch.equal(restored.gram, seen.gram)

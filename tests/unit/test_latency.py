@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+from masks import uneven
 from secateurs.errors import RecipeError
 from secateurs.latency.curve import LatencyCurve
 from secateurs.latency.environment import Environment
 from secateurs.latency.predict import prediction_error
 from secateurs.latency.profile import measure_table
-from secateurs.latency.random_models import random_counts
+from secateurs.latency.random_models import borrow_memory, random_counts
 from secateurs.latency.runtimes import runtime
 from secateurs.latency.table import LatencyTable
 from secateurs.latency.timer import Reading
@@ -24,6 +25,7 @@ from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask
 from secateurs.surgery.factorize import factorize, matrices, rank_groups
+from secateurs.surgery.shared_copy import shrunk_copy
 from secateurs.surgery.shrink import shrink
 from tiny_configs import SOUND_TYPES
 from tiny_latency import ONCE, SMALL, closure_modules
@@ -202,3 +204,16 @@ def test_a_curve_of_two_points_is_a_line() -> None:
     assert float(slope) == 0.5
     assert LatencyCurve((0, 1), (0.0, 4.0))(1) == 4.0
     assert LatencyCurve((0,), (0.0,))(1) == 0.0
+
+
+def test_random_models_take_no_memory_of_their_own() -> None:
+    """Eight pruned models of a billion parameters are timed in turns."""
+    model = tiny_model("llama")
+    structure = discover(model)
+    pruned = shrunk_copy(model, structure, uneven(structure))
+    shapes = {name: parameter.shape for name, parameter in pruned.named_parameters()}
+    borrow_memory(pruned, model)
+    assert {name: parameter.shape for name, parameter in pruned.named_parameters()} == shapes
+    lent = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    assert {parameter.untyped_storage().data_ptr() for parameter in pruned.parameters()} <= lent
+    assert all(torch.isfinite(parameter).all() for parameter in pruned.parameters())

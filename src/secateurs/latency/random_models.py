@@ -19,7 +19,7 @@ from secateurs.structure.structure import Structure
 from secateurs.surgery.shared_copy import shared_copy
 from secateurs.surgery.shrink import shrink
 
-__all__ = ["model_run", "random_counts", "spread_counts"]
+__all__ = ["borrow_memory", "model_run", "random_counts", "spread_counts"]
 
 
 def random_counts(
@@ -87,5 +87,24 @@ def model_run(
         counts: group name -> kept units; groups that are not named keep all.
     """
     mask = Mask.from_units(structure, {name: torch.arange(kept) for name, kept in counts.items()})
-    run = runtime(environment.runtime)(shrink(shared_copy(model), structure, mask), environment)
+    pruned = shrink(shared_copy(model), structure, mask, values=False)
+    borrow_memory(pruned, model)
+    run = runtime(environment.runtime)(pruned, environment)
     return lambda: run(inputs)
+
+
+def borrow_memory(pruned: nn.Module, model: nn.Module) -> None:
+    """Put the parameters of a pruned model into the memory of the full-size ones, so that many models fit into memory.
+
+    The values become others, which no timing depends on. Models run in turns, and whole models are larger than the caches of
+    a processor, so that no model finds its weights there.
+
+    Args:
+        pruned: pruned model, changed in place.
+        model: model with nothing removed, in the same dtype.
+    """
+    full = dict(model.named_parameters(remove_duplicate=False))
+    for name, parameter in pruned.named_parameters():
+        lender = full.get(name)
+        if lender is not None and lender.is_contiguous() and lender.numel() >= parameter.numel():
+            parameter.data = lender.data.flatten()[: parameter.numel()].view(parameter.shape)

@@ -22,7 +22,7 @@ from torch import Tensor
 __all__ = ["CentredRows", "Moments", "centred_rows", "damped", "transposed_product"]
 
 _CHUNK = 4096  # tokens per product: few enough for float32, enough for the matrix product to run at full speed
-_PANEL = 512  # rows of the Gram matrix per product; the columns to the right of a panel are never computed
+_PANEL = 512  # rows of the Gram matrix per product; the columns to the right of a panel are not stored
 _ROUNDING = 8.0  # an input whose standard deviation is below this number of rounding errors of its mean is constant
 
 
@@ -58,7 +58,12 @@ class Moments:
             device: device of the sums; the products are computed on the device of the inputs.
         """
         self._dtype = dtype
-        self._lower = torch.zeros(size, size, dtype=torch.float64, device=device)  # upper triangle unused
+        self._panels = [
+            torch.zeros(
+                min(start + _PANEL, size) - start, min(start + _PANEL, size), dtype=torch.float64, device=device
+            )
+            for start in range(0, size, _PANEL)
+        ]
         self.mean: Float64[Tensor, " d"] = torch.zeros(size, dtype=torch.float64, device=device)
         self.count = 0.0
 
@@ -70,7 +75,7 @@ class Moments:
     @property
     def gram(self) -> Float64[Tensor, "d d"]:
         """``sum_t w_t x_t x_t^T``, symmetric to the last bit; a new tensor at each call."""
-        return _mirrored(self._lower + self.count * torch.outer(self.mean, self.mean))
+        return self._symmetric().add_(torch.outer(self.mean, self.mean), alpha=self.count)
 
     def update(self, inputs: Float[Tensor, "tokens d"], weights: Float[Tensor, " tokens"] | None = None) -> None:
         """Add the inputs of a batch of tokens to the sums.
@@ -88,12 +93,11 @@ class Moments:
 
     def add(self, centred: CentredRows) -> None:
         """Add one chunk of tokens, centred on its own mean."""
-        rows, here, count = centred.rows, self._lower.device, centred.count
+        rows, here, count = centred.rows, self.mean.device, centred.count
         step = centred.mean.to(here) - self.mean
         scaled = step * (self.count * count / (self.count + count))
-        for start in range(0, rows.shape[1], _PANEL):
+        for start, panel in zip(range(0, rows.shape[1], _PANEL), self._panels, strict=True):
             stop = start + _PANEL
-            panel = self._lower[start:stop, :stop]
             panel += transposed_product(rows[:, start:stop], rows[:, :stop]).to(here)
             if self.count:
                 panel += torch.outer(scaled[start:stop], step[:stop])
@@ -109,7 +113,7 @@ class Moments:
             ValueError: no token was added yet.
         """
         _require_tokens(self.count)
-        return _mirrored(self._lower)
+        return self._symmetric()
 
     def dead(self, *, centred: bool) -> Bool[Tensor, " d"]:
         """Inputs on which the output error does not depend.
@@ -118,15 +122,32 @@ class Moments:
             centred: whether the bias is refitted. With it an input is dead if it is constant: its standard deviation is at
                 most a few rounding errors of its mean. Without it an input is dead if it is always zero.
         """
-        variance = self._lower.diagonal() / max(self.count, torch.finfo(torch.float64).tiny)
+        diagonal = torch.cat([panel.diagonal(panel.shape[1] - panel.shape[0]) for panel in self._panels])
+        variance = diagonal / max(self.count, torch.finfo(torch.float64).tiny)
         if centred:
             return variance <= (_ROUNDING * torch.finfo(self._dtype).eps * self.mean).square()
         return (variance == 0) & (self.mean == 0)
 
+    def _symmetric(self) -> Float64[Tensor, "d d"]:
+        """The whole matrix from the panels of its lower triangle; a new tensor."""
+        whole = self.mean.new_empty(len(self.mean), len(self.mean))
+        for start, panel in zip(range(0, len(self.mean), _PANEL), self._panels, strict=True):
+            stop = start + len(panel)
+            whole[start:stop, :start] = panel[:, :start]
+            whole[:start, start:stop] = panel[:, :start].T
+            square = panel[:, start:]
+            whole[start:stop, start:stop] = square.tril() + square.tril(-1).T
+        return whole
+
+    @staticmethod
+    def bytes_for(size: int) -> int:
+        """Bytes of the sums over ``size`` input features."""
+        return 8 * sum(min(_PANEL, size - start) * min(start + _PANEL, size) for start in range(0, size, _PANEL))
+
     def state_dict(self) -> dict[str, Tensor]:
         """The sums as tensors that a safetensors file can store."""
         return {
-            "centred": _mirrored(self._lower),
+            "centred": self._symmetric(),
             "mean": self.mean.clone(),
             "count": torch.tensor(self.count, dtype=torch.float64),
         }
@@ -141,7 +162,8 @@ class Moments:
         if "gram" in state:
             raise ValueError("an earlier version wrote it, without centred moments")
         moments = cls(len(state["mean"]), dtype=dtype, device=state["mean"].device)
-        moments._lower += state["centred"]
+        for start, panel in zip(range(0, len(moments.mean), _PANEL), moments._panels, strict=True):
+            panel += state["centred"][start : start + _PANEL, : panel.shape[1]]
         moments.mean += state["mean"]
         moments.count = float(state["count"])
         return moments
@@ -233,10 +255,6 @@ def centred_rows(rows: Float[Tensor, "tokens d"], weights: Float[Tensor, " token
     if weights is not None:
         shifted *= weights.to(shifted).sqrt()[:, None]
     return CentredRows(shifted, middle.double() + mean.double(), count)
-
-
-def _mirrored(lower: Float64[Tensor, "d d"]) -> Float64[Tensor, "d d"]:
-    return lower.tril() + lower.tril(-1).T
 
 
 def _require_tokens(count: float) -> None:

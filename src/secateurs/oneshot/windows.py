@@ -8,8 +8,8 @@ from secateurs.structure.structure import Group
 
 __all__ = ["WINDOW_BYTES", "windows"]
 
-WINDOW_BYTES = 2.0**30
-"""Memory for the matrices of all groups of a window: twelve layers of the width of BERT-base."""
+WINDOW_BYTES = 0.625 * 2.0**30
+"""Memory for the matrices of all groups of a window: the moments of twelve layers of the width of BERT-base."""
 
 
 def windows(

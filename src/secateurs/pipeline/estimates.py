@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -12,11 +11,13 @@ import torch
 from torch import Tensor
 
 from secateurs.latency.compare import Speed, compare
+from secateurs.numerics.hessian import Moments
 from secateurs.oneshot.backward import LAYERS, TOKENS, tokens_per_row
 from secateurs.oneshot.windows import WINDOW_BYTES
 from secateurs.pipeline.load import Loaded
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.mask import Mask
+from secateurs.surgery.shared_copy import shared_copy
 from secateurs.surgery.shrink import shrink
 from secateurs.tasks.base import main_input, model_inputs
 
@@ -111,7 +112,7 @@ def largest_speedup(loaded: Loaded) -> Speed:
         group.name: torch.full((group.size,), bool(group.instead_of) or group.name not in timed)
         for group in loaded.structure
     }
-    emptied = shrink(copy.deepcopy(loaded.model), loaded.structure, Mask(kept), values=False)
+    emptied = shrink(shared_copy(loaded.model), loaded.structure, Mask(kept), values=False)
     models = {"dense": loaded.dense, "emptied": emptied}
     timing = compare(models, loaded.environment, seed=loaded.recipe.seed, seconds=SPEEDUP_SECONDS, rounds=(3, 50))
     return timing.speedups["emptied"]
@@ -132,7 +133,7 @@ def memory_bytes(loaded: Loaded, output_bytes: float) -> float:
     layers = len(loaded.structure.layers)
     columns = [float(group.size * group.width) for group in loaded.structure]
     widest = 8.0 * max(columns, default=0.0) ** 2
-    moments = _windowed(8.0 * own**2 for own in columns)
+    moments = _windowed(Moments.bytes_for(int(own)) for own in columns)
     factors = _windowed(own * (8.0 * own + 4.0 * hidden) for own in columns)
     weighed = ACTIVATIONS * TOKENS * hidden * min(layers, LAYERS)
     roles = loaded.data.roles

@@ -9,7 +9,6 @@ came of it.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from secateurs.pipeline.kept_quality import kept_quality
 from secateurs.pipeline.target_context import TargetContext
 from secateurs.report.kept_quality import KeptTry
 from secateurs.structure.target import Budget, Keep, Speedup
+from secateurs.surgery.shared_copy import shared_copy
 from secateurs.surgery.shrink import shrink
 
 __all__ = ["STEP", "bisect", "chosen_try", "fastest_that_keeps", "grid", "read_tries", "tries_of"]
@@ -126,7 +126,7 @@ def _try(shared: TargetContext, speedup: float, *, doubt: float) -> KeptTry:
     except TargetUnreachable:
         return KeptTry(speedup, 0.0, 0.0, 0, "")
     mask = shared.fitted.apply(allocation, budget.folder)
-    model = shrink(copy.deepcopy(context.model), context.structure, mask)
+    model = shrink(shared_copy(context.model), context.structure, mask)
     batches = loaded.data.roles.choose.batches
     found = kept_quality(loaded, model, batches, shared.dense_answers_to_choose, confidence=1 - doubt)
     tried = KeptTry(speedup, found.fraction.value, found.fraction.low, found.texts, found.measure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from secateurs.pipeline.check_recipe import check_recipe, finetuning
 from secateurs.pipeline.recipe import Recipe
 from secateurs.progress import Track, silent
 from secateurs.structure.structure import Structure
+from secateurs.surgery.shared_copy import shared_copy
 from secateurs.tasks import task as find_task
 from secateurs.tasks.base import Columns, Task, TaskData
 from secateurs.training.trackers import check_trackers
@@ -67,6 +69,15 @@ class Loaded:
     finetuning: Finetuning
     dtype: torch.dtype = torch.float32
     pad_token_id: int | None = None
+
+    def teacher(self) -> Any:
+        """The dense model, safe from what the method does to the live one.
+
+        Training writes into the tensors of the live model. A method without training swaps them for others.
+        """
+        if self.dense is not self.model:
+            return self.dense
+        return copy.deepcopy(self.dense) if self.method.trains else shared_copy(self.dense)
 
     def context(self, folder: Path, track: Track = silent) -> PruneContext:
         """What the method is given.

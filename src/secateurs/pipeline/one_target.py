@@ -8,7 +8,6 @@ Steps that a method does not have do nothing.
 
 from __future__ import annotations
 
-import copy
 import shutil
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from secateurs.pipeline.time_folder import time_shapes
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.mask import Mask
 from secateurs.structure.target import Budget, Keep, Speedup, Target
-from secateurs.surgery.shrink import shrink
+from secateurs.surgery.shared_copy import shrunk_copy
 from secateurs.training.trainer import Training, train
 
 __all__ = ["prune_to_target"]
@@ -101,8 +100,7 @@ def _build(
         fitted.train_while_pruning(budget, attempt.allocation)
         timer.end("train while pruning")
     mask = fitted.apply(attempt.allocation, target.folder)
-    # A real copy, since the method goes on swapping tensors of the live model.
-    model = shrink(copy.deepcopy(context.model), context.structure, mask)
+    model = shrunk_copy(context.model, context.structure, mask)
     timer.end("fit")
     if loaded.finetuning:
         _finetune(shared, model, mask, target, place)

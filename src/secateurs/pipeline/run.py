@@ -7,7 +7,6 @@ Every stage leaves one artifact in the run folder, and a stage whose artifact is
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import asdict, replace
@@ -99,8 +98,7 @@ def run(
     dense = first(lambda: _dense_score(loaded, stages))
     timer.end("evaluate dense")
     todo = first(lambda: [target for target in targets if not record_path(stages, target).is_file()])
-    # A method rewrites tensors of the live model: the teacher is another model, or a real copy.
-    teacher = loaded.dense if loaded.dense is not loaded.model else copy.deepcopy(loaded.model) if todo else None
+    teacher = loaded.teacher() if todo else None
     context = replace(loaded.context(stages, track), teacher=teacher)
     report = _describe(loaded, table, dense, command)
     if todo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from secateurs.pipeline.target_context import TargetContext
 from secateurs.progress import Track
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.mask import Mask
+from secateurs.surgery.shared_copy import shared_copy
 from secateurs.surgery.shrink import shrink
 
 __all__ = ["time_folder", "time_shapes"]
@@ -59,7 +59,7 @@ def time_shapes(shared: TargetContext, allocation: Allocation, folder: Path) -> 
     """
     loaded, structure = shared.loaded, shared.loaded.structure
     units = {name: torch.arange(count) for name, count in allocation.items()}
-    shrunk = shrink(copy.deepcopy(shared.unpruned), structure, Mask.from_units(structure, units), values=False)
+    shrunk = shrink(shared_copy(shared.unpruned), structure, Mask.from_units(structure, units), values=False)
     try:
         save_load.save(shrunk, loaded.tokenizer, folder)  # pyright: ignore[reportArgumentType]
         measured = time_folder(loaded, folder, STEERING_PROCESSES, shared.context.track, "time shapes")

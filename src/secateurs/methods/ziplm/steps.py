@@ -28,6 +28,7 @@ from secateurs.methods.ziplm.mixed_levels import MixedLevels
 from secateurs.methods.ziplm.search import AllocationSearch, searches_by_gradient
 from secateurs.methods.ziplm.search_cache import CachedSearch
 from secateurs.methods.ziplm.settings import FINALIST_TEXTS, FINALISTS_FROM, ZipLMSettings
+from secateurs.numerics.hessian import Moments
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.oneshot.candidates import CandidateModel
 from secateurs.oneshot.level_options import LevelOptions, SearchResult, level_options
@@ -197,7 +198,7 @@ def level_database(
         dense[group.name] = Projection(stitch.weight(group.name).cpu(), None if bias is None else bias.cpu())
     folder = context.folder / "levels"
     how: dict[str, Any] = {"damping": settings.damping, "compensate": settings.compensate}
-    for window in windows(context.structure, lambda group: 8.0 * (group.size * group.width) ** 2):
+    for window in windows(context.structure, lambda group: Moments.bytes_for(group.size * group.width)):
         groups = Structure(window)
         if StoredMoments(folder, groups).complete:
             continue
