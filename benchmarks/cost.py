@@ -6,16 +6,18 @@
 
 A *pass* is the processor time of one float32 forward pass of the dense model over the texts to fit, in this process. Stages:
 ``fit`` (calibration, token weights, level database), ``search`` and ``refit`` of every target. Evaluation is not counted.
-Memory is the largest of the process so far, so depths are given in ascending order. The divergence from the dense model is
-taken on texts of the role report, before and after the refit; that of random models means nothing. A latency
-table comes from ``secateurs measure MODEL --table FILE``; for random models the cost of a unit is its parameters.
+Memory is the largest of each stage (Linux), and what the process held before it is given too; every random model has a
+process of its own. The divergence from the dense model is taken on texts of the role report, before and after the refit;
+that of random models means nothing. A latency table comes from ``secateurs measure MODEL --table FILE``; for random models
+the cost of a unit is its parameters.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import multiprocessing
+import re
 import tempfile
 import time
 from dataclasses import replace
@@ -52,6 +54,15 @@ def passes(model: Any, batches: list[Batch]) -> float:
     return min(seconds(), seconds())
 
 
+def peak_bytes(*, forget: bool = False) -> int:
+    """The largest memory of this process since it was last forgotten."""
+    if forget:
+        Path("/proc/self/clear_refs").write_text("5")
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, "the memory of a process is read from /proc"
+    return int(found[1]) * 1024
+
+
 def divergence(context: PruneContext, texts: list[Batch], dense: list[torch.Tensor]) -> tuple[float, float]:
     """Mean divergence of the live model on these texts, and its standard error."""
     now = record_outputs(context.model, context.task, texts, "cpu")  # type: ignore[arg-type]
@@ -63,21 +74,25 @@ def measure(ziplm: Any, context: PruneContext, budgets: dict[str, Budget], repor
     """Passes by stage, and divergences, for every budget."""
     unit = passes(context.model, list(context.fit))
     dense = record_outputs(context.model, context.task, report, "cpu")  # type: ignore[arg-type]
+    held = peak_bytes(forget=True)
+    memory: dict[str, int] = {}
 
-    def timed(work: Any) -> tuple[Any, float]:
+    def timed(stage: str, work: Any) -> tuple[Any, float]:
         started = time.process_time()
+        peak_bytes(forget=True)
         found = work()
+        memory[stage] = max(memory.get(stage, 0), peak_bytes())
         return found, (time.process_time() - started) / unit
 
-    fitted, fit = timed(lambda: ziplm.fit(context))
+    fitted, fit = timed("fit", lambda: ziplm.fit(context))
     found: dict[str, Any] = {"seconds_of_a_pass": unit, "fit": fit, "targets": {}}
     for name, budget in budgets.items():
-        allocation, search = timed(lambda budget=budget: fitted.allocate(budget))
+        allocation, search = timed("search", lambda budget=budget: fitted.allocate(budget))
         fitted.candidates.invalidate()
         fitted.candidates.apply(allocation)
         before = divergence(context, report, dense)
         fitted.candidates.invalidate()
-        _, refit = timed(lambda allocation=allocation: fitted.apply(allocation, "target"))
+        _, refit = timed("refit", lambda allocation=allocation: fitted.apply(allocation, "target"))
         after = divergence(context, report, dense)
         found["targets"][name] = {
             "search": search,
@@ -96,8 +111,9 @@ def measure(ziplm: Any, context: PruneContext, budgets: dict[str, Budget], repor
     first = next(iter(found["targets"].values()))
     weights = sum(parameter.nbytes for parameter in context.model.parameters())
     found["weight_bytes"] = weights
-    found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"memory: {found['peak_bytes'] / 1e9:.2f} GB, of which {weights / 1e9:.2f} GB weights", flush=True)
+    found["held_bytes"], found["peak_bytes"] = held, memory
+    most = ", ".join(f"{stage} {number / 1e9:.2f}" for stage, number in memory.items())
+    print(f"memory: {most} GB; before {held / 1e9:.2f} GB, of which {weights / 1e9:.2f} GB weights", flush=True)
     print(
         f"fit {fit:.1f}; the first target {fit + first['search'] + first['refit']:.1f} passes of {unit:.1f} s",
         flush=True,
@@ -129,6 +145,7 @@ def of_model(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def of_random(options: argparse.Namespace, folder: Path, depth: int, length: int) -> dict[str, Any]:
     """The cost on a random BERT and random token ids; half of the parameters of the layers are removed."""
+    torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     sizes = {
         "hidden_size": options.width,
@@ -178,7 +195,8 @@ def main() -> None:
         for depth, length in shapes:
             place = Path(folder) / f"{depth}-{length}"
             place.mkdir()
-            found[f"{depth} layers, {length} tokens"] = of_random(options, place, depth, length)
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                found[f"{depth} layers, {length} tokens"] = pool.apply(of_random, (options, place, depth, length))
     record = {"options": vars(options), "machine": machine(), "versions": versions(), "commit": commit(), "cost": found}
     Path(options.json).write_text(json.dumps(record, indent=1))
 

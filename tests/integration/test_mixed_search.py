@@ -19,8 +19,9 @@ from secateurs.latency.table import LatencyTable
 from secateurs.methods.ziplm.low_rank_options import LowRankOption
 from secateurs.methods.ziplm.mixed_levels import mixed_options
 from secateurs.numerics.hessian import Moments
-from secateurs.numerics.low_rank import break_even, low_rank_approximation
+from secateurs.numerics.low_rank import Decomposition, break_even
 from secateurs.oneshot.level_options import LevelOptions
+from secateurs.pipeline.load import load
 from secateurs.report.report import Report
 from secateurs.structure.cost import matrix_shape
 from secateurs.structure.cut import Kind
@@ -49,7 +50,8 @@ def test_a_low_rank_approximation_has_the_nearest_outputs_of_its_rank() -> None:
     x = torch.randn(400, 5, generator=generator, dtype=torch.float64) * scales + 2.0
     moments = Moments(5, dtype=torch.float64)
     moments.update(x)
-    low, moved = low_rank_approximation(weight, bias, moments, 2)
+    decomposition = Decomposition.of(weight, bias, moments)
+    low, moved = decomposition.at(2)
     assert torch.linalg.matrix_rank(low) == 2
     assert moved is not None
 
@@ -61,11 +63,30 @@ def test_a_low_rank_approximation_has_the_nearest_outputs_of_its_rank() -> None:
     centred = x - x.mean(0)
     _, strengths, _ = torch.linalg.svd(centred @ weight.T, full_matrices=False)
     least = float(strengths[2:].square().sum())
+    energy = float((centred @ weight.T).square().sum())
+    assert float(decomposition.errors[2]) == pytest.approx(ours / energy, rel=1e-3)
+    assert decomposition.errors[0] == 1 and decomposition.errors[5] == 0
+    assert torch.allclose(decomposition.at(5)[0], weight)
     assert least <= ours * (1 + 1e-9)
     assert ours <= least * 1.05
     plain = torch.linalg.svd(weight)
     truncated = plain.U[:, :2] @ torch.diag(plain.S[:2]) @ plain.Vh[:2]
     assert ours < 0.5 * error(truncated, bias)
+
+
+def test_every_matrix_is_decomposed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All ranks of a matrix come from one decomposition: fourteen errors were tried with one each."""
+    recipe = tiny_run.recipe(tmp_path)
+    table = LatencyTable.load(_table_with_ranks(recipe, tmp_path, 0.001))
+    loaded = load(recipe.model_copy(update={"hyperparameters": {**recipe.hyperparameters, "allow": "rank"}}))
+    (tmp_path / "stages").mkdir()
+    fitted: Any = loaded.method.fit(loaded.context(tmp_path / "stages"))
+    asked: list[Any] = []
+    decompose = Decomposition.of
+    monkeypatch.setattr(Decomposition, "of", lambda *given: asked.append(given) or decompose(*given))
+    found = fitted.levels.ranks.find(table, loaded.data.roles.fit.batches)
+    assert len(asked) == len(loaded.structure.low_rank_options)
+    assert sum(map(len, found.values())) > len(found)
 
 
 def _table_with_ranks(recipe: Any, folder: Path, cost: float) -> Path:

@@ -12,13 +12,15 @@ are ordered by their contribution to the output. At full rank the product is ``W
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from secateurs.numerics.hessian import Moments
 
-__all__ = ["break_even", "factors", "low_rank_approximation"]
+__all__ = ["Decomposition", "break_even", "factors"]
 
 
 def break_even(inputs: int, outputs: int) -> int:
@@ -78,29 +80,58 @@ def factors(
     return first * balance[:, None], second / balance
 
 
-def low_rank_approximation(
-    weight: Float[Tensor, "rows columns"],
-    bias: Float[Tensor, " rows"] | None,
-    moments: Moments,
-    rank: int,
-) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"] | None]:
-    """The matrix ``W' = P Q`` of a given rank with the nearest outputs to ``W``, multiplied out, and its bias.
+@dataclass(frozen=True)
+class Decomposition:
+    """The approximations of a linear map at every rank with the nearest outputs, from one decomposition.
 
-    The bias ``b' = b + (W - W') mean`` takes over the mean contribution of the removed components, as in levels.
-
-    Args:
+    Attributes:
         weight: the matrix ``W``.
         bias: its bias ``b``; ``None`` = no bias.
-        moments: second moments of the inputs.
-        rank: rank of ``W'``.
-
-    Returns:
-        ``W'`` and ``b'``, with the dtypes and devices of ``weight`` and ``bias``.
+        mean: mean of the inputs.
+        first: ``Q`` at full rank.
+        second: ``P`` at full rank.
+        errors: relative squared output error at every rank, from 0 to the full one.
     """
-    gram = moments.gram if bias is None else moments.centred()
-    first, second = (part.cpu() for part in factors(weight.cpu(), rank, gram=gram.cpu() / moments.count))
-    product = second @ first
-    if bias is None:
-        return product.to(weight), None
-    removed = (weight.cpu().double() - product) @ (moments.total / moments.count).cpu()
-    return product.to(weight), bias + removed.to(bias)
+
+    weight: Float[Tensor, "rows columns"]
+    bias: Float[Tensor, " rows"] | None
+    mean: Float[Tensor, " columns"]
+    first: Float[Tensor, "ranks columns"]
+    second: Float[Tensor, "rows ranks"]
+    errors: Float[Tensor, " ranks+1"]
+
+    @classmethod
+    def of(
+        cls, weight: Float[Tensor, "rows columns"], bias: Float[Tensor, " rows"] | None, moments: Moments
+    ) -> Decomposition:
+        """Decompose a matrix in the metric of its inputs, which is centred where there is a bias.
+
+        Args:
+            weight: the matrix ``W``.
+            bias: its bias ``b``; ``None`` = no bias.
+            moments: second moments of the inputs.
+        """
+        gram = (moments.gram if bias is None else moments.centred()).cpu() / moments.count
+        first, second = factors(weight.cpu(), gram=gram)
+        # The outputs of components are orthogonal: their energies add up.
+        energy = second.square().sum(0) * ((first @ gram) * first).sum(1)
+        left = energy.flip(0).cumsum(0).flip(0)
+        errors = torch.cat([left, left.new_zeros(1)]) / left[0].clamp_min(torch.finfo(left.dtype).tiny)
+        return cls(weight, bias, (moments.total / moments.count).cpu(), first, second, errors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the factors."""
+        return self.first.nbytes + self.second.nbytes
+
+    def at(self, rank: int) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"] | None]:
+        """``W' = P Q`` of this rank, multiplied out, and ``b' = b + (W - W') mean``.
+
+        The bias takes over the mean contribution of the removed components, as in levels. Dtypes and devices are those of
+        ``W`` and ``b``.
+        """
+        product = self.second[:, :rank] @ self.first[:rank]
+        if self.bias is None:
+            return product.to(self.weight), None
+        removed = (self.weight.cpu().double() - product) @ self.mean
+        return product.to(self.weight), self.bias + removed.to(self.bias)

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secateurs.context import PruneContext
-from secateurs.numerics.low_rank import low_rank_approximation
+from secateurs.numerics.low_rank import Decomposition
 from secateurs.numerics.regression import RegressionSums
 from secateurs.oneshot.head import first_linear_of_head
 from secateurs.oneshot.layer_walk import LayerWalk
@@ -137,7 +137,7 @@ def fit_level(group: Group, first: Level, sums: RegressionSums, kept: int, how: 
     """
     target = sums.solve(first.weight, first.bias, how.output_ridge)
     if group.output_projection in how.ranks:
-        weight, bias = low_rank_approximation(*target, sums.moments, how.ranks[group.output_projection])
+        weight, bias = Decomposition.of(*target, sums.moments).at(how.ranks[group.output_projection])
         return Level(torch.arange(group.size), weight, bias)
     refitted = LevelDatabase.build(
         Structure((replace(group, size=len(first.units)),)),
@@ -168,7 +168,7 @@ def correct_input_drift(stitch: Stitch, paths: Sequence[str], drift: RegressionS
         if how.drift_ridge is not None:
             weight, bias = composed_with_estimate(weight, bias, drift, how.drift_ridge)
         if path in how.ranks:
-            weight, bias = low_rank_approximation(weight, bias, drift.moments, how.ranks[path])
+            weight, bias = Decomposition.of(weight, bias, drift.moments).at(how.ranks[path])
         corrected[f"{path}.weight"] = stitch.oriented(path, weight)
         if bias is not None:
             corrected[f"{path}.bias"] = bias

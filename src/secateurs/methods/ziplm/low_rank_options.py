@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from secateurs.latency.table import LatencyTable
 from secateurs.numerics.hessian import Moments
-from secateurs.numerics.low_rank import factors, low_rank_approximation
+from secateurs.numerics.low_rank import Decomposition
 from secateurs.oneshot.calibrate import calibrate, token_mask
 from secateurs.oneshot.levels import Level, Projection
+from secateurs.oneshot.recent import Recent
 from secateurs.oneshot.replay import Replay
 from secateurs.oneshot.stitch import Stitch
+from secateurs.oneshot.windows import WINDOW_BYTES
 from secateurs.progress import Track, silent
 from secateurs.structure.cut import Cut, Kind
 from secateurs.structure.layers import layer_paths
@@ -119,7 +120,8 @@ class LowRankOptions:
         self.matrices: dict[str, list[Group]] = {}
         for group in structure.low_rank_options:
             self.matrices.setdefault(group.instead_of, []).append(group)
-        self._levels: dict[tuple[tuple[str, int], ...], Level] = {}
+        self._levels = Recent[tuple[tuple[str, int], ...], Level](_bytes, WINDOW_BYTES)
+        self._decompositions = Recent[str, Decomposition](lambda one: one.nbytes, WINDOW_BYTES)
 
     def find(
         self, table: LatencyTable, batches: Sequence[Batch], device: torch.device | str = "cpu", track: Track = silent
@@ -136,22 +138,19 @@ class LowRankOptions:
         return {name: self._of(name, table, output_error) for name in track(list(self.matrices), "split matrices")}
 
     def level(self, name: str, ranks: Mapping[str, int]) -> Level:
-        """All units of a group, with matrices of these ranks multiplied out; cached."""
-        key = tuple(ranks.items())
-        if key not in self._levels:
-            self._levels[key] = self._make(name, ranks)
-        return self._levels[key]
+        """All units of a group, with matrices of these ranks multiplied out; those used last are remembered."""
+        return self._levels.get(tuple(ranks.items()), lambda: self._make(name, ranks))
 
     def _of(self, name: str, table: LatencyTable, output_error: _OutputError) -> list[LowRankOption]:
         found: dict[tuple[tuple[str, int], ...], LowRankOption] = {}
         full = table.group_cost(name, self.stitch.structure[name].size)
-        spectra = {matrix.name: self._spectrum(matrix) for matrix in self.matrices[name]}
+        errors = {matrix.name: self._decomposition(matrix).errors for matrix in self.matrices[name]}
         for error in MATRIX_ERRORS:
             ranks: dict[str, int] = {}
             saved = 0.0
             for matrix in self.matrices[name]:
                 curve = table.curve(matrix.name)
-                least = int((spectra[matrix.name] > error).sum())
+                least = int((errors[matrix.name] > error).sum())
                 rank = min(matrix.size, max(1, -(-least // curve.multiple)) * curve.multiple)
                 if (less := curve.ms[-1] - float(curve(rank))) > 0:
                     ranks[matrix.name] = rank
@@ -161,16 +160,6 @@ class LowRankOptions:
                 found[key] = LowRankOption(ranks, max(0.0, full - saved), output_error(name, self.level(name, ranks)))
         return list(found.values())
 
-    def _spectrum(self, matrix: Group) -> Float[Tensor, " ranks+1"]:
-        """Relative squared output error of a matrix by the number of components kept."""
-        weight, bias, moments = self._matrix(matrix)
-        gram = (moments.gram if bias is None else moments.centred()).cpu() / moments.count
-        first, second = factors(weight.cpu(), gram=gram)
-        # The outputs of components are orthogonal: their energies add up.
-        energy = second.square().sum(0) * torch.einsum("ki,ij,kj->k", first, gram, first)
-        left = energy.flip(0).cumsum(0).flip(0)
-        return torch.cat([left, left.new_zeros(1)]) / left[0].clamp_min(torch.finfo(left.dtype).tiny)
-
     def _make(self, name: str, ranks: Mapping[str, int]) -> Level:
         group = self.stitch.structure[name]
         output = Projection(self.stitch.weight(name), self.stitch.bias(name))
@@ -178,7 +167,7 @@ class LowRankOptions:
         for matrix in self.matrices[name]:
             if matrix.name not in ranks:
                 continue
-            weight, bias = low_rank_approximation(*self._matrix(matrix), ranks[matrix.name])
+            weight, bias = self._decomposition(matrix).at(ranks[matrix.name])
             if matrix.product == group.output_projection:
                 output = Projection(weight, bias)
             else:
@@ -187,11 +176,20 @@ class LowRankOptions:
                     inputs[f"{matrix.product}.bias"] = bias
         return Level(torch.arange(group.size), output.weight, output.bias, inputs)
 
-    def _matrix(self, matrix: Group) -> tuple[Tensor, Tensor | None, Moments]:
-        """Weight, bias and input moments of a matrix."""
-        weight, bias = self.stitch.linear(matrix.product)
-        is_output = self.stitch.structure[matrix.instead_of].output_projection == matrix.product
-        return weight, bias, (self.output_moments if is_output else self.input_moments)[matrix.instead_of]
+    def _decomposition(self, matrix: Group) -> Decomposition:
+        """The decomposition of a matrix; those used last are remembered."""
+
+        def make() -> Decomposition:
+            is_output = self.stitch.structure[matrix.instead_of].output_projection == matrix.product
+            moments = (self.output_moments if is_output else self.input_moments)[matrix.instead_of]
+            return Decomposition.of(*self.stitch.linear(matrix.product), moments)
+
+        return self._decompositions.get(matrix.name, make)
+
+
+def _bytes(level: Level) -> float:
+    """Bytes of the matrices of a level."""
+    return level.weight.nbytes + sum(tensor.nbytes for tensor in level.input_projections.values())
 
 
 class _OutputError:
