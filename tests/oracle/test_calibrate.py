@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -83,7 +84,14 @@ def test_windows_of_groups_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     structure = discover(model)
     weigh, backwards = TokenWeights(model, structure, logits), []
     observe = weigh.observe
-    monkeypatch.setattr(weigh, "observe", lambda batch: (backwards.append(1), observe(batch))[1])
+
+    def observed(batch: dict[str, torch.Tensor], wanted: Collection[str]) -> Any:
+        backwards.append(1)
+        weights, inputs = observe(batch, wanted)
+        assert inputs.keys() == set(wanted), "inputs of other groups only take memory"
+        return weights, inputs
+
+    monkeypatch.setattr(weigh, "observe", observed)
     batches = [batch_of(2 * LENGTH), batch_of(3 * LENGTH)]
     whole = calibrate(model, structure, batches, weigh=weigh)
     assert len(backwards) == len(batches)

@@ -6,7 +6,7 @@ number of samples: it is one float64 Gram matrix per group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +22,10 @@ from secateurs.tasks.base import Batch, model_inputs
 __all__ = ["Weigh", "calibrate", "token_mask"]
 
 CHUNK_TOKENS = 4096
-"""Tokens gathered before they are added to the Gram matrices."""
+"""Tokens gathered before they are added to the Gram matrices, at most."""
+
+CHUNK_BYTES = 400e6
+"""Memory for gathered tokens: those of six layers of the width of BERT-base."""
 
 
 class Weigh(Protocol):
@@ -32,8 +35,8 @@ class Weigh(Protocol):
         """Whether this batch was weighed before, so that its weights take no backward pass."""
         ...
 
-    def observe(self, batch: Batch, /) -> tuple[Mapping[str, Tensor], dict[str, list[Tensor]]]:
-        """Weights of the tokens, and the inputs of the output projections at every use, by group."""
+    def observe(self, batch: Batch, wanted: Collection[str], /) -> tuple[Mapping[str, Tensor], dict[str, list[Tensor]]]:
+        """Weights of the tokens by group; and the inputs of the output projections of the wanted groups at every use."""
         ...
 
     def __call__(self, batch: Batch, /) -> Mapping[str, Tensor]:
@@ -100,13 +103,13 @@ def calibrate(
         known = True
         if weigh is not None:
             known = weigh.knows(inputs)
-            weights, watch.seen = (weigh(inputs), {}) if known else weigh.observe(inputs)
+            weights, watch.seen = (weigh(inputs), {}) if known else weigh.observe(inputs, moments)
         if known:
             with watch, torch.inference_mode():
                 model(**model_inputs(inputs))
         for group in groups:
             watch.take(group, tokens[group.tokens], weights.get(group.name))
-        if watch.tokens >= CHUNK_TOKENS:
+        if watch.tokens >= CHUNK_TOKENS or watch.nbytes >= CHUNK_BYTES:
             watch.flush(groups, moments)
     watch.flush(groups, moments)
     return moments
@@ -122,7 +125,7 @@ class _Watch:
     def __init__(self, model: nn.Module, groups: Sequence[Group]) -> None:
         self.seen: dict[str, list[Tensor]] = {}  # one input for every use of a layer
         self.waiting: dict[str, list[tuple[Tensor, Tensor | None]]] = {group.name: [] for group in groups}
-        self.tokens = 0
+        self.tokens = self.nbytes = 0
         self.projections = [(group, model.get_submodule(group.output_projection)) for group in groups]
         self.handles: list[Any] = []
 
@@ -156,6 +159,7 @@ class _Watch:
         if weights is not None:
             weights = weights.reshape(len(parts), -1)[:, chosen].flatten().double()
         waiting.append((inputs, weights))
+        self.nbytes += inputs.nbytes
         self.tokens = max(self.tokens, sum(len(rows) for rows, _ in waiting))
 
     def flush(self, groups: Sequence[Group], moments: dict[str, Moments]) -> None:
@@ -168,7 +172,7 @@ class _Watch:
                     torch.cat([rows for rows, _ in waiting]), torch.cat(weights) if weights else None
                 )
                 waiting.clear()
-        self.tokens = 0
+        self.tokens = self.nbytes = 0
 
     def __enter__(self) -> None:
         self.handles = [module.register_forward_hook(self._keep(group)) for group, module in self.projections]

@@ -50,7 +50,7 @@ class StoredMoments(Mapping[str, Moments]):
         Raises:
             CheckpointError: the file is damaged or of another model.
         """
-        return self._read(name)[0]
+        return self._read(name)[0].clone()  # a tensor of a file keeps the whole file in memory
 
     def __getitem__(self, name: str) -> Moments:
         """The moments of a group.

@@ -14,7 +14,7 @@ labels nor the confidence of the predictions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -67,26 +67,28 @@ class TokenWeights:
             CalibrationError: a gradient is not finite.
         """
         known = self._known.get(_key(batch))
-        return self.observe(batch)[0] if known is None else known
+        return self.observe(batch, ())[0] if known is None else known
 
     def knows(self, batch: Mapping[str, Tensor]) -> bool:
         """Whether this batch was weighed before."""
         return _key(batch) in self._known
 
     def observe(
-        self, batch: Mapping[str, Tensor]
+        self, batch: Mapping[str, Tensor], wanted: Collection[str] | None = None
     ) -> tuple[dict[str, Float[Tensor, "*uses batch tokens"]], dict[str, list[Tensor]]]:
         """The weights, and the inputs of the output projections at every use, from one forward and backward pass.
 
         Args:
             batch: a batch on the device of the model.
+            wanted: names of the groups whose inputs are returned; ``None`` = all. The weights are of all groups.
 
         Raises:
             CalibrationError: a gradient is not finite.
         """
+        wanted = self.structure.sizes if wanted is None else wanted
         generator = torch.Generator().manual_seed(self.seed + int(main_input(batch).sum()))
         parts = [
-            _squared_gradients(self.model, self.structure, part, self.outputs, generator)
+            _squared_gradients(self.model, self.structure, part, self.outputs, generator, wanted)
             for part in parts_of(dict(batch), self.tokens)
         ]
         weights: dict[str, Tensor] = {}
@@ -94,8 +96,9 @@ class TokenWeights:
         for group in self.structure:
             squared = torch.cat([lengths[group.name] for _, lengths in parts], 1)
             weights[group.name] = _weights(group.output_projection, squared[0] if len(squared) == 1 else squared)
-            uses = zip(*(read[group.name] for read, _ in parts), strict=True)
-            inputs[group.name] = [torch.cat(of_parts) for of_parts in uses]
+            if group.name in wanted:
+                uses = zip(*(read.pop(group.name) for read, _ in parts), strict=True)
+                inputs[group.name] = [torch.cat(of_parts) for of_parts in uses]
         self._known[_key(batch)] = weights
         return weights, inputs
 
@@ -134,15 +137,21 @@ def directions(outputs: Float[Tensor, "rows features"], generator: torch.Generat
 
 
 def _squared_gradients(
-    model: nn.Module, structure: Structure, batch: Batch, rows_of: OutputRows, generator: torch.Generator
+    model: nn.Module,
+    structure: Structure,
+    batch: Batch,
+    rows_of: OutputRows,
+    generator: torch.Generator,
+    wanted: Collection[str],
 ) -> tuple[dict[str, list[Tensor]], dict[str, Float[Tensor, "uses batch tokens"]]]:
-    """What every output projection reads at every use, and ``||dv/ds||^2`` at every use and token, by group."""
+    """What the wanted output projections read at every use, and ``||dv/ds||^2`` at every use and token, by group."""
     quick = autocast_if_fast(main_input(batch).device)
     with observed_projections(model, structure) as (read, written), torch.enable_grad(), quick:
         rows = rows_of(model(**model_inputs(batch), **no_cache(model)), batch)
         (rows * directions(rows, generator)).sum().backward()
     texts = len(main_input(batch))
-    return read, {name: torch.stack([_squared_length(use, texts) for use in uses]) for name, uses in written.items()}
+    kept = {name: read[name] for name in wanted}
+    return kept, {name: torch.stack([_squared_length(use, texts) for use in uses]) for name, uses in written.items()}
 
 
 def _squared_length(output: Float[Tensor, "*tokens columns"], texts: int) -> Float[Tensor, "batch tokens"]:

@@ -8,6 +8,7 @@ import time
 
 import torch
 
+from secateurs.pipeline.return_memory import return_memory
 from secateurs.pipeline.run_progress import RunProgress, duration
 
 __all__ = ["StageTimer"]
@@ -31,7 +32,8 @@ class StageTimer:
         self._last = time.perf_counter()
 
     def end(self, stage: str) -> None:
-        """The stage ends here, and the next one begins. A stage that is repeated adds up."""
+        """The stage ends here, and the next one begins. A stage that is repeated adds up. Freed memory is returned."""
+        return_memory()
         now = time.perf_counter()
         took, self._last = now - self._last, now
         self.seconds[stage] = self.seconds.get(stage, 0.0) + took
