@@ -12,6 +12,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def choose_mask_training(
         logger.info("%s: %d of %.0f steps of %.3f s for the masks", target, done, steps, pace.step)
         seconds = pace.start + done * pace.step
         length = TrainingLength(str(target), stage, done, done * batch / rows, seconds, factor == 1)
-        factor = first(lambda: (time.choose(name, length, factor), factor)[1])
+        first(partial(time.choose, name, length, factor))
     shared.fitted.set_lengths(scaled(loaded.method, factor))
 
 
