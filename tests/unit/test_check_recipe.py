@@ -33,6 +33,8 @@ MISTAKES = {
     "--speedup two": "a speed-up of 'two' is neither a number nor auto",
     "--speedup auto": "auto chooses the speed-ups itself: give auto, or numbers",
     "--keep 0.99": "keep finds the speed-up itself: give keep, or speed-ups, or sparsities",
+    "--minutes 0": "minutes: ",
+    "--minutes 5 --recover-epochs 1": "give minutes or recover_epochs, not both",
     "--seed -1": "seed: ",
     "--data ./nowhere": "the data ./nowhere does not exist",
     "--latency-table nowhere": "no latency table at nowhere",

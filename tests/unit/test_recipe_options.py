@@ -34,6 +34,7 @@ FIELDS: dict[str, Any] = {
     "sparsity": (0.25, 0.5),
     "keep": (0.98, 0.99),
     "tolerance": 0.1,
+    "minutes": 7.5,
     "timing_processes": 4,
     "batch_size": 4,
     "sequence_length": 16,

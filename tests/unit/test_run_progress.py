@@ -176,3 +176,28 @@ def test_the_terminal_shows_the_run_below_the_bars(
     bar, *told = [line for line in lines if line][-3:]
     assert "calibrate" in bar
     assert told == ["the run: 67 s, about 6 min left (16% done)", "2x: 2.05x measured"]
+
+
+def test_a_part_of_a_stage_corrects_its_unit(run: RunProgress, clock: Clock) -> None:
+    run.tell("processes", 20.0, 60.0)
+    corrected = 100 * (3 + 60) / (3 + 20)  # 100 predicted seconds of processes
+    assert run.seconds_left() == pytest.approx(300 + corrected)
+    assert run.ratio("processes") == pytest.approx(63 / 23)
+    assert run.ratio("passes") == 1
+    run.forget()
+    assert run.seconds_left() == 400
+
+
+def test_a_stage_whose_time_becomes_known(run: RunProgress, clock: Clock) -> None:
+    run.expect("prune", "3x", 500.0)
+    assert run.seconds_left() == 800
+    run.again("3x")
+    assert run.seconds_left() == 800  # its place has changed
+
+
+def test_stages_can_be_left_out(run: RunProgress, clock: Clock) -> None:
+    assert run.seconds_left(without=("prune",)) == 200
+    assert run.seconds_left(without=("prepare", "prune")) == 140
+    clock.now += 90  # the running stage takes longer than its 60 seconds, and so will those of its unit
+    left = run.seconds_left(without=("prune",))
+    assert left == pytest.approx(100 + 40 * (3 + 90) / (3 + 60))

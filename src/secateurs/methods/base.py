@@ -12,7 +12,7 @@ A method that trains to find its masks does so in a step of its own: ``train_gat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
@@ -124,6 +124,14 @@ class Fitted(ABC):
             mask: what was kept.
             folder: folder of the target.
         """
+
+    def set_lengths(self, settings: Any) -> None:
+        """Train from now on for as long as other settings of the same method say; see ``_settings.scaled``.
+
+        Args:
+            settings: the method with other lengths of its trainings.
+        """
+        self.settings = settings
 
     def expected_sparsity(self, folder: str) -> float | None:
         """The sparsity that the trained gates of a target expect; ``None`` without gates.

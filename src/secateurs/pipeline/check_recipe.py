@@ -43,7 +43,9 @@ def check_recipe(recipe: Recipe) -> None:
             f"keep tries several speed-ups, and {what} for every one of them, which takes hours: use ziplm, uniform, "
             "magnitude or random-units without recovery, or give a speed-up"
         )
-    if recipe.trackers and not (finetuning(recipe, method) or method.trains):
+    if recipe.minutes is not None:
+        check_minutes(recipe)
+    if recipe.trackers and not (finetuning(recipe, method) or method.trains or recipe.minutes):
         raise RecipeError("trackers follow a training, and this run has none; add --recover-epochs, or leave them out")
     if recipe.clock == "cpu" and recipe.threads > 1:
         raise RecipeError(f"the cpu clock counts the time of 1 thread, not of {recipe.threads}; use --threads 1")
@@ -54,6 +56,21 @@ def check_recipe(recipe: Recipe) -> None:
     folder = recipe.data.rpartition(":")[0] or recipe.data  # folder:config
     if is_path(recipe.data) and not any(expanded(path).exists() for path in (recipe.data, folder)):
         raise DataError(f"the data {recipe.data} does not exist; give a folder, a file or a hub id like owner/name")
+
+
+def check_minutes(recipe: Recipe) -> None:
+    """Refuse fields that minutes chooses, or whose time nothing can adapt.
+
+    Raises:
+        RecipeError: see above.
+    """
+    if recipe.recover_epochs is not None:
+        raise RecipeError("minutes chooses the epochs after shrinking: give minutes or recover_epochs, not both")
+    if recipe.keep:
+        raise RecipeError(
+            "keep tries as many models as it needs and trains none of them, so that nothing can fit it into minutes: give "
+            "minutes with a speed-up or a sparsity, or keep with fewer calibration_samples"
+        )
 
 
 def check_table_exists(recipe: Recipe, folder: Path | None) -> None:

@@ -9,7 +9,17 @@ from pathlib import Path
 from secateurs.pipeline.estimates import rows_of
 from secateurs.pipeline.load import Loaded
 
-__all__ = ["ATTEMPTS", "BUILDS", "MARGIN", "PROCESS_SECONDS", "SEARCHES", "TABLE_SECONDS", "CountedWork", "count_work"]
+__all__ = [
+    "ATTEMPTS",
+    "BUILDS",
+    "MARGIN",
+    "PASSES_OF_TRAINING",
+    "PROCESS_SECONDS",
+    "SEARCHES",
+    "TABLE_SECONDS",
+    "CountedWork",
+    "count_work",
+]
 
 TABLE_SECONDS = (30.0, 80.0)
 """Seconds of a latency table: where timings are steady, and where they scatter."""
@@ -25,6 +35,9 @@ SEARCHES = (1, 3)
 
 PROCESS_SECONDS = (8.0, 25.0)
 """Seconds of one process that times saved models: it starts, loads both, and times them."""
+
+PASSES_OF_TRAINING = 4
+"""Forward passes of a training per row: forward and backward of the student (3), forward of the teacher (1)."""
 
 MARGIN = (0.6, 2.0)
 """Real seconds of a stage, as a multiple of its counted forward passes times a measured pass: widths differ in how fast they
@@ -58,14 +71,15 @@ class CountedWork:
     reported: int
 
 
-def count_work(loaded: Loaded) -> CountedWork:
+def count_work(loaded: Loaded, samples: int | None = None) -> CountedWork:
     """Count the work of everything that a recipe names.
 
     Args:
         loaded: everything that the recipe names.
+        samples: number of texts to fit; ``None`` = all that were read.
     """
     roles = loaded.data.roles
-    samples = roles.fit.rows or roles.accept.rows
+    samples = samples or roles.fit.rows or roles.accept.rows
     rows_of_training = len(loaded.data.train) if isinstance(loaded.data.train, Sized) else 0
     batch = loaded.context(Path()).rows_a_step
     work = loaded.method.forward_passes(loaded.structure, samples, rows_of_training, batch)
@@ -76,7 +90,7 @@ def count_work(loaded: Loaded) -> CountedWork:
         work.fit,
         work.per_target,
         work.per_build,
-        read * 4,  # forward and backward of the student (3), forward of the teacher (1)
+        read * PASSES_OF_TRAINING,
         evaluated,
         evaluated + 2 * reported,
         samples,

@@ -118,7 +118,10 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     printed.add_section()
     printed.add_row("in all", "", _duration(total))
     memory = f"Memory: about {memory_bytes(loaded, measured.output_bytes) / 1e9:.1f} GB."
-    printed.caption = " ".join(part for part in (largest, memory, "Nothing was written.") if part)
+    time = ""
+    if recipe.minutes is not None:
+        time = f"With minutes {recipe.minutes:g}, fewer texts may be used, and trainings take the time that is left."
+    printed.caption = " ".join(part for part in (largest, memory, time, "Nothing was written.") if part)
     return printed
 
 

@@ -29,7 +29,7 @@ from secateurs.tasks import task as find_task
 from secateurs.tasks.base import Columns, Task, TaskData
 from secateurs.training.trackers import check_trackers
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "load", "with_texts"]
 
 REPORT_TEXTS = 256
 """Texts on which the reported divergence is taken."""
@@ -78,6 +78,12 @@ class Loaded:
         if self.dense is not self.model:
             return self.dense
         return copy.deepcopy(self.dense) if self.method.trains else shared_copy(self.dense)
+
+    @property
+    def trains(self) -> bool:
+        """Whether any weights are trained; ``minutes`` trains wherever there are rows to train on."""
+        fills = self.recipe.minutes is not None and self.data.train is not None
+        return self.method.trains or bool(self.finetuning) or fills
 
     def context(self, folder: Path, track: Track = silent) -> PruneContext:
         """What the method is given.
@@ -128,10 +134,37 @@ def load(recipe: Recipe) -> Loaded:
     check(environment, dense)
     model = method.prepare_model(dense)
     structure = method.structure(model)
-    sizes = replace(method.role_sizes(recipe.calibration_samples), report=REPORT_TEXTS)
+    data = _read(recipe, task, method, dense, tokenizer, recipe.calibration_samples)
+    if (training or method.trains) and data.train is None:
+        what = f"the method {recipe.method}" if method.trains else "recovery"
+        raise RecipeError(
+            f"{what} needs a training split, and {recipe.data} has none (rows: {data.description}); "
+            f"give data with one, or use {'--method ziplm' if method.trains else '--recover-epochs 0'}"
+        )
+    dtype = stored_dtype(recipe.model, subfolder=task.subfolder)
+    pad = stored_pad_token_id(recipe.model, subfolder=task.subfolder, trust_remote_code=recipe.trust_remote_code)
+    loaded = Loaded(recipe, task, method, dense, model, tokenizer, data, structure, environment, training, dtype, pad)
+    method.check(loaded.context(Path()))
+    return loaded
+
+
+def with_texts(loaded: Loaded, samples: int) -> Loaded:
+    """The same with fewer texts to fit and search, as if ``calibration_samples`` had been that number.
+
+    Args:
+        loaded: everything that the recipe names.
+        samples: number of texts to fit.
+    """
+    data = _read(loaded.recipe, loaded.task, loaded.method, loaded.dense, loaded.tokenizer, samples)
+    return replace(loaded, data=data)
+
+
+def _read(recipe: Recipe, task: Task, method: Method, dense: Any, tokenizer: Any, samples: int) -> TaskData:
+    """Read the data, and draw the texts of every role."""
+    sizes = replace(method.role_sizes(samples), report=REPORT_TEXTS)
     if recipe.keep:
         sizes = replace(sizes, choose=task.texts_to_choose, report=task.texts_to_report)
-    data = task.read(
+    return task.read(
         recipe.data,
         dense,
         tokenizer,
@@ -144,14 +177,3 @@ def load(recipe: Recipe) -> Loaded:
         metric=recipe.metric,
         max_new_tokens=recipe.max_new_tokens,
     )
-    if (training or method.trains) and data.train is None:
-        what = f"the method {recipe.method}" if method.trains else "recovery"
-        raise RecipeError(
-            f"{what} needs a training split, and {recipe.data} has none (rows: {data.description}); "
-            f"give data with one, or use {'--method ziplm' if method.trains else '--recover-epochs 0'}"
-        )
-    dtype = stored_dtype(recipe.model, subfolder=task.subfolder)
-    pad = stored_pad_token_id(recipe.model, subfolder=task.subfolder, trust_remote_code=recipe.trust_remote_code)
-    loaded = Loaded(recipe, task, method, dense, model, tokenizer, data, structure, environment, training, dtype, pad)
-    method.check(loaded.context(Path()))
-    return loaded

@@ -9,6 +9,7 @@ Steps that a method does not have do nothing.
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 from torch import nn
@@ -16,19 +17,23 @@ from torch import nn
 from secateurs.artifacts import read_json, write_json
 from secateurs.distributed import first
 from secateurs.latency.compare import Speed
+from secateurs.methods.base import Finetuning
 from secateurs.numerics.precision import native_bfloat16
 from secateurs.pipeline.attempt import Attempt
-from secateurs.pipeline.contract import Contract
+from secateurs.pipeline.contract import STEERING_PROCESSES, Contract
 from secateurs.pipeline.finished_model import FinishedModel
 from secateurs.pipeline.given_table import measured_here
 from secateurs.pipeline.keep_search import fastest_that_keeps
+from secateurs.pipeline.run_plan import PROCESSES
 from secateurs.pipeline.stage_timer import StageTimer
 from secateurs.pipeline.target_context import TargetContext
 from secateurs.pipeline.time_folder import time_shapes
+from secateurs.pipeline.training_length import choose_mask_training, choose_recovery
 from secateurs.structure.allocation import Allocation
 from secateurs.structure.mask import Mask
 from secateurs.structure.target import Budget, Keep, Speedup, Target
 from secateurs.surgery.shared_copy import shrunk_copy
+from secateurs.training.elastic import ElasticSteps
 from secateurs.training.trainer import Training, train
 
 __all__ = ["prune_to_target"]
@@ -53,6 +58,7 @@ def prune_to_target(shared: TargetContext, target: Target, seconds: dict[str, fl
         budget = shared.budget(target)
     place = shared.context.folder / target.folder
     if shared.loaded.method.trains:
+        choose_mask_training(shared, target, budget, "train gates")
         shared.fitted.train_gates(budget)
         timer.end("train gates")
     contract = _contract(shared, target, budget, place)
@@ -64,7 +70,7 @@ def prune_to_target(shared: TargetContext, target: Target, seconds: dict[str, fl
         timer.end("search")
         if finished is not None and attempt.confirmed is not None:
             break  # a miss, and no allocation is left to try
-        mask, model = _build(shared, target, budget, attempt, timer)
+        mask, model = _build(shared, target, budget, attempt, timer, again=finished is not None)
         finished = FinishedModel(shared, target, model, mask)
         first(finished.evaluate_and_save)
         progress.tell_quality(str(target), finished.quality)
@@ -79,7 +85,7 @@ def prune_to_target(shared: TargetContext, target: Target, seconds: dict[str, fl
 
 
 def _build(
-    shared: TargetContext, target: Target, budget: Budget, attempt: Attempt, timer: StageTimer
+    shared: TargetContext, target: Target, budget: Budget, attempt: Attempt, timer: StageTimer, *, again: bool
 ) -> tuple[Mask, nn.Module]:
     """Fit, shrink and fine-tune the model of an attempt.
 
@@ -89,6 +95,7 @@ def _build(
         budget: the budget of the target.
         attempt: attempt that the contract settled on.
         timer: gets the seconds of every stage.
+        again: a model of this target was built before, and missed it.
 
     Returns:
         The units that were kept, and the shrunk model.
@@ -97,13 +104,15 @@ def _build(
     place = context.folder / target.folder
     first(lambda: _start_over(place, attempt.number))
     if loaded.method.trains:
+        choose_mask_training(shared, target, budget, "train while pruning", attempt.allocation)
         fitted.train_while_pruning(budget, attempt.allocation)
         timer.end("train while pruning")
     mask = fitted.apply(attempt.allocation, target.folder)
     model = shrunk_copy(context.model, context.structure, mask)
     timer.end("fit")
-    if loaded.finetuning:
-        _finetune(shared, model, mask, target, place)
+    how, elastic = choose_recovery(shared, target, model, mask, attempt.number, again=again)
+    if how:
+        _finetune(shared, model, mask, target, place, how, elastic)
         timer.end("recover")
     return mask, model
 
@@ -113,7 +122,11 @@ def _contract(shared: TargetContext, target: Target, budget: Budget, place: Path
     recipe = shared.loaded.recipe
 
     def steer(allocation: Allocation) -> Speed:
+        began = time.perf_counter()
         speed = first(lambda: time_shapes(shared, allocation, place / "shapes"))
+        if shared.time is not None:  # what processes take is the longest part after a training
+            predicted = STEERING_PROCESSES * shared.time.process_seconds
+            shared.progress.tell(PROCESSES, predicted, time.perf_counter() - began)
         shared.progress.tell_steering(str(target), speed.median, target.value)
         return speed
 
@@ -146,7 +159,15 @@ def _start_over(place: Path, attempt: int) -> None:
     write_json(path, {"attempt": attempt})
 
 
-def _finetune(shared: TargetContext, model: nn.Module, mask: Mask, target: Target, place: Path) -> None:
+def _finetune(
+    shared: TargetContext,
+    model: nn.Module,
+    mask: Mask,
+    target: Target,
+    place: Path,
+    how: Finetuning,
+    elastic: ElasticSteps | None,
+) -> None:
     """Train the shrunk model in place, on the objective of its method."""
     loaded, recipe = shared.loaded, shared.loaded.recipe
     train(
@@ -155,14 +176,15 @@ def _finetune(shared: TargetContext, model: nn.Module, mask: Mask, target: Targe
         loaded.data.train,
         loaded.data.collate,
         Training(
-            loaded.finetuning.epochs,
-            loaded.finetuning.steps,
-            loaded.finetuning.learning_rate,
+            how.epochs,
+            how.steps,
+            how.learning_rate,
             batch_size=recipe.train_batch_size,
             accumulate=recipe.accumulate,
             bf16=native_bfloat16(recipe.device),
             trackers=recipe.trackers,
             logs=shared.context.logs(place / "recovery"),
+            elastic=elastic,
         ),
         place / "recovery",
         seed=recipe.seed,

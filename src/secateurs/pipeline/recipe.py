@@ -103,6 +103,12 @@ class Recipe(BaseModel):
         "2 accepts 2 to 2.1, or up to 2.5 % above what the contract aims at where processes differ much.",
     )
 
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="Wall time of the run, in minutes. Texts, at most calibration_samples, and the training after shrinking "
+        "are chosen so that the run ends at about that time.",
+    )
     timing_processes: int = Field(
         10,
         ge=3,

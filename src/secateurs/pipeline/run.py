@@ -23,18 +23,21 @@ from secateurs.latency.interleave import NOISE_LIMIT
 from secateurs.latency.profile import measure_table
 from secateurs.latency.table import LatencyTable
 from secateurs.pipeline.given_table import given_table, measured_here, place_of
-from secateurs.pipeline.load import Loaded, load
+from secateurs.pipeline.load import Loaded, load, with_texts
+from secateurs.pipeline.minutes import choose_texts, plan_and_check
 from secateurs.pipeline.one_target import prune_to_target
 from secateurs.pipeline.provenance import commit, versions
 from secateurs.pipeline.rank_zero import RankZeroFitted
 from secateurs.pipeline.recipe import Recipe
 from secateurs.pipeline.recipe_targets import reachable
 from secateurs.pipeline.run_folder import check_folder, claim_folder, record_processes
-from secateurs.pipeline.run_plan import plan_run
+from secateurs.pipeline.run_plan import Costs, plan_run, steers
 from secateurs.pipeline.run_progress import RunProgress
 from secateurs.pipeline.stage_timer import StageTimer
 from secateurs.pipeline.target_context import TargetContext, evaluation_data, record_path
+from secateurs.pipeline.time_budget import TimeBudget
 from secateurs.progress import Track, silent
+from secateurs.report.minutes import Minutes
 from secateurs.report.report import Report
 from secateurs.report.values import ModelResult, Texts
 from secateurs.structure.target import Speedup, Target
@@ -79,12 +82,13 @@ def run(
     track = track if is_first() else silent
     first(lambda: check_folder(folder, recipe, resume=resume))
     given = first(lambda: given_table(recipe, folder))
-    timer = StageTimer(progress)
+    timer, stages = StageTimer(progress), folder / "stages"
     loaded = together(lambda: load(recipe))
+    time = TimeBudget(recipe.minutes, timer.progress, stages / "minutes.json") if recipe.minutes else None
+    costs = first(lambda: _plan(timer.progress, loaded, time, folder, given, resume=resume))
     first(lambda: claim_folder(folder, recipe))
     if is_first():
         announce(loaded.data.summary())
-    first(lambda: plan_run(timer.progress, loaded, folder, given, resumed=resume))
     timer.end("load")
     table = first(lambda: _latency(loaded, given, folder, track))
     timer.end("latency")
@@ -94,19 +98,22 @@ def run(
             target.budget(table)  # refuse unreachable targets before the work starts
     for target in set(recipe.targets) - set(targets):  # of `auto`
         timer.progress.finish(str(target))
-    stages = folder / "stages"
     dense = first(lambda: _dense_score(loaded, stages))
     timer.end("evaluate dense")
     todo = first(lambda: [target for target in targets if not record_path(stages, target).is_file()])
+    if time is not None and todo:
+        steered = steers(loaded, table)
+        texts = first(lambda: choose_texts(loaded, timer.progress, time, todo, costs, steered=steered))
+        loaded = with_texts(loaded, texts) if texts and texts < loaded.data.roles.fit.rows else loaded
     teacher = loaded.teacher() if todo else None
     context = replace(loaded.context(stages, track), teacher=teacher)
     report = _describe(loaded, table, dense, command)
     if todo:
-        if loaded.finetuning or loaded.method.trains:
+        if loaded.trains:
             first(lambda: record_processes(folder))
         fitted = loaded.method.fit(context) if loaded.method.trains else RankZeroFitted(loaded.method, context)
         timer.end("prepare")
-        shared = TargetContext(loaded, table, dense, context, fitted, teacher, folder, report, timer.progress)
+        shared = TargetContext(loaded, table, dense, context, fitted, teacher, folder, report, timer.progress, time)
         for target in todo:
             try:
                 prune_to_target(shared, target, dict(timer.seconds))
@@ -114,15 +121,34 @@ def run(
                 if is_first():  # without a message: the other processes have raised already
                     _finish(report, targets, folder)
                 raise
-    return first(lambda: _finish(report, targets, folder))
+            if time is not None:
+                time.targets_left -= 1
+                first(time.save)
+    spent = None if time is None else time.result(trainable=loaded.trains)
+    return first(lambda: _finish(report, targets, folder, spent))
 
 
-def _finish(report: Report, targets: Sequence[Target], folder: Path) -> Report:
+def _plan(
+    progress: RunProgress,
+    loaded: Loaded,
+    time: TimeBudget | None,
+    folder: Path,
+    given: LatencyTable | None,
+    *,
+    resume: bool,
+) -> Costs:
+    """Plan the run; with ``minutes``, refuse too few."""
+    if time is None:
+        return plan_run(progress, loaded, folder, given, resumed=resume)
+    return plan_and_check(loaded, progress, time, folder, given)
+
+
+def _finish(report: Report, targets: Sequence[Target], folder: Path, spent: Minutes | None = None) -> Report:
     """Write the report with all finished models; nothing without any."""
     results = TypeAdapter(ModelResult)
     records = [path for target in targets if (path := record_path(folder / "stages", target)).is_file()]
     done = [results.validate_python(read_json(path)) for path in records]
-    report = replace(report, models=done, notes=[*report.notes, *_zero_notes(done)])
+    report = replace(report, models=done, notes=[*report.notes, *_zero_notes(done)], minutes=spent)
     if done:
         report.save(folder)
     return report
@@ -224,7 +250,7 @@ def _texts(loaded: Loaded) -> list[Texts]:
     texts = [
         Texts(name, USES[name], role.rows, role.tokens, role.split) for name, role in loaded.data.roles.by_name.items()
     ]
-    if loaded.method.trains or loaded.finetuning:
+    if loaded.trains:
         train = loaded.data.train
         assert isinstance(train, Sized)
         what = "masks and weights are trained" if loaded.method.trains else "the shrunk model is trained"

@@ -119,7 +119,9 @@ def resolved(recipe: Recipe) -> Recipe:
     changes: dict[str, Any] = {name: _absolute(getattr(recipe, name)) for name in PATHS}
     if not method.trains:
         training = finetuning(recipe, method)
-        changes |= {"recover_epochs": training.epochs, "learning_rate": training.learning_rate}
+        changes["learning_rate"] = training.learning_rate
+        if recipe.minutes is None:  # which chooses the epochs itself
+            changes["recover_epochs"] = training.epochs
     return recipe.model_copy(update={**changes, "hyperparameters": hyperparameters})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 __all__ = ["Best", "PlannedStage", "RunProgress", "duration"]
@@ -89,6 +89,43 @@ class RunProgress:
         """
         self._plan = self._planned = tuple(stages)
 
+    def expect(self, name: str, target: str, seconds: float) -> None:
+        """Replace the predicted time of a stage, where it is known better by now.
+
+        Args:
+            name: name of the stage.
+            target: target that the stage belongs to.
+            seconds: predicted time.
+        """
+
+        def known(stages: tuple[PlannedStage, ...]) -> tuple[PlannedStage, ...]:
+            this = (name, target)
+            return tuple(
+                replace(stage, seconds=seconds) if (stage.name, stage.target) == this else stage for stage in stages
+            )
+
+        self._planned = known(self._planned)
+        if self._plan is not None:
+            self._plan = known(self._plan)
+
+    def forget(self) -> None:
+        """Forget what stages took, because new predictions take it into account."""
+        self._done.clear()
+
+    def tell(self, unit: str, predicted: float, real: float) -> None:
+        """A part of a stage took so long, which corrects the predictions of its unit.
+
+        Args:
+            unit: what the prediction counts.
+            predicted: predicted seconds.
+            real: seconds that it took.
+        """
+        self._done.append((PlannedStage("", (), predicted, unit), real))
+
+    def ratio(self, unit: str) -> float:
+        """Real / predicted time over all stages of a unit so far; 1 before there are any."""
+        return self._expected(PlannedStage("none of those", (), 1.0, unit), self._done)
+
     def again(self, target: str) -> None:
         """The model of a target missed it: all stages of the target come again.
 
@@ -127,8 +164,12 @@ class RunProgress:
             self._stage_began, place = now, place + 1
         self._plan = plan[place:]
 
-    def seconds_left(self) -> float | None:
-        """Expected seconds until the run ends; ``None`` before there is a plan."""
+    def seconds_left(self, without: Collection[str] = ()) -> float | None:
+        """Expected seconds until the run ends; ``None`` before there is a plan.
+
+        Args:
+            without: names of stages that are left out, as if they took no time.
+        """
         plan, done = self._plan, self._done
         if plan is None:
             return None
@@ -137,7 +178,8 @@ class RunProgress:
         running, expected = self._clock() - self._stage_began, self._expected(plan[0], done)
         if running > expected:
             done = [*done, (plan[0], running)]
-        return max(0.0, expected - running) + sum(self._expected(stage, done) for stage in plan[1:])
+        here = 0.0 if plan[0].name in without else max(0.0, expected - running)
+        return here + sum(self._expected(stage, done) for stage in plan[1:] if stage.name not in without)
 
     def tell_steering(self, target: str, speedup: float, aim: float) -> None:
         """Shapes were timed. The best ones are the slowest of those that reach the target, or else the fastest.

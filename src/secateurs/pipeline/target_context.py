@@ -15,6 +15,7 @@ from secateurs.methods.base import Fitted
 from secateurs.pipeline.kept_quality import answers_of
 from secateurs.pipeline.load import Loaded
 from secateurs.pipeline.run_progress import RunProgress
+from secateurs.pipeline.time_budget import TimeBudget
 from secateurs.report.report import Report
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.target import Budget, Sparsity, Speedup, Target
@@ -38,6 +39,7 @@ class TargetContext:
         folder: the run folder.
         report: report of the run, without models.
         progress: progress of the run.
+        time: the time of the run, and what was chosen to fit it; ``None`` without ``minutes``.
     """
 
     loaded: Loaded
@@ -49,6 +51,7 @@ class TargetContext:
     folder: Path
     report: Report
     progress: RunProgress = field(default_factory=RunProgress)
+    time: TimeBudget | None = None
 
     @property
     def unpruned(self) -> nn.Module:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import torch
 
 from secateurs.checkpoint import save_load
+from secateurs.latency import fresh_processes
 from secateurs.latency.compare import Measurement, Speed
 from secateurs.latency.fresh_processes import time_saved
-from secateurs.latency.timing_process import SavedModel
+from secateurs.latency.timing_process import Request, SavedModel
 from secateurs.pipeline.contract import STEERING_PROCESSES
 from secateurs.pipeline.load import Loaded
 from secateurs.pipeline.target_context import TargetContext
@@ -20,7 +22,7 @@ from secateurs.structure.mask import Mask
 from secateurs.surgery.shared_copy import shared_copy
 from secateurs.surgery.shrink import shrink
 
-__all__ = ["time_folder", "time_shapes"]
+__all__ = ["seconds_of_process", "time_folder", "time_shapes"]
 
 
 def time_folder(loaded: Loaded, folder: Path, processes: int, track: Track, label: str) -> Measurement:
@@ -41,12 +43,28 @@ def time_folder(loaded: Loaded, folder: Path, processes: int, track: Track, labe
     """
     task, recipe = loaded.task, loaded.recipe
     models = {
-        "dense": SavedModel(
-            recipe.model, task.auto_class, task.subfolder, task.may_be_missing, recipe.trust_remote_code
-        ),
+        "dense": _dense(loaded),
         "pruned": SavedModel(str(folder), task.auto_class, "", task.may_be_missing, recipe.trust_remote_code),
     }
     return time_saved(models, loaded.environment, processes=processes, seed=recipe.seed, track=track, label=label)
+
+
+def seconds_of_process(loaded: Loaded) -> float:
+    """Seconds that one timing process takes, with the dense model in the place of the pruned one.
+
+    Args:
+        loaded: everything that the recipe names.
+    """
+    models = {"dense": _dense(loaded), "pruned": _dense(loaded)}
+    each, rounds = fresh_processes.SECONDS, fresh_processes.ROUNDS
+    began = time.perf_counter()
+    fresh_processes.run_process(Request(models, "dense", loaded.environment, loaded.recipe.seed, each, rounds))
+    return time.perf_counter() - began
+
+
+def _dense(loaded: Loaded) -> SavedModel:
+    task, recipe = loaded.task, loaded.recipe
+    return SavedModel(recipe.model, task.auto_class, task.subfolder, task.may_be_missing, recipe.trust_remote_code)
 
 
 def time_shapes(shared: TargetContext, allocation: Allocation, folder: Path) -> Speed:

@@ -123,6 +123,8 @@ def _notes(runs: Sequence[_Run]) -> list[str]:
         notes.append("These runs were measured on different machines, so their speed-ups are not directly comparable.")
     for run in runs:
         notes += [f"{run.label}: {note}" if len(runs) > 1 else note for note in run.report.notes]
+        if run.report.minutes is not None:
+            notes.append((f"{run.label}: " if len(runs) > 1 else "") + run.report.minutes.sentence())
         for result in run.models:
             if result.kept_quality is not None:
                 lead = f"{run.label}: " if len(runs) > 1 else ""

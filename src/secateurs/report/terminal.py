@@ -65,9 +65,12 @@ def table(report: RunResult) -> Table:
         )
         drawn.add_section()
         drawn.add_row(*map(Text, cells), style="dim")
+    lines: list[str] = []
     if divergence is not None:
-        lines = [f"{formatting.readable(divergence.name)}: from the dense model, on {report.reported_on}"]
+        lines.append(f"{formatting.readable(divergence.name)}: from the dense model, on {report.reported_on}")
         lines += [KNEE] if knee(report) is not None else []
+    lines += [report.minutes.sentence()] if report.minutes is not None else []
+    if lines:
         drawn.caption = Text("\n".join(lines))
         drawn.caption_justify = "left"
     return drawn

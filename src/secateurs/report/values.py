@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from secateurs.report.kept_quality import KeptQuality
+from secateurs.report.minutes import Minutes
 from secateurs.structure.cut import Kind
 
 __all__ = [
@@ -219,6 +220,7 @@ class RunResult:
         auto_class: name of the transformers class that loads the models, ``Task.auto_class``.
         pipeline_tag: name of the task on the Hugging Face Hub.
         texts: the texts of every role, and what was done on them.
+        minutes: the time of the run, and what was chosen to fit it; ``None`` unless it was asked for.
         format: version of the file format.
     """
 
@@ -244,6 +246,7 @@ class RunResult:
     auto_class: str = "AutoModel"
     pipeline_tag: str | None = None
     texts: list[Texts] = field(default_factory=list)
+    minutes: Minutes | None = None
     format: int = FORMAT
 
     @property

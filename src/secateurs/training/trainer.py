@@ -31,6 +31,7 @@ from secateurs.distributed import first
 from secateurs.errors import RecipeError, SecateursError
 from secateurs.progress import Track, silent
 from secateurs.training.checkpoints import last_complete_checkpoint, without_shared_tensors, writing_checkpoint
+from secateurs.training.elastic import ElasticSteps
 from secateurs.training.objective import CONSTANT_RATE, Objective
 from secateurs.training.optimizer import build_optimizer
 from secateurs.training.schedules import noam
@@ -57,6 +58,7 @@ class Training:
         checkpoint_steps: optimiser steps between two checkpoints, from which a killed run resumes; 0 = no checkpoints.
         trackers: names of transformers' integrations that log the loss and the learning rate.
         logs: folder for trackers that write files; ``None`` = beside the checkpoints.
+        elastic: corrects the number of steps to a time, in one process; ``None`` = the length is fixed.
     """
 
     epochs: float
@@ -71,6 +73,7 @@ class Training:
     checkpoint_steps: int = 500
     trackers: tuple[str, ...] = ()
     logs: Path | None = None
+    elastic: ElasticSteps | None = None
 
 
 def train(
@@ -115,7 +118,7 @@ def train(
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
-        max_steps=settings.steps or -1,
+        max_steps=settings.elastic.most if settings.elastic else settings.steps or -1,
         learning_rate=settings.learning_rate,
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulate,
@@ -149,8 +152,9 @@ def train(
                 args=arguments,
                 train_dataset=data,
                 data_collator=collate,
-                callbacks=[_StepCallback(objective, track)],
+                callbacks=[_StepCallback(objective, track, settings.elastic)],
                 schedule=settings.schedule,
+                elastic=settings.elastic,
             )
         trainer.remove_callback(PrinterCallback)  # a library must not print
         result = trainer.train(resume_from_checkpoint=first(lambda: last_complete_checkpoint(folder)))
@@ -166,12 +170,13 @@ class _ObjectiveTrainer(Trainer):
     Args:
         objective: the loss, and how it is optimised.
         schedule: see ``Training.schedule``.
+        elastic: see ``Training.elastic``.
         **options: arguments of ``Trainer``.
     """
 
-    def __init__(self, objective: Objective, schedule: str, **options: Any) -> None:
+    def __init__(self, objective: Objective, schedule: str, elastic: ElasticSteps | None, **options: Any) -> None:
         super().__init__(**options)
-        self.objective, self.schedule = objective, schedule
+        self.objective, self.schedule, self.elastic = objective, schedule, elastic
         # Otherwise the Trainer rescales the loss by the number of tokens, which only fits losses summed by the model.
         self.model_accepts_loss_kwargs = False
 
@@ -184,13 +189,15 @@ class _ObjectiveTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
+        if self.elastic is not None:
+            num_training_steps = self.elastic.planned
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         if isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
             if self.schedule == "noam":
                 warmup = self.args.get_warmup_steps(num_training_steps)
                 scheduler.lr_lambdas = [functools.partial(noam, warmup=warmup)] * len(scheduler.lr_lambdas)
             scheduler.lr_lambdas = [
-                _constant if group.get(CONSTANT_RATE) else schedule
+                _constant if group.get(CONSTANT_RATE) else _at(schedule, self.elastic)
                 for group, schedule in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True)
             ]
         return scheduler
@@ -256,26 +263,36 @@ class _StepCallback(TrainerCallback):
     Args:
         objective: the objective of the training.
         track: shows progress.
+        elastic: see ``Training.elastic``.
     """
 
-    def __init__(self, objective: Objective, track: Track) -> None:
-        self.objective, self.track = objective, track
+    def __init__(self, objective: Objective, track: Track, elastic: ElasticSteps | None) -> None:
+        self.objective, self.track, self.elastic = objective, track, elastic
         self.ticks: Iterator[int] = iter(())
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        left = state.max_steps - state.global_step
+        if self.elastic is not None:
+            self.elastic.begin(state.global_step)
+        left = (self.elastic.end if self.elastic else state.max_steps) - state.global_step
         self.ticks = iter(self.track(range(left), self.objective.name, total=left))
         next(self.ticks, None)  # an item is taken when its step begins
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         self.objective.after_step(given["model"], state.global_step, state.max_steps)
+        if self.elastic is not None and self.elastic.after_step(state.global_step):
+            control.should_training_stop = True
         next(self.ticks, None)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         for _ in self.ticks:
             pass
+
+
+def _at(schedule: Callable[[int], float], elastic: ElasticSteps | None) -> Callable[[int], float]:
+    """The schedule at the virtual step of an elastic training."""
+    return schedule if elastic is None else lambda step: schedule(round(elastic.virtual(step)))
 
 
 def _constant(step: int) -> float:
