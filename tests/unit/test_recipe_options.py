@@ -64,7 +64,7 @@ OPTIONS = """
     a-model --name "a name" --task embedding --data some-data --text-column sentence --text-pair-column other
     --label-column score --method cofi --preset quick --set steps=100 --set gate-rate=0.1 --allow rank
     --speedup 1.5 --speedup 2 --sparsity 0.25 --sparsity 0.5 --keep 0.98 --keep 0.99
-    --tolerance 0.1 --timing-processes 4 --batch-size 4
+    --tolerance 0.1 --minutes 7.5 --timing-processes 4 --batch-size 4
     --sequence-length 16 --device cuda --dtype bfloat16 --threads 2 --clock cpu --runtime another
     --latency-table table.json --elsewhere
     --calibration-samples 8 --calibration-batch-size 4 --evaluation-samples 9 --metric rouge --max-new-tokens 20
