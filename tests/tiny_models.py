@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
+from secateurs.structure.structure import Structure
 from secateurs.surgery.factorize import factorize, matrices
 from secateurs.surgery.shrink import shrink
 from tiny_configs import CONFIGS, DECODERS, ENCODER_DECODERS, IMAGE_TYPES, SOUND_TYPES
@@ -32,6 +33,7 @@ __all__ = [
     "head_names",
     "hidden_states",
     "tiny_model",
+    "tiny_structure",
     "without_layer",
 ]
 
@@ -61,12 +63,19 @@ def tiny_model(model_type: str, *, auto: str | None = None, seed: int = 0, **cha
 _BUILT: dict[tuple[str, str, int, str], Any] = {}
 
 
-_SHARED = (int, float, str, bool, type(None), type, FunctionType, torch.dtype, torch.device)
+@cache
+def tiny_structure(model_type: str, *, hidden: bool = False) -> Structure:
+    """The structure of ``tiny_model(model_type)``, with the residual stream or without."""
+    return discover(tiny_model(model_type), hidden=hidden)
+
+
+_SHARED = frozenset({int, float, str, bool, type(None), type, FunctionType, torch.dtype, torch.device})
 """Types of fields that a copy may share."""
+_CONTAINERS = frozenset({dict, OrderedDict, set, list})
 
 
 def copied(model: Any) -> Any:
-    """``copy.deepcopy`` in a third of the time: most fields of modules are numbers or empty dictionaries of hooks."""
+    """``copy.deepcopy`` in a fraction of the time: most fields of modules are numbers or empty dictionaries of hooks."""
     return _copied(model, {})
 
 
@@ -76,15 +85,29 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> Any:
     new = memo[id(module)] = type(module).__new__(type(module))
     fields = vars(new)
     for name, value in vars(module).items():
-        if isinstance(value, _SHARED):
+        kind = type(value)
+        if kind in _SHARED:
             fields[name] = value
+        elif kind in _CONTAINERS and not value:
+            fields[name] = kind()
         elif name == "_modules":
             fields[name] = {key: None if child is None else _copied(child, memo) for key, child in value.items()}
-        elif type(value) in (dict, OrderedDict, set, list) and not value:
-            fields[name] = type(value)()
+        elif name in ("_parameters", "_buffers"):
+            fields[name] = {key: _copied_tensor(tensor, memo) for key, tensor in value.items()}
         else:
             fields[name] = copy.deepcopy(value, memo)
     return new
+
+
+def _copied_tensor(tensor: Tensor | None, memo: dict[int, Any]) -> Tensor | None:
+    """A copy of a parameter or of a buffer; tied parameters stay tied."""
+    if tensor is None:
+        return None
+    if id(tensor) not in memo:
+        values = tensor.detach().clone()
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(values, requires_grad=tensor.requires_grad) if is_parameter else values
+    return memo[id(tensor)]
 
 
 @cache

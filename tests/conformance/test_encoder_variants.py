@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover, model_types
 from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_configs import DECODERS, ENCODER_DECODERS, IMAGE_TYPES, SOUND_TYPES
-from tiny_models import batch, tiny_model
+from tiny_models import batch, copied, tiny_model
 
 OWN_POSITIONS = {"share_att_key": False, "position_biased_input": True, "type_vocab_size": 2, "legacy": False}
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -91,7 +90,7 @@ def test_an_embedding_model_needs_no_pooler(model_type: str) -> None:
         model.pooler = None
     structure = discover(model)
     mask = uneven(structure)
-    masked = copy.deepcopy(model)
+    masked = copied(model)
     zero_masked(masked, structure, mask)
     assert difference(outputs(masked), outputs(shrink(model, structure, mask))) < 1e-12
 

@@ -22,7 +22,7 @@ from secateurs.structure.structure import Structure
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.factorize import factorize, matrices, rank_groups
 from secateurs.surgery.shrink import shrink, zero_masked
-from tiny_models import batch, copied, factored_model, hidden_states, tiny_model, without_layer
+from tiny_models import batch, copied, factored_model, hidden_states, tiny_model, tiny_structure, without_layer
 
 TYPES = model_types()
 TOLERANCE = 1e-12
@@ -129,15 +129,15 @@ def test_shrinking_twice_is_shrinking_once(model_type: str) -> None:
     shrink(twice, rest, second)
     shrink(once, structure, Mask(both))
     assert block_of(once) == block_of(twice)
-    assert all(torch.equal(value, twice.state_dict()[name]) for name, value in once.state_dict().items())
+    tensors = twice.state_dict()
+    assert all(torch.equal(value, tensors[name]) for name, value in once.state_dict().items())
     assert difference(outputs(once), outputs(twice)) == 0.0
 
 
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_pruned_model_is_factorised(model_type: str) -> None:
     """The pruned model has uneven heads and neurons, one emptied attention and one emptied feed-forward block."""
-    model = tiny_model(model_type)
-    groups = discover(model)
+    model, groups = tiny_model(model_type), tiny_structure(model_type)
     shrink(model, groups, two_blocks_removed(groups))
     wanted = outputs(model)
     structure = factored(model)
@@ -167,15 +167,14 @@ def with_fewer_ranks(model_type: str) -> Any:
 
 
 @pytest.mark.usefixtures("norms_in_fp64")
-@pytest.mark.parametrize("gone", ["nothing", "attention", "feed-forward"])
+@pytest.mark.parametrize("gone", [Kind.HEAD, Kind.INTERMEDIATE])
 @pytest.mark.parametrize("model_type", TYPES)
-def test_a_factorised_model_is_pruned(model_type: str, gone: str) -> None:
-    """Units are rows of second factors and columns of first factors; complete blocks are removed too."""
+def test_a_factorised_model_is_pruned(model_type: str, gone: Kind) -> None:
+    """Units are rows of second factors and columns of first factors; all blocks of one kind are removed too."""
     model = with_fewer_ranks(model_type)
     groups = discover(model)
-    assert groups.sizes == discover(tiny_model(model_type)).sizes
-    kind = {"attention": Kind.HEAD, "feed-forward": Kind.INTERMEDIATE}.get(gone)
-    kept = {group.name: (torch.arange(group.size) % 3 != 1) & (group.kind is not kind) for group in groups}
+    assert groups.sizes == tiny_structure(model_type).sizes
+    kept = {group.name: (torch.arange(group.size) % 3 != 1) & (group.kind is not gone) for group in groups}
     cost = ParameterCost.of(model, groups)
     zero_masked(model, groups, Mask(kept))
     masked = outputs(model)

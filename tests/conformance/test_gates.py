@@ -9,10 +9,10 @@ from secateurs.gates.fold import Opening
 from secateurs.gates.gates import REACH, Gated, Gates
 from secateurs.structure.cost import ParameterCost
 from secateurs.structure.cut import Kind
-from secateurs.structure.families import discover, hidden_types, model_types
+from secateurs.structure.families import hidden_types, model_types
 from secateurs.surgery.masked_norm import unmask_norms
 from secateurs.surgery.shrink import shrink
-from tiny_models import batch, copied, tiny_model
+from tiny_models import batch, copied, tiny_model, tiny_structure
 
 TYPES = model_types()
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("norms_in_fp64")
 def gated(model_type: str, *, coarse: bool = True, hidden: bool = False) -> Gated:
     """A tiny model with closed, half open and open gates; ``hidden`` applies to the types whose hidden size is pruned."""
     model = tiny_model(model_type)
-    structure = discover(model, hidden=hidden and model_type in hidden_types())
+    structure = tiny_structure(model_type, hidden=hidden and model_type in hidden_types())
     gates = Gates(structure, coarse=coarse).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

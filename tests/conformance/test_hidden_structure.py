@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
 from typing import Any
 
 import pytest
@@ -25,14 +24,7 @@ from tiny_models import tiny_model
 TYPES = hidden_types()
 
 
-@cache
-def _dense(model_type: str) -> Any:
-    return tiny_model(model_type)
-
-
-def dense(model_type: str) -> Any:
-    """A copy of a tiny model; copying is faster than building."""
-    return copy.deepcopy(_dense(model_type))
+dense = tiny_model
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -109,7 +101,7 @@ class Renamed(transformers.BertForTokenClassification):
 
 
 def test_a_head_with_its_own_forward_is_refused() -> None:
-    config = _dense("bert").config
+    config = dense("bert").config
     with pytest.raises(UnsupportedModelError, match=r"OwnHead.*forward of its own"):
         discover(OwnHead(config), hidden=True)
     model = Renamed(copy.deepcopy(config)).double()

@@ -65,17 +65,28 @@ def test_what_is_not_selected_contributes_nothing(model_type: str, tmp_path: Pat
         if is_selected(module):
             assert torch.equal(module.selected, kept)
     folder = save(model, None, tmp_path / "model")
-    for read in (load, getattr(transformers, auto_name(model_type)).from_pretrained, type(model).from_pretrained):
-        assert (logits(read(folder)) - masked).abs().max() < TOLERANCE
-    half = load(folder, dtype=torch.bfloat16)
-    assert {value.dtype for name, value in half.state_dict().items() if name.endswith(".selected")} == {torch.int64}
-    assert (logits(copy.deepcopy(model)) - masked).abs().max() < TOLERANCE
+    loaded = load(folder)
+    for other in (loaded, copy.deepcopy(model)):
+        assert (logits(other) - masked).abs().max() < TOLERANCE
     block = json.loads((folder / "config.json").read_text())["secateurs"]
     assert 3 in block["edits"]["inputs"].values()
     with pytest.raises(
         UnsupportedModelError, match="uses some of its inputs only: such a model cannot be pruned again"
     ):
-        discover(half)
+        discover(loaded)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
+def test_other_ways_to_load(model_type: str, tmp_path: Path) -> None:
+    """``load`` calls ``from_pretrained`` of the saved class. Nothing in the other ways depends on the family."""
+    model = tiny_model(model_type)
+    structure = input_groups(model)
+    folder = save(shrink(model, structure, mixed(structure)), None, tmp_path / "model")
+    for cls in (getattr(transformers, auto_name(model_type)), type(tiny_model(model_type))):
+        assert torch.equal(logits(cls.from_pretrained(folder)), logits(model))
+    half = load(folder, dtype=torch.bfloat16)
+    assert {value.dtype for name, value in half.state_dict().items() if name.endswith(".selected")} == {torch.int64}
+    assert torch.isfinite(logits(half)).all()
 
 
 def test_pairs_of_factors_have_no_such_inputs() -> None:

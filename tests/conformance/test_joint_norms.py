@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from secateurs.structure.families import discover, model_types
 from secateurs.structure.mask import Mask
 from secateurs.surgery.masked_norm import MaskedNorm, unmask_norms
 from secateurs.surgery.shrink import shrink, zero_masked
-from tiny_models import batch, tiny_model
+from tiny_models import batch, copied, tiny_model, tiny_structure
 
-TYPES = [name for name in model_types() if any(group.joint_norms for group in discover(tiny_model(name)))]
+TYPES = [name for name in model_types() if any(group.joint_norms for group in tiny_structure(name))]
 
 
 def logits(model: Any) -> Tensor:
@@ -38,13 +37,13 @@ def test_every_way_to_mask_agrees_with_the_shrunk_model(model_type: str) -> None
     model = tiny_model(model_type)
     structure, dense = discover(model), logits(model)
     mask = uneven(structure)
-    small = logits(shrink(copy.deepcopy(model), structure, mask))
-    zeroed = copy.deepcopy(model)
+    small = logits(shrink(copied(model), structure, mask))
+    zeroed = copied(model)
     zero_masked(zeroed, structure, mask)
     assert len(masked_norms(zeroed)) == 6
     values = {name: kept.double() for name, kept in mask.kept.items()}
     opening = Opening(values, {name: torch.ones((), dtype=torch.float64) for name in values})
-    gated = Gated(copy.deepcopy(model), structure, Gates(structure).double())
+    gated = Gated(copied(model), structure, Gates(structure).double())
     with torch.no_grad():
         opened = gated.opened(opening, **batch(padding="right")).logits
     stitch = Stitch(model, structure)
@@ -67,7 +66,7 @@ def test_the_law_needs_the_statistics_of_the_kept_heads(model_type: str) -> None
     model = tiny_model(model_type)
     structure = discover(model)
     mask = uneven(structure)
-    blind = copy.deepcopy(model)
+    blind = copied(model)
     zero_masked(blind, structure, mask)
     unmask_norms(blind, structure)
     assert (logits(blind) - logits(shrink(model, structure, mask))).abs().max() > 1e-3

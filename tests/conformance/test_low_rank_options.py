@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 
@@ -14,7 +12,7 @@ from secateurs.latency.profile import measure_table
 from secateurs.structure.families import model_types
 from secateurs.surgery.low_rank_groups import with_low_rank_options
 from secateurs.surgery.shrink import shrink, zero_masked
-from tiny_models import batch, tiny_model
+from tiny_models import batch, copied, tiny_model, tiny_structure
 from work_clock import work_clock
 
 pytestmark = pytest.mark.usefixtures("norms_in_fp64")
@@ -36,11 +34,11 @@ def some_mask(structure) -> Mask:
 def test_masked_and_shrunk_agree_and_are_counted(family: str) -> None:
     model = tiny_model(family).double().eval()
     structure = with_low_rank_options(model)
-    assert structure.without_low_rank_options() == discover(model)
+    assert structure.without_low_rank_options() == tiny_structure(family)
     mask = some_mask(structure)
-    masked = copy.deepcopy(model)
+    masked = copied(model)
     zero_masked(masked, structure, mask)
-    small = shrink(copy.deepcopy(masked), structure, mask)
+    small = shrink(copied(masked), structure, mask)
     inputs = batch(model)
     with torch.no_grad():
         torch.testing.assert_close(masked(**inputs)[0], small(**inputs)[0], rtol=0, atol=1e-12)
@@ -58,7 +56,7 @@ def test_a_product_of_few_components_is_factorised_exactly(family: str) -> None:
     first, second = (torch.randn(3, size, dtype=torch.float64) for size in (module.in_features, module.out_features))
     with torch.no_grad():
         module.weight.copy_(second.T @ first)
-    small = shrink(copy.deepcopy(model), structure, Mask.from_units(structure, {group.name: torch.arange(3)}))
+    small = shrink(copied(model), structure, Mask.from_units(structure, {group.name: torch.arange(3)}))
     assert small.get_submodule(group.product).rank == 3
     inputs = batch(model)
     with torch.no_grad():

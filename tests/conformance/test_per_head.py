@@ -28,9 +28,9 @@ from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Structure
 from secateurs.surgery.config_block import block_of
 from secateurs.surgery.shrink import shrink, zero_masked
-from tiny_models import auto_name, batch, tiny_model
+from tiny_models import auto_name, batch, tiny_model, tiny_structure
 
-TYPES = [name for name in model_types() if any(group.per_head for group in discover(tiny_model(name)))]
+TYPES = [name for name in model_types() if any(group.per_head for group in tiny_structure(name))]
 
 
 def heads(structure: Structure, kept: list[int]) -> Mask:

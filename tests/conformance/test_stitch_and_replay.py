@@ -17,7 +17,7 @@ from secateurs.structure.families import discover, model_types
 from secateurs.structure.layers import layer_paths
 from secateurs.structure.mask import Mask
 from secateurs.surgery.shrink import shrink
-from tiny_models import batch, copied, tiny_model, without_layer
+from tiny_models import batch, copied, tiny_model, tiny_structure, without_layer
 
 pytestmark = pytest.mark.usefixtures("norms_in_fp64")
 
@@ -45,7 +45,7 @@ def test_stitched_equals_shrunk_and_reset_is_exact(model_type: str) -> None:
     model = tiny_model(model_type)
     inputs = batch(model, padding="right")
     before, names = logits(model, inputs), {name: value.shape for name, value in model.named_parameters()}
-    stitch = Stitch(model, discover(model))
+    stitch = Stitch(model, tiny_structure(model_type))
     levels = uneven_levels(stitch)
     for name, level in levels.items():
         stitch.install(name, level)
@@ -68,7 +68,8 @@ def test_stitched_equals_shrunk_and_reset_is_exact(model_type: str) -> None:
 def test_replay_from_any_layer_equals_a_full_pass(model_type: str, removed: int | None) -> None:
     model = without_layer(model_type, removed)
     structure = discover(model)
-    batches = [dict(batch(model, padding="right", seed=seed)) for seed in (1, 2)]
+    seeds = (1, 2) if removed is None else (1,)
+    batches = [dict(batch(model, padding="right", seed=seed)) for seed in seeds]
     replay = Replay(model, layer_paths(model, structure), batches)
 
     def read(outputs: Any, inputs: Any) -> torch.Tensor:
@@ -86,6 +87,8 @@ def test_replay_from_any_layer_equals_a_full_pass(model_type: str, removed: int 
     for replayed, full, old in zip(replay.run(read, last), changed, recorded, strict=True):
         torch.testing.assert_close(replayed, full, rtol=0, atol=1e-12)
         assert not torch.equal(replayed, old)
+    if removed is not None:  # what follows does not depend on the structure
+        return
     # Without memory for the states everything is computed again, with the same result.
     without_memory = Replay(model, layer_paths(model, structure), batches, memory_bytes=0)
     for replayed, full in zip(without_memory.record(read), changed, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from secateurs.structure.cut import Kind
 from secateurs.structure.families import discover
 from secateurs.structure.mask import Mask
 from secateurs.surgery.shrink import shrink, zero_masked
-from tiny_models import tiny_model
+from tiny_models import copied, tiny_model
 
 TYPES = ("clip", "siglip")
 
@@ -66,7 +65,7 @@ def test_the_law_holds_in_both_towers(model_type: str, case: str, tmp_path: Path
     mask, before, cost = mask_of(structure, case), outputs(model), ParameterCost.of(model, structure)
     zero_masked(model, structure, mask)
     masked = [outputs(model, attention) for attention in ("sdpa", "eager")]
-    small = shrink(copy.deepcopy(model), structure, mask)
+    small = shrink(copied(model), structure, mask)
     assert max(difference(one, outputs(small, how)) for one, how in zip(masked, ("sdpa", "eager"), strict=True)) < 1e-12
     assert difference(before, masked[0]) > 1e-3
     assert cost(mask.counts) == sum(parameter.numel() for parameter in small.parameters())

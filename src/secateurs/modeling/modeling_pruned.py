@@ -123,16 +123,21 @@ def check_edits(root: nn.Module, edits: dict) -> None:
     """Raise a ValueError, before any change, if this version of transformers lacks a path or if a shape does not fit."""
     import transformers
 
+    owners: dict = {}
     for path in (path for kind in WITH_PATHS for path in edits.get(kind, ())):
+        parent, _, name = path.rpartition(".")
         try:
-            getattr(field_owner(root, path), path.rpartition(".")[2])
+            if parent not in owners:
+                owners[parent] = field_owner(root, path)
+            getattr(owners[parent], name)
         except AttributeError as error:
             raise ValueError(
                 f"{BLOCK}: this pruned checkpoint was written with transformers {edits.get('transformers')} and names "
                 f"{path}, which transformers {transformers.__version__} does not have ({error}); use that version"
             ) from None
     for path, shape in edits["shapes"].items():
-        old = tuple(root.get_parameter(path).shape)
+        parent, _, name = path.rpartition(".")
+        old = tuple(owners[parent].get_parameter(name).shape)
         if len(old) != len(shape) or any(new is not None and new > size for new, size in zip(shape, old, strict=True)):
             raise ValueError(f"{BLOCK}: cannot cut the parameter {path} of shape {old} to {tuple(shape)}")
 

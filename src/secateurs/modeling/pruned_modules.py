@@ -79,7 +79,7 @@ def new_module(cls: type, *behaviours: type) -> Any:
 
 def is_a(behaviour: type, module: Any) -> bool:
     """Whether a module has this behaviour. Compared by name, because several copies of this file may be loaded."""
-    return behaviour.__name__ in (base.__name__ for base in type(module).__mro__)
+    return behaviour.__name__ in names_of(type(module))
 
 
 class Emptied(nn.Module):
@@ -223,10 +223,8 @@ class Factored(nn.Module):
         computes with the product then, but GPT-2 still initialises it while it loads: the result is a tensor of its shape.
         """
         factors = self.second.weight, self.first.weight
-        if all(type(factor) in (torch.Tensor, nn.Parameter) for factor in factors):
-            product = factors[0] @ factors[1]
-        else:
-            product = torch.empty(self.out_features, self.in_features)
+        plain = all(type(factor) in (torch.Tensor, nn.Parameter) for factor in factors)
+        product = factors[0] @ factors[1] if plain else torch.empty(self.out_features, self.in_features)
         return product.T if self.transposed else product
 
     @property
@@ -296,5 +294,6 @@ class SelectedMatrix(Selected):
         return nn.functional.linear(self.chosen(hidden_states), weight, self.bias)
 
 
+names_of = functools.cache(lambda cls: frozenset(base.__name__ for base in cls.__mro__))  # of a class and of its bases
 is_factored = functools.partial(is_a, Factored)
 is_selected = functools.partial(is_a, Selected)

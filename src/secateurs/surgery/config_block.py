@@ -34,7 +34,7 @@ def block_of(model: nn.Module) -> dict[str, Any] | None:
 
 def configs_of(model: Any) -> list[Any]:
     """The config of a model, and those of its base model and of the stacks in it that are other objects."""
-    stacks = [part for part in model.modules() if hasattr(part, "post_init")]
+    stacks = [part for part in model.modules() if hasattr(type(part), "post_init")]
     configs = [getattr(part, "config", None) for part in (model, base_of(model), *stacks)]
     return list({id(config): config for config in configs if config is not None}.values())
 
@@ -115,18 +115,18 @@ def write_block(model: Any, structure: Structure, mask: Mask, edits: dict[str, A
         merged |= {"heads": edits["heads"], "optional": edits["optional"]}
     elif "heads" in earlier:
         merged |= {"heads": earlier["heads"], "optional": earlier["optional"]}
-    groups = dict(block["groups"])
+    groups, counts = dict(block["groups"]), mask.counts
     for group in _groups_in_use(structure, mask):
         original = groups.get(group.name, {"size": group.size})["size"]
-        groups[group.name] = {"kind": str(group.kind), "size": original, "kept": int(mask[group.name].sum())}
+        groups[group.name] = {"kind": str(group.kind), "size": original, "kept": counts[group.name]}
     if stream := structure.stream:
         original = groups.get(stream.name, {"size": stream.size})["size"]
-        groups[stream.name] = {"kind": str(Kind.HIDDEN), "size": original, "kept": int(mask[stream.name].sum())}
+        groups[stream.name] = {"kind": str(Kind.HIDDEN), "size": original, "kept": counts[stream.name]}
     cached = [group for group in structure if group.cache == "self"]
     cached = [
         group for group in cached if getattr(model.get_submodule(group.block), group.cache_slot, None) is not None
     ]
-    without_cache = cached and not any(mask[group.name].any() for group in cached)
+    without_cache = cached and not any(counts[group.name] for group in cached)
     for config in configs_of(model):
         # The new block has no measured numbers: those of the earlier model do not describe this one.
         setattr(config, BLOCK, {"format": FORMAT, "edits": merged, "groups": groups})
@@ -142,7 +142,9 @@ def _parts(model: nn.Module) -> list[str]:
     They have the config of the whole model, so that a loader must know that the edits are not relative to them.
     """
     base = base_of(model)
-    return sorted({type(part).__name__ for part in base.modules() if part is not base and hasattr(part, "post_init")})
+    return sorted(
+        {type(part).__name__ for part in base.modules() if part is not base and hasattr(type(part), "post_init")}
+    )
 
 
 def _groups_in_use(structure: Structure, mask: Mask) -> list[Group]:

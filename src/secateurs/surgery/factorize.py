@@ -224,7 +224,7 @@ def multiply_back(model: nn.Module, path: str) -> nn.Module:
         single.bias = pair.bias
         weight = weight.T
     else:
-        single = nn.utils.skip_init(nn.Linear, pair.in_features, pair.out_features, bias=pair.bias is not None)
+        single = nn.Linear(pair.in_features, pair.out_features, bias=pair.bias is not None, device="meta")
         if pair.bias is not None:
             single.bias = pair.bias
     single.weight = nn.Parameter(weight.contiguous(), requires_grad=pair.first.weight.requires_grad)

@@ -98,8 +98,9 @@ def shrink(model: Model, structure: Structure, mask: Mask, *, values: bool = Tru
             kept = mask.units(group.name)
             if len(kept) == group.size:
                 continue
-            for parameter, dim in dict.fromkeys((cut.parameter, cut.dim) for cut in group.cuts):
-                edits["shapes"][parameter] = list(_slice(model, group, parameter, dim, kept).shape)
+            cutter = _Cutter(group, kept)
+            for parameter, dim in cutter.places:
+                edits["shapes"][parameter] = list(cutter.cut(model, parameter, dim).shape)
             narrow_joint_norms(model, group, mask[group.name])
             edits["attributes"] |= {path: per_unit * len(kept) for path, per_unit in group.attributes.items()}
             if group.per_head and len(kept):
@@ -161,39 +162,58 @@ def _shrink_stream(
     Only the sizes that are cut here are recorded in ``shapes``, so that others (vocabulary, number of labels) may change.
     """
     sliced: dict[tuple[int, int], tuple[nn.Parameter, nn.Parameter]] = {}
-    for cut in stream.cuts:
-        old = model.get_parameter(cut.parameter)
-        if (id(old), cut.dim) not in sliced:
-            smaller = _slice(model, stream, cut.parameter, cut.dim, kept.nonzero().flatten())
-            sliced[id(old), cut.dim] = old, smaller  # holding the old one keeps its id unique
-        path, _, name = cut.parameter.rpartition(".")
-        setattr(module := model.get_submodule(path), name, sliced[id(old), cut.dim][1])
-        sync_sizes(module)
-        shapes.setdefault(cut.parameter, [None] * old.dim())[cut.dim] = int(kept.sum())
+    cutter = _Cutter(stream, kept.nonzero().flatten())
+    for parameter, dim in cutter.places:
+        path, _, name = parameter.rpartition(".")
+        module = model.get_submodule(path)
+        old = module.get_parameter(name)
+        if (id(old), dim) not in sliced:
+            sliced[id(old), dim] = old, cutter.cut(model, parameter, dim)  # holding the old one keeps its id unique
+        else:
+            setattr(module, name, sliced[id(old), dim][1])
+            sync_sizes(module)
+        shapes.setdefault(parameter, [None] * old.dim())[dim] = len(cutter.kept)
     for path in stream.norms:
         narrow_norm(model.get_submodule(path), kept)
 
 
-def _slice(
-    model: nn.Module, owner: Group | Stream, parameter: str, dim: int, kept: Int[Tensor, " kept"]
-) -> nn.Parameter:
-    """Cut one parameter along one dimension, all cuts of the owner at once (a fused q|k|v projection has three).
+class _Cutter:
+    """Cuts the parameters of one group, or of the stream, to the kept units.
 
-    Indices of the kept units stay, and so do indices that belong to no cut of the owner.
+    Parameters with the same size and the same cuts share the indices that stay: those of the kept units, and those that
+    belong to no cut of the owner.
     """
-    path, _, name = parameter.rpartition(".")
-    module = model.get_submodule(path)
-    old = module.get_parameter(name)
-    stays = torch.ones(old.shape[dim], dtype=torch.bool)
-    for cut in owner.cuts:
-        if (cut.parameter, cut.dim) == (parameter, dim):
-            stays[_indices(cut, torch.arange(owner.size))] = False
-            stays[_indices(cut, kept)] = True
-    values = old.data.index_select(dim, stays.nonzero().flatten().to(old.device))
-    smaller = nn.Parameter(values, requires_grad=old.requires_grad)
-    setattr(module, name, smaller)
-    sync_sizes(module)
-    return smaller
+
+    def __init__(self, owner: Group | Stream, kept: Int[Tensor, " kept"]) -> None:
+        """Take the cuts of ``owner``; ``kept`` are the indices of the units that stay."""
+        self.kept, self.units = kept, owner.size
+        self.places: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        """(parameter, dim) -> (offset, width) of every cut there: a fused q|k|v projection has three."""
+        for cut in owner.cuts:
+            self.places.setdefault((cut.parameter, cut.dim), []).append((cut.offset, cut.width))
+        self._staying: dict[tuple[int, tuple[tuple[int, int], ...]], Int[Tensor, " indices"]] = {}
+
+    def cut(self, model: nn.Module, parameter: str, dim: int) -> nn.Parameter:
+        """Cut one parameter along one dimension, and return what its module has then."""
+        path, _, name = parameter.rpartition(".")
+        module = model.get_submodule(path)
+        old = module.get_parameter(name)
+        stays = self._indices(old.shape[dim], tuple(self.places[parameter, dim])).to(old.device)
+        smaller = nn.Parameter(old.data.index_select(dim, stays), requires_grad=old.requires_grad)
+        setattr(module, name, smaller)
+        sync_sizes(module)
+        return smaller
+
+    def _indices(self, size: int, spans: tuple[tuple[int, int], ...]) -> Int[Tensor, " indices"]:
+        """The indices that stay along a dimension of this size."""
+        if (size, spans) not in self._staying:
+            stays = torch.ones(size, dtype=torch.bool)
+            for offset, width in spans:
+                owned = stays[offset : offset + self.units * width].view(self.units, width)
+                owned.zero_()
+                owned[self.kept] = True
+            self._staying[size, spans] = stays.nonzero().flatten()
+        return self._staying[size, spans]
 
 
 def _cache_slots(model: nn.Module, structure: Structure, mask: Mask) -> dict[str, int]:
@@ -205,10 +225,11 @@ def _cache_slots(model: nn.Module, structure: Structure, mask: Mask) -> dict[str
     that attend to the output of an encoder have a cache of their own and are numbered apart.
     """
     found: dict[str, list[tuple[str, int, Any]]] = {"self": [], "cross": []}
+    counts = mask.counts
     for group in structure:
         attention: Any = model.get_submodule(group.block)
         cached = group.cache and getattr(attention, group.cache_slot, None) is not None
-        if cached and group.kind is Kind.HEAD and mask[group.name].any():
+        if cached and group.kind is Kind.HEAD and counts[group.name]:
             slot = getattr(attention, group.cache_slot)
             found[group.cache].append((f"{group.block}.{group.cache_slot}", slot, attention))
     survivors = found["self"]

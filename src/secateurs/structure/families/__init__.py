@@ -16,6 +16,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -158,9 +159,15 @@ def embeddings(*types: str) -> Callable[[StructureFunction], StructureFunction]:
 
 def model_types() -> list[str]:
     """Every ``config.model_type`` that can be pruned, in alphabetical order."""
+    _import_family_files()
+    return sorted(_FAMILIES)
+
+
+@cache
+def _import_family_files() -> None:
+    """Import every file of this folder, once in a process: they register their families."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return sorted(_FAMILIES)
 
 
 def overview() -> list[Family]:
