@@ -1,9 +1,10 @@
 """The search by gradients: allocations that the responses of the outputs price lowest, and a race between them.
 
 One forward and a few backward passes price every level of every group (``secateurs.oneshot.responses``). A price is of first
-order and taken on few texts, so several allocations are proposed: with products between groups and without, on all texts and
-on random halves of them. Those that differ are run on texts that proposed none of them, first all on a few texts, then the
-best ones on the others.
+order and taken on few texts, so several allocations are proposed: by responses of first order and by those that agree with
+measured removals (``secateurs.oneshot.removals``), with products between groups and without, on all texts and on random
+halves of them; and the even allocation, which keeps the same share of every group. Those that differ are run on texts that
+proposed none of them, first all on a few texts, then the best ones on the others.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from secateurs.context import PruneContext
 from secateurs.numerics.joint_price import JointPrice
 from secateurs.oneshot.candidates import CandidateModel, DivergenceObjective
 from secateurs.oneshot.level_options import LevelOptions, SearchResult, cheapest
+from secateurs.oneshot.removals import scaled
 from secateurs.structure.allocation import Allocation
 from secateurs.tasks.base import Batch
 
-__all__ = ["Race", "gradient_search"]
+__all__ = ["Race", "even_allocation", "gradient_search"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,9 @@ SEPARATE = (1.0, 0.6, 0.3)
 
 HALVES = 3
 """Proposals on random halves of the texts; they leave out the last of ``SEPARATE``."""
+
+SHARES = 201
+"""Shares that an even allocation is chosen from."""
 
 FIRST_LAP = 1 / 3
 """Fraction of the texts on which all proposals are compared."""
@@ -67,6 +72,7 @@ class Race:
 
 def gradient_search(
     responses: Mapping[str, Float[Tensor, "samples options"]],
+    removals: Mapping[str, float],
     options: Mapping[str, LevelOptions],
     limit: float,
     race: Race,
@@ -77,6 +83,7 @@ def gradient_search(
 
     Args:
         responses: group name -> response to each of its options.
+        removals: group name -> measured divergence without the group, for groups that may be removed.
         options: group name -> its options.
         limit: budget of all groups together.
         race: compares the proposals.
@@ -88,16 +95,20 @@ def gradient_search(
     Raises:
         TargetUnreachable: no choice of levels fits.
     """
-    columns = [responses[name].double().numpy() for name in options]
+    first_order = [responses[name].double().numpy() for name in options]
+    columns = [
+        scaled(responses[name], own.kept.index(0), removals[name]).numpy() if name in removals else plain
+        for (name, own), plain in zip(options.items(), first_order, strict=True)
+    ]
     generator = np.random.default_rng(seed)
     prices = [JointPrice(columns, separate) for separate in SEPARATE]
     on_all_texts = prices[-1]
+    prices += [JointPrice(first_order, separate) for separate in SEPARATE]
     for _ in range(HALVES):
         half = generator.permutation(len(columns[0]))[: max(1, len(columns[0]) // 2)]
         prices.append(JointPrice([own[half] for own in columns], SEPARATE[-1]))
     proposals: list[Allocation] = []
-    for price in prices:
-        proposal = _propose(price, options, limit)
+    for proposal in (*(_propose(price, options, limit) for price in prices), even_allocation(options, limit)):
         if proposal not in proposals:
             proposals.append(proposal)
     best, divergence = race(proposals)
@@ -114,6 +125,26 @@ def _propose(price: JointPrice, options: Mapping[str, LevelOptions], limit: floa
     start = [own.kept.index(first[name]) for name, own in options.items()]
     chosen = price.improve(start, [own.ms for own in options.values()], limit)
     return {name: own.kept[index] for (name, own), index in zip(options.items(), chosen, strict=True)}
+
+
+def even_allocation(options: Mapping[str, LevelOptions], limit: float) -> Allocation:
+    """The largest share of its units that every group can keep within the budget; counts are rounded down to options.
+
+    Args:
+        options: group name -> its options.
+        limit: budget of all groups together.
+
+    Raises:
+        TargetUnreachable: no choice of levels fits.
+    """
+    for share in np.linspace(1.0, 0.0, SHARES):
+        chosen = {
+            name: max(index for index, kept in enumerate(own.kept) if kept <= max(share * own.kept[-1], own.kept[0]))
+            for name, own in options.items()
+        }
+        if sum(own.ms[chosen[name]] for name, own in options.items()) <= limit:
+            return {name: own.kept[chosen[name]] for name, own in options.items()}
+    return cheapest(options, {name: np.zeros(len(own.kept)) for name, own in options.items()}, limit)
 
 
 def _falling(costs: Float[np.ndarray, " options"]) -> Float[np.ndarray, " options"]:

@@ -226,8 +226,11 @@ class LevelDatabase:
         group, projection = self.structure[name], self.projections[name]
         if kept == group.size:
             return Level(torch.arange(group.size), projection.weight, projection.bias)
-        factor = self._factor(name)
-        units, weight = factor.kept(kept), factor.weight(kept)
+        if kept == 0:  # takes no factor
+            units, weight = torch.arange(0), projection.weight.double()[:, :0]
+        else:
+            factor = self._factor(name)
+            units, weight = factor.kept(kept), factor.weight(kept)
         bias = projection.bias
         if bias is not None and self.compensates(name):
             mean = self._mean(name)

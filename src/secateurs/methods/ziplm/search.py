@@ -21,6 +21,7 @@ from secateurs.oneshot.gradient_search import Race, gradient_search
 from secateurs.oneshot.level_options import LevelOptions, SearchResult, cheapest, nearby
 from secateurs.oneshot.levels import LevelDatabase
 from secateurs.oneshot.paper_search import coefficient_search
+from secateurs.oneshot.removals import measured_removals
 from secateurs.oneshot.responses import responses
 from secateurs.oneshot.search import refine, sensitivities
 from secateurs.structure.allocation import Allocation
@@ -57,6 +58,7 @@ class AllocationSearch:
         self.cache = SearchCache(context.folder / "searches.json")
         self._kept: dict[str, tuple[int, ...]] | None = None
         self._responses_of_kept: dict[str, Tensor] = {}
+        self._removals: dict[str, float] = {}
 
     def solve_from_cache(self, options: Mapping[str, LevelOptions], limit: float, budget: float) -> CachedSearch | None:
         """The answer by the costs of a search for almost this budget, without running a model; ``None`` if there is none.
@@ -111,7 +113,8 @@ class AllocationSearch:
             options: group name -> its options.
             limit: budget of all groups together, ms.
         """
-        return gradient_search(self._responses(database, options), options, limit, self.race, seed=self.context.seed)
+        priced = self._responses(database, options)
+        return gradient_search(priced, self._removals, options, limit, self.race, seed=self.context.seed)
 
     def by_loss(self, options: Mapping[str, LevelOptions], limit: float, similar: CachedSearch | None) -> SearchResult:
         """The paper's search: layer errors as prior, random coefficients, task loss (or the divergence without labels)."""
@@ -152,7 +155,7 @@ class AllocationSearch:
     def _responses(
         self, database: LevelDatabase, options: Mapping[str, LevelOptions]
     ) -> dict[str, Float[Tensor, "samples options"]]:
-        """Responses around the dense model. They serve every target, so they are computed once."""
+        """Responses around the dense model, and measured removals. They serve every target, so they are computed once."""
         kept = {name: own.kept for name, own in options.items()}
         if self._kept != kept:
             context, settings = self.context, self.settings
@@ -160,6 +163,8 @@ class AllocationSearch:
             self._responses_of_kept = responses(
                 context, database, context.search, kept, directions=settings.directions, track=context.track
             )
+            removed = [name for name, own in options.items() if 0 in own.kept]
+            self._removals = measured_removals(self.candidates, context, context.search, removed)
             self._kept = kept
         return self._responses_of_kept
 
