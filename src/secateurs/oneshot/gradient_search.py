@@ -1,9 +1,8 @@
 """The search by gradients: allocations that the responses of the outputs price lowest, and a race between them.
 
 One forward and a few backward passes price every level of every group (``secateurs.oneshot.responses``). A price is of first
-order and taken on few texts, so several allocations are proposed: by responses of first order and by those that agree with
-measured removals (``secateurs.oneshot.removals``), with products between groups and without, on all texts and on random
-halves of them. Those that differ are run on texts that proposed none of them, first all on a few texts, then the best ones
+order and taken on few texts, so several allocations are proposed: with products between groups and without, on all texts and
+on random halves of them, and by responses that agree with measured removals (``secateurs.oneshot.removals``). Those that differ are run on texts that proposed none of them, first all on a few texts, then the best ones
 on the others. The even allocation, which keeps the same share of every group, is taken where it is far better than that.
 """
 
@@ -64,10 +63,14 @@ class Race:
         # The proposals differ from the dense model from the first layers on, so no hidden states are kept.
         self.laps = [DivergenceObjective(candidates, context, lap, memory_bytes=0) for lap in laps if lap]
 
+    def first_lap(self, proposal: Allocation) -> float:
+        """The mean divergence of a proposal on the texts on which all of them are compared; remembered."""
+        return float(self.laps[0](proposal).mean())
+
     def __call__(self, proposals: Sequence[Allocation]) -> tuple[Allocation, float]:
         """The best proposal and its mean divergence on all texts."""
         self.candidates.prepare(proposals)
-        left = sorted(proposals, key=lambda one: float(self.laps[0](one).mean()))[:FINALISTS]
+        left = sorted(proposals, key=self.first_lap)[:FINALISTS]
         means = [float(torch.cat([lap(one) for lap in self.laps]).mean()) for one in left]
         best = int(np.argmin(means))
         return left[best], means[best]
@@ -104,15 +107,11 @@ def gradient_search(
         for (name, own), plain in zip(options.items(), first_order, strict=True)
     ]
     generator = np.random.default_rng(seed)
-    halves = [generator.permutation(len(columns[0]))[: max(1, len(columns[0]) // 2)] for _ in range(HALVES)]
-    prices = [
-        price
-        for kind in (first_order, columns)
-        for price in (
-            *(JointPrice([own[half] for own in kind], SEPARATE[-1]) for half in halves),
-            *(JointPrice(kind, separate) for separate in SEPARATE),
-        )
-    ]
+    prices = [JointPrice(first_order, separate) for separate in SEPARATE]
+    for _ in range(HALVES):
+        half = generator.permutation(len(columns[0]))[: max(1, len(columns[0]) // 2)]
+        prices.append(JointPrice([own[half] for own in first_order], SEPARATE[-1]))
+    prices += [JointPrice(columns, separate) for separate in SEPARATE]
     on_all_texts = prices[-1]
     proposals: list[Allocation] = []
     for price in prices:
@@ -120,8 +119,8 @@ def gradient_search(
             proposals.append(proposal)
     best, divergence = race(proposals)
     even = even_allocation(options, limit)
-    if even not in proposals and (of_even := race([even])[1]) * EVEN_LEAD < divergence:
-        best, divergence = even, of_even
+    if even not in proposals and EVEN_LEAD * race.first_lap(even) < race.first_lap(best):
+        best, divergence = race([even])
     logger.info("the best of %d proposals: divergence %.5f on unseen texts", len(proposals), divergence)
     choice = [own.kept.index(best[name]) for name, own in options.items()]
     costs = {name: _falling(own) for name, own in zip(options, on_all_texts.around(choice), strict=True)}
