@@ -2,8 +2,9 @@
 
 One forward and a few backward passes price every level of every group (``secateurs.oneshot.responses``). A price is of first
 order and taken on few texts, so several allocations are proposed: with products between groups and without, on all texts and
-on random halves of them, and by responses that agree with measured removals (``secateurs.oneshot.removals``). Those that differ are run on texts that proposed none of them, first all on a few texts, then the best ones
-on the others. The even allocation, which keeps the same share of every group, is taken where it is far better than that.
+on random halves of them, and by responses that agree with measured removals (``secateurs.oneshot.removals``). Those that
+differ are run on texts that proposed none of them, first all on a few texts, then the best ones on the others. The even
+allocation, which keeps the same share of every group, is taken where it is far better than the winner.
 """
 
 from __future__ import annotations
