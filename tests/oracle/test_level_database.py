@@ -7,7 +7,7 @@ inputs that are constant, always zero, duplicated, or of very different scales.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -79,8 +79,9 @@ class Counts:
         return {"units": self.raw.counts[batch["input_ids"]]}
 
     def observe(
-        self, batch: Mapping[str, torch.Tensor]
+        self, batch: Mapping[str, torch.Tensor], wanted: Collection[str]
     ) -> tuple[dict[str, torch.Tensor], dict[str, list[torch.Tensor]]]:
+        assert [*wanted] == ["units"]
         return self(batch), {"units": [self.raw.inputs[batch["input_ids"]]]}
 
 
