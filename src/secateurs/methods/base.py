@@ -126,7 +126,7 @@ class Fitted(ABC):
         """
 
     def set_lengths(self, settings: Any) -> None:
-        """Train from now on for as long as other settings of the same method say; see ``_settings.scaled``.
+        """Train from now on for as long as other settings of the same method say; see ``secateurs.methods._lengths.scaled``.
 
         Args:
             settings: the method with other lengths of its trainings.
