@@ -9,7 +9,7 @@ first order, the response of text ``s`` to a level of a group is
 All levels of a group come from one factor (``secateurs.numerics.level_factor``). With columns in reverse order of removal,
 ``(W_k - W) x + b_k - b = - sum over r >= k of Y[r]^T (C^-1 (x - mu))[r]``. The products of ``g Y^T`` and ``C^-1 (x - mu)``,
 summed over the tokens of a text and then over columns, are the responses to every level at once. The passes serve all groups
-whose factors fit into memory together (``secateurs.oneshot.windows``), those of twenty-four layers of BERT-base.
+whose factors fit into memory together (``secateurs.oneshot.windows``), those of sixteen layers of BERT-base.
 Responses of several groups add up to first order, so that they price a whole allocation (``secateurs.numerics.joint_price``).
 """
 

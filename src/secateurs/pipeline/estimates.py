@@ -119,8 +119,10 @@ def largest_speedup(loaded: Loaded) -> Speed:
 
 
 def memory_bytes(loaded: Loaded, output_bytes: float) -> float:
-    """Bytes of the dense model, the teacher and a candidate, the dense outputs that candidates and results are compared
-    with, and the largest of the steps of a one-shot method: calibration, elimination, search, refit.
+    """Bytes of all that a run of a method without training holds.
+
+    These are the dense model, the tensors that the method puts in place of its own, and the shrunk model; the dense outputs
+    that candidates and results are compared with; and the largest of the steps: calibration, elimination, search, refit.
 
     Args:
         loaded: everything that the recipe names.
