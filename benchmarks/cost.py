@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 from transformers import BertConfig, BertForSequenceClassification
 
 from secateurs.context import PruneContext
@@ -146,6 +147,7 @@ def of_model(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def of_random(options: argparse.Namespace, folder: Path, depth: int, length: int) -> dict[str, Any]:
     """The cost on a random BERT and random token ids; half of the parameters of the layers are removed."""
     torch.set_num_threads(options.threads)
+    threadpool_limits(options.threads)
     torch.manual_seed(options.seed)
     sizes = {
         "hidden_size": options.width,
@@ -189,7 +191,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     shapes = [(depth, options.length) for depth in options.depths] + [(6, length) for length in options.lengths]
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    # A pass and the factorisations get the same number of threads.
+    with threadpool_limits(options.threads), tempfile.TemporaryDirectory() as folder:
         if options.model:
             found["model"] = of_model(options, Path(folder))
         for depth, length in shapes:

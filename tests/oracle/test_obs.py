@@ -229,3 +229,18 @@ def test_of_equal_scores_the_lowest_index_is_removed_first() -> None:
         assert found.order.tolist() == [7, *(unit for unit in range(30) if unit != 7)]
         found = elimination_order(weight, torch.eye(30, dtype=torch.float64), width=2, block=block)
         assert found.order.tolist() == [3, *(unit for unit in range(15) if unit != 3)]
+
+
+@pytest.mark.parametrize(("width", "keep"), [(1, 0), (1, 5), (1, 23), (1, 24), (1, 40), (4, 2), (4, 6)])
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_an_elimination_that_ends_early_removes_the_same_units_first(width: int, keep: int, block: int) -> None:
+    weight, hessian = layer("correlated", 6, 24)
+    dead = torch.zeros(24, dtype=torch.bool)
+    dead[4:8] = True
+    whole = elimination_order(weight, hessian, width=width, dead=dead, block=block)
+    early = elimination_order(weight, hessian, width=width, dead=dead, block=block, keep=keep)
+    units = 24 // width
+    removed = max(units - keep, int(dead.reshape(units, width).all(1).sum()))
+    assert early.order[:removed].tolist() == whole.order[:removed].tolist()
+    assert early.order[removed:].tolist() == sorted(whole.order[removed:].tolist())
+    torch.testing.assert_close(early.scores, whole.scores[:removed])

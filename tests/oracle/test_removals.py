@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 import torch
 
 from secateurs.errors import TargetUnreachable
-from secateurs.oneshot.gradient_search import even_allocation, gradient_search
+from secateurs.oneshot.gradient_search import divided, even_allocation, gradient_search
 from secateurs.oneshot.level_options import LevelOptions
 from secateurs.oneshot.removals import scaled
 
@@ -52,11 +53,21 @@ def test_the_even_allocation_keeps_the_same_share_of_every_group() -> None:
         even_allocation(options, 1.0)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 8])
+def test_a_batch_is_divided_into_parts_of_almost_the_same_size(rows: int) -> None:
+    batch = {"input_ids": torch.arange(rows)[:, None], "scale": torch.ones(9)}
+    parts = divided(batch, 3)
+    sizes = [len(part["input_ids"]) for part in parts]
+    assert len(parts) == min(rows, 3) and max(sizes) - min(sizes) <= 1
+    assert torch.equal(torch.cat([part["input_ids"] for part in parts]), batch["input_ids"])
+    assert all(torch.equal(part["scale"], batch["scale"]) for part in parts)
+
+
 class RaceByTruth:
     """Compares allocations by a known divergence, and notes them."""
 
     def __init__(self, truth: Any) -> None:
-        self.truth, self.seen = truth, []
+        self.truth, self.seen, self.measured = truth, [], set[str]()
 
     def first_lap(self, proposal: Any) -> float:
         self.seen.append(proposal)
@@ -68,7 +79,7 @@ class RaceByTruth:
         return best, self.truth(best)
 
 
-def search(removals: dict[str, float], truth: Any) -> tuple[Any, RaceByTruth]:
+def search(removals: dict[str, float], truth: Any, limit: float = 16.0) -> tuple[Any, RaceByTruth]:
     generator = torch.Generator().manual_seed(1)
     kept = (0, 2, 4, 6, 8)
     options = {name: options_of(*kept) for name in "abcd"}
@@ -78,7 +89,12 @@ def search(removals: dict[str, float], truth: Any) -> tuple[Any, RaceByTruth]:
         for name in options
     }
     race: Any = RaceByTruth(truth)
-    return gradient_search(responses, removals, options, 16.0, race, seed=0), race
+
+    def measure(names: Collection[str]) -> dict[str, float]:
+        race.measured.update(names)
+        return {name: removals.get(name, 0.0) for name in names}
+
+    return gradient_search(responses, measure, options, limit, race, seed=0), race
 
 
 def test_a_removal_that_only_looks_cheap_is_not_proposed_by_measured_prices() -> None:
@@ -92,6 +108,13 @@ def test_a_removal_that_only_looks_cheap_is_not_proposed_by_measured_prices() ->
     found, race = search({"d": 10.0}, truth)
     assert any(one["d"] > 0 and one != dict.fromkeys("abcd", 4) for one in race.seen)
     assert truth(found.allocation) < 10
+
+
+def test_only_removals_that_a_proposal_comes_near_are_measured() -> None:
+    _, race = search({"d": 0.001}, lambda _: 0.0, limit=24.0)  # "d" goes as a whole, and nothing else needs to
+    assert race.measured == {"d"}
+    _, race = search({}, lambda _: 0.0, limit=4.0)
+    assert race.measured == set("abcd")
 
 
 @pytest.mark.parametrize(("lead", "taken"), [(1.4, False), (1.6, True)])

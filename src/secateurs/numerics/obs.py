@@ -42,12 +42,12 @@ class Elimination:
     """The order of removal of all units of one output projection.
 
     Attributes:
-        order: unit indices in order of removal.
+        order: unit indices in order of removal; units that were not to be removed follow in ascending order.
         scores: increase of the squared output error by each removal, in the units of the Hessian, in the same order.
     """
 
     order: Int64[Tensor, " units"]
-    scores: Float64[Tensor, " units"]
+    scores: Float64[Tensor, " removed"]
 
 
 def elimination_order(
@@ -56,6 +56,7 @@ def elimination_order(
     *,
     width: int = 1,
     dead: Bool[Tensor, " cols"] | None = None,
+    keep: int = 0,
     block: int = 128,
     dtype: torch.dtype = torch.float64,
 ) -> Elimination:
@@ -70,6 +71,7 @@ def elimination_order(
         hessian: second moments of its inputs (see ``hessian.damped``).
         width: adjacent columns per unit: 1 for intermediate units, the head size for heads.
         dead: mask of the dead inputs (``Moments.dead``); inputs with zero on the Hessian's diagonal are dead in any case.
+        keep: units that need not be removed. The first removals of many units are the dearest ones, the last are cheap.
         block: columns removed between two updates of the inverse; affects the run time, not the order.
         dtype: dtype of the downdates; the inverse is always computed in float64.
 
@@ -89,16 +91,17 @@ def elimination_order(
     run = _EliminationState(
         full_weight, full_hessian, width, max(1, block // width), np.dtype(str(dtype).removeprefix("torch."))
     )
-    damping = 0.0
-    while run.alive.any():
+    keep, damping = min(keep, len(alive)), 0.0
+    while run.alive.sum() > keep:
         try:
-            run.eliminate(damping)
+            run.eliminate(damping, keep)
         except (NumericalBreakdownError, np.linalg.LinAlgError):
             damping = next_damping(damping)
             if damping > _LARGEST_DAMPING:
                 raise ValueError("products of the weight overflow") from None
             _LOG.debug("inverse recomputed for %d units with damping %g", int(run.alive.sum()), damping)
-    order = [*np.flatnonzero(dead_units).tolist(), *(int(alive[unit]) for unit in run.order)]
+    left = np.flatnonzero(run.alive)
+    order = [*np.flatnonzero(dead_units).tolist(), *(int(alive[unit]) for unit in (*run.order, *left))]
     scores = [0.0] * int(dead_units.sum()) + run.scores
     return Elimination(torch.tensor(order, dtype=torch.int64), torch.tensor(scores, dtype=torch.float64))
 
@@ -135,20 +138,21 @@ class _EliminationState:
         self.order: list[int] = []
         self.scores: list[float] = []
 
-    def eliminate(self, damping: float) -> None:
-        """Remove all remaining units.
+    def eliminate(self, damping: float, keep: int) -> None:
+        """Remove units until so many are left.
 
         Args:
             damping: added to the unit diagonal of the scaled Hessian, which is then scaled to a unit diagonal again.
+            keep: number of units that are left.
 
         Raises:
             NumericalBreakdownError: rounding errors dominate; the removals up to this point are valid.
         """
         ids = np.flatnonzero(self.alive)
         inverse, weight = self._survivors(ids, damping)
-        while len(ids):
+        while len(ids) > keep:
             size = len(ids) * self._width
-            ids = self._block(inverse[:size, :size], weight[:, :size], ids)
+            ids = self._block(inverse[:size, :size], weight[:, :size], ids, keep)
 
     def _survivors(
         self, ids: Int[np.ndarray, " units"], damping: float
@@ -180,18 +184,22 @@ class _EliminationState:
         inverse: Float[np.ndarray, "size size"],
         weight: Float[np.ndarray, "rows size"],
         ids: Int[np.ndarray, " units"],
+        keep: int,
     ) -> Int[np.ndarray, " left"]:
         """Remove a block of units, then update both matrices for the remaining units, in place.
+
+        After the last block the matrices are left as they are.
 
         Args:
             inverse: inverse Hessian of the remaining units, lower triangle.
             weight: refitted weight of the remaining units.
             ids: index of the unit at each position of both matrices.
+            keep: number of units that are left in the end.
 
         Returns:
             ``ids`` of the units that remain after the block; they form the leading block of both matrices.
         """
-        width, size, steps = self._width, len(inverse), min(self._steps, len(ids))
+        width, size, steps = self._width, len(inverse), min(self._steps, len(ids) - keep)
         saliency: Saliency = ColumnSaliency(inverse, weight) if width == 1 else BlockSaliency(inverse, weight, width)
         rows = _BlockStartRows(inverse, weight, saliency.candidates(steps), width)
         factors = np.empty((steps * width, size), dtype=self._dtype)  # l of every removal
@@ -216,8 +224,8 @@ class _EliminationState:
             self.order.append(int(ids[position]))
             self.scores.append(score)
             self.alive[ids[position]] = False
-        if steps == len(ids):
-            return ids[:0]
+        if steps == len(ids) - keep:
+            return np.delete(ids, removed)
         columns = unit_columns(np.array(removed), width)
         # One solve gives u of all removals: W[:, removed] = u l[:, removed], and l[:, removed] is triangular.
         triangle = np.triu(factors[:, columns])

@@ -2,15 +2,17 @@
 
 One forward and a few backward passes price every level of every group (``secateurs.oneshot.responses``). A price is of first
 order and taken on few texts, so several allocations are proposed: with products between groups and without, on all texts and
-on random halves of them, and by responses that agree with measured removals (``secateurs.oneshot.removals``). Those that
-differ are run on texts that proposed none of them, first all on a few texts, then the best ones on the others. The even
-allocation, which keeps the same share of every group, is taken where it is far better than the winner.
+on random halves of them. Removals that these come near are then measured (``secateurs.oneshot.removals``), and responses that
+agree with the measured ones propose again. The allocations that differ are run on texts that proposed none of them, first all
+on a few texts, then the best ones on the others. The even allocation, which keeps the same share of every group, is taken
+where it is far better than the winner.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from secateurs.oneshot.candidates import CandidateModel, DivergenceObjective
 from secateurs.oneshot.level_options import LevelOptions, SearchResult, cheapest
 from secateurs.oneshot.removals import scaled
 from secateurs.structure.allocation import Allocation
-from secateurs.tasks.base import Batch
+from secateurs.tasks.base import Batch, main_input
 
 __all__ = ["Race", "even_allocation", "gradient_search"]
 
@@ -34,6 +36,9 @@ SEPARATE = (1.0, 0.6, 0.3)
 
 HALVES = 3
 """Proposals on random halves of the texts; they leave out the last of ``SEPARATE``."""
+
+NEAR_REMOVAL = 0.1
+"""A removal is measured if a proposal gives its group a level of this fraction of its price, or removes it."""
 
 EVEN_LEAD = 1.5
 """The even allocation is taken if it is better than the best proposal by this factor: proposals gain more by the last fit."""
@@ -60,7 +65,8 @@ class Race:
     def __init__(self, candidates: CandidateModel, context: PruneContext, batches: Sequence[Batch]) -> None:
         self.candidates = candidates
         step = round(1 / FIRST_LAP)
-        laps = [list(batches[::step]), [batch for index, batch in enumerate(batches) if index % step]]
+        parts = [part for batch in batches for part in divided(batch, step)]
+        laps = [parts[::step], [part for index, part in enumerate(parts) if index % step]]
         # The proposals differ from the dense model from the first layers on, so no hidden states are kept.
         self.laps = [DivergenceObjective(candidates, context, lap, memory_bytes=0) for lap in laps if lap]
 
@@ -77,9 +83,20 @@ class Race:
         return left[best], means[best]
 
 
+def divided(batch: Batch, count: int) -> list[Batch]:
+    """A batch in ``count`` parts of almost the same number of rows, fewer if it has fewer rows."""
+    rows = len(main_input(batch))
+    ends = [rows * number // count for number in range(count + 1)]
+    return [
+        {name: value[start:stop] if len(value) == rows else value for name, value in batch.items()}
+        for start, stop in pairwise(ends)
+        if start < stop
+    ]
+
+
 def gradient_search(
     responses: Mapping[str, Float[Tensor, "samples options"]],
-    removals: Mapping[str, float],
+    measure: Callable[[Collection[str]], Mapping[str, float]],
     options: Mapping[str, LevelOptions],
     limit: float,
     race: Race,
@@ -90,7 +107,7 @@ def gradient_search(
 
     Args:
         responses: group name -> response to each of its options.
-        removals: group name -> measured divergence without the group, for groups that may be removed.
+        measure: names of groups -> the measured divergence without each of them alone.
         options: group name -> its options.
         limit: budget of all groups together.
         race: compares the proposals.
@@ -103,21 +120,24 @@ def gradient_search(
         TargetUnreachable: no choice of levels fits.
     """
     first_order = [responses[name].double().numpy() for name in options]
-    columns = [
-        scaled(responses[name], own.kept.index(0), removals[name]).numpy() if name in removals else plain
-        for (name, own), plain in zip(options.items(), first_order, strict=True)
-    ]
     generator = np.random.default_rng(seed)
     prices = [JointPrice(first_order, separate) for separate in SEPARATE]
     for _ in range(HALVES):
-        half = generator.permutation(len(columns[0]))[: max(1, len(columns[0]) // 2)]
+        half = generator.permutation(len(first_order[0]))[: max(1, len(first_order[0]) // 2)]
         prices.append(JointPrice([own[half] for own in first_order], SEPARATE[-1]))
-    prices += [JointPrice(columns, separate) for separate in SEPARATE]
-    on_all_texts = prices[-1]
-    proposals: list[Allocation] = []
-    for price in prices:
-        if (proposal := _propose(price, options, limit)) not in proposals:
-            proposals.append(proposal)
+    proposals = [_propose(price, options, limit) for price in prices]
+    removals: dict[str, float] = {}
+    last = proposals
+    while near := _near_removals(last, responses, options).difference(removals):
+        removals |= measure(near)
+        columns = [
+            scaled(responses[name], own.kept.index(0), removals[name]).numpy() if name in removals else plain
+            for (name, own), plain in zip(options.items(), first_order, strict=True)
+        ]
+        prices = [JointPrice(columns, separate) for separate in SEPARATE]
+        last = [_propose(price, options, limit) for price in prices]
+    on_all_texts = prices[-1] if removals else prices[len(SEPARATE) - 1]
+    proposals = _distinct([*proposals, *last])
     best, divergence = race(proposals)
     even = even_allocation(options, limit)
     if even not in proposals and EVEN_LEAD * race.first_lap(even) < race.first_lap(best):
@@ -135,6 +155,30 @@ def _propose(price: JointPrice, options: Mapping[str, LevelOptions], limit: floa
     start = [own.kept.index(first[name]) for name, own in options.items()]
     chosen = price.improve(start, [own.ms for own in options.values()], limit)
     return {name: own.kept[index] for (name, own), index in zip(options.items(), chosen, strict=True)}
+
+
+def _near_removals(
+    proposals: Sequence[Allocation],
+    responses: Mapping[str, Float[Tensor, "samples options"]],
+    options: Mapping[str, LevelOptions],
+) -> set[str]:
+    """The groups that some proposal removes, or gives a level whose price is a considerable part of the removal's."""
+    near: set[str] = set()
+    for name, own in options.items():
+        if 0 not in own.kept:
+            continue
+        prices = responses[name].double().square().mean(0)
+        most = NEAR_REMOVAL * float(prices[own.kept.index(0)])
+        for proposal in proposals:
+            kept = proposal[name]
+            if not kept or (kept < own.kept[-1] and float(prices[own.kept.index(kept)]) >= most):
+                near.add(name)
+    return near
+
+
+def _distinct(proposals: Sequence[Allocation]) -> list[Allocation]:
+    """The proposals without repetitions, in order."""
+    return [one for index, one in enumerate(proposals) if one not in proposals[:index]]
 
 
 def even_allocation(options: Mapping[str, LevelOptions], limit: float) -> Allocation:

@@ -133,9 +133,10 @@ class LevelDatabase:
         *,
         damping: float = 1e-2,
         compensate: bool = True,
+        keep: int = 0,
         track: Track = silent,
     ) -> LevelDatabase:
-        """Run the greedy elimination of every group.
+        """Run the greedy elimination of every group, until ``keep`` units are left: smaller levels mean nothing.
 
         Raises:
             CalibrationError: a Hessian is not finite or not positive definite.
@@ -146,7 +147,7 @@ class LevelDatabase:
             weight = projections[group.name].weight.double()
             try:
                 return elimination_order(
-                    weight, database.hessian(group.name), width=group.width, dead=database.dead(group.name)
+                    weight, database.hessian(group.name), width=group.width, dead=database.dead(group.name), keep=keep
                 ).order
             except (ValueError, torch.linalg.LinAlgError) as error:
                 raise CalibrationError(

@@ -2,8 +2,9 @@
 
 A response is of first order (``secateurs.oneshot.responses``). It holds for small changes and misses what only a whole
 removal does: without the attention of the last layer of a classifier, the token that is read sees no other token, and the
-divergence is a hundred times the price. Each removal is therefore run once, alone, on a few texts. With ``a_k`` the price of
-level ``k``, ``a_0`` that of the removal and ``m`` the measured divergence, the responses to a level are multiplied by
+divergence is a hundred times the price. A removal that a proposal comes near is therefore run once, alone, on a few texts.
+With ``a_k`` the price of level ``k``, ``a_0`` that of the removal and ``m`` the measured divergence, the responses to a level
+are multiplied by
 
     1 + (f - 1) a_k / a_0,      f = max(1, sqrt(m / a_0)):
 

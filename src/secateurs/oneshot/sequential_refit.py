@@ -56,7 +56,7 @@ class Refit:
     damping: float
     output_ridge: float
     drift_ridge: float | None
-    spare: float = 0.25
+    spare: float = 0.1
     ranks: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
@@ -145,6 +145,7 @@ def fit_level(group: Group, first: Level, sums: RegressionSums, kept: int, how: 
         {group.name: sums.moments},
         damping=how.damping,
         compensate=compensate,
+        keep=kept,
     )
     level = refitted.level(group.name, kept)
     return replace(level, units=first.units[level.units])

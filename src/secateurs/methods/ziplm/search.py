@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import cached_property
 
@@ -114,7 +114,8 @@ class AllocationSearch:
             limit: budget of all groups together, ms.
         """
         priced = self._responses(database, options)
-        return gradient_search(priced, self._removals, options, limit, self.race, seed=self.context.seed)
+        race = self.race  # made while the model is dense
+        return gradient_search(priced, self._measured_removals, options, limit, race, seed=self.context.seed)
 
     def by_loss(self, options: Mapping[str, LevelOptions], limit: float, similar: CachedSearch | None) -> SearchResult:
         """The paper's search: layer errors as prior, random coefficients, task loss (or the divergence without labels)."""
@@ -155,7 +156,7 @@ class AllocationSearch:
     def _responses(
         self, database: LevelDatabase, options: Mapping[str, LevelOptions]
     ) -> dict[str, Float[Tensor, "samples options"]]:
-        """Responses around the dense model, and measured removals. They serve every target, so they are computed once."""
+        """Responses around the dense model. They serve every target, so they are computed once."""
         kept = {name: own.kept for name, own in options.items()}
         if self._kept != kept:
             context, settings = self.context, self.settings
@@ -163,10 +164,16 @@ class AllocationSearch:
             self._responses_of_kept = responses(
                 context, database, context.search, kept, directions=settings.directions, track=context.track
             )
-            removed = [name for name, own in options.items() if 0 in own.kept]
-            self._removals = measured_removals(self.candidates, context, context.search, removed)
             self._kept = kept
         return self._responses_of_kept
+
+    def _measured_removals(self, names: Collection[str]) -> Mapping[str, float]:
+        """The divergence without each of these groups. They serve every target, so each is measured once."""
+        asked = [group.name for group in self.context.structure if group.name in names]
+        if new := [name for name in asked if name not in self._removals]:
+            self.candidates.apply(self.candidates.stitch.structure.sizes)
+            self._removals |= measured_removals(self.candidates, self.context, self.context.search, new)
+        return {name: self._removals[name] for name in asked}
 
     def _dense_sensitivities(self, options: Mapping[str, LevelOptions]) -> dict[str, np.ndarray]:
         """Sensitivities around the dense model. They serve every target, so they are measured once and kept on disk."""
