@@ -19,7 +19,7 @@ from secateurs.latency.environment import machine
 from secateurs.latency.table import LatencyTable
 from secateurs.pipeline import dry_run
 from secateurs.pipeline.dry_run import dry_run_table
-from secateurs.pipeline.estimates import Pass, largest_speedup, rows_of
+from secateurs.pipeline.estimates import Pass, largest_speedup, rows_of, timed_pass
 from secateurs.pipeline.load import load
 from secateurs.pipeline.recipe import Recipe
 from secateurs.pipeline.recipe_targets import CURVE
@@ -217,3 +217,16 @@ def test_of_the_curve_only_the_smallest_speedup_is_refused(place: Path, monkeypa
     monkeypatch.setattr(dry_run, "largest_speedup", lambda loaded: Speed(1.02, 1.0, 1.04))
     with pytest.raises(TargetUnreachable, match=r"Speedup 1\.25 is out of reach"):
         dry_run_table(recipe)
+
+
+def test_few_tokens_of_a_batch_are_timed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(tiny_run.recipe(place))
+    most = max(batch["input_ids"].shape[1] for batch in loaded.data.roles.report.batches)
+    monkeypatch.setattr("secateurs.pipeline.estimates.TIMED_TOKENS", 2 * most)
+    seen: list[int] = []
+    loaded.dense.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    assert timed_pass(loaded).fastest > 0
+    assert seen and max(seen) <= 2 * most
+    assert max(len(batch["input_ids"]) for batch in loaded.data.roles.report.batches) > 2

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from secateurs.latency.compare import Speed, compare
 from secateurs.numerics.hessian import Moments
-from secateurs.oneshot.backward import LAYERS, TOKENS, tokens_per_row
+from secateurs.oneshot.backward import LAYERS, TOKENS, parts_of, tokens_per_row
 from secateurs.oneshot.windows import WINDOW_BYTES
 from secateurs.pipeline.load import Loaded
 from secateurs.structure.cost import ParameterCost
@@ -25,6 +25,9 @@ __all__ = ["Pass", "largest_speedup", "memory_bytes", "rows_of", "timed_pass"]
 
 TIMED_BATCHES = 4
 """Batches that are timed, from the shortest to the longest texts; each twice."""
+
+TIMED_TOKENS = 1024
+"""Tokens of a timed batch, at most; one sequence at least. A model of a billion parameters takes seconds for them."""
 
 SPEEDUP_SECONDS = 5.0
 """Seconds of the timing that tells the largest speed-up."""
@@ -62,6 +65,7 @@ def timed_pass(loaded: Loaded, number: int = TIMED_BATCHES) -> Pass:
     batches = sorted(loaded.data.roles.report.batches, key=lambda batch: main_input(batch).shape[1])
     last = len(batches) - 1
     chosen = [batches[index * last // (number - 1) if number > 1 else last // 2] for index in range(number)]
+    chosen = [next(parts_of(batch, TIMED_TOKENS)) for batch in chosen]
     rows = output_bytes = 0.0
     seconds = torch.zeros(2, dtype=torch.float64)
     with torch.inference_mode():
