@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
+from secateurs.latency.compare import Measurement, Speed, Timing
 from secateurs.latency.environment import Environment
+from secateurs.latency.timing_process import Request
 
-__all__ = ["ONCE", "SMALL", "closure_modules"]
+__all__ = ["ONCE", "SMALL", "by_parameters", "closure_modules"]
 
 SMALL = Environment(batch_size=2, sequence_length=6)
 
@@ -29,3 +31,18 @@ def closure_modules(run) -> list:
 
     visit(run)
     return found
+
+
+def by_parameters(request: Request) -> Measurement:
+    """A process in which a model takes one millisecond per thousand parameters."""
+    ms = {
+        name: sum(parameter.numel() for parameter in saved.load().parameters()) / 1e3
+        for name, saved in request.models.items()
+    }
+    speeds = {name: ms["dense"] / one for name, one in ms.items()}
+    return Measurement(
+        request.environment,
+        "dense",
+        {name: Timing(one, one, one, 1.0, 5, 0.0) for name, one in ms.items()},
+        {name: Speed(speed, speed, speed) for name, speed in speeds.items()},
+    )

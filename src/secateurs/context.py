@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,8 @@ class PruneContext:
         teacher: the dense model itself, never rewritten; ``None`` = copy ``model`` before rewriting it.
         search: batches on which candidates are proposed; without any, those of ``fit`` serve.
         accept: batches on which candidates are accepted or rejected; without any, those of ``search`` serve.
+        dense_sizes: group name -> units of the dense model, if ``model`` was pruned before. Levels and shares refer to them.
+            A group that is not named has as many as ``structure`` says.
     """
 
     model: nn.Module
@@ -61,6 +63,7 @@ class PruneContext:
     teacher: nn.Module | None = None
     search: Sequence[Batch] = ()
     accept: Sequence[Batch] = ()
+    dense_sizes: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:
         search = self.search or self.fit

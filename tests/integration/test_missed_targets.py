@@ -10,27 +10,11 @@ import pytest
 import secateurs
 import tiny_run
 from secateurs.latency import fresh_processes
-from secateurs.latency.compare import Measurement, Speed, Timing
-from secateurs.latency.timing_process import Request
 from secateurs.methods.baselines._gradual import GradualFitted
 from secateurs.pipeline import contract, one_target
 from secateurs.structure.mask import Mask
 from secateurs.tasks import task as find
-
-
-def by_parameters(request: Request) -> Measurement:
-    """A process in which a model takes one millisecond per thousand parameters."""
-    ms = {
-        name: sum(parameter.numel() for parameter in saved.load().parameters()) / 1e3
-        for name, saved in request.models.items()
-    }
-    speeds = {name: ms["dense"] / one for name, one in ms.items()}
-    return Measurement(
-        request.environment,
-        "dense",
-        {name: Timing(one, one, one, 1.0, 5, 0.0) for name, one in ms.items()},
-        {name: Speed(speed, speed, speed) for name, speed in speeds.items()},
-    )
+from tiny_latency import by_parameters
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ FIELDS: dict[str, Any] = {
     "speedup": (1.5, 2.0),
     "sparsity": (0.25, 0.5),
     "keep": (0.98, 0.99),
+    "gradual": True,
     "tolerance": 0.1,
     "minutes": 7.5,
     "timing_processes": 4,
@@ -51,6 +52,7 @@ FIELDS: dict[str, Any] = {
     "metric": "rouge",
     "max_new_tokens": 20,
     "recover_epochs": 0.5,
+    "recover_steps": 30,
     "learning_rate": 1e-3,
     "train_batch_size": 6,
     "accumulate": 3,
@@ -64,11 +66,11 @@ OPTIONS = """
     a-model --name "a name" --task embedding --data some-data --text-column sentence --text-pair-column other
     --label-column score --method cofi --preset quick --set steps=100 --set gate-rate=0.1 --allow rank
     --speedup 1.5 --speedup 2 --sparsity 0.25 --sparsity 0.5 --keep 0.98 --keep 0.99
-    --tolerance 0.1 --minutes 7.5 --timing-processes 4 --batch-size 4
+    --gradual --tolerance 0.1 --minutes 7.5 --timing-processes 4 --batch-size 4
     --sequence-length 16 --device cuda --dtype bfloat16 --threads 2 --clock cpu --runtime another
     --latency-table table.json --elsewhere
     --calibration-samples 8 --calibration-batch-size 4 --evaluation-samples 9 --metric rouge --max-new-tokens 20
-    --recover-epochs 0.5 --learning-rate 1e-3 --train-batch-size 6
+    --recover-epochs 0.5 --recover-steps 30 --learning-rate 1e-3 --train-batch-size 6
     --accumulate 3 --tracker wandb --tracker mlflow --seed 7 --trust-remote-code
 """
 """The same values on the command line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from torch import Tensor
@@ -66,7 +67,12 @@ class SearchResult:
 
 
 def level_options(
-    structure: Structure, cost: Cost, errors: Mapping[str, Tensor], ratio: float, snap: bool
+    structure: Structure,
+    cost: Cost,
+    errors: Mapping[str, Tensor],
+    ratio: float,
+    snap: bool,
+    dense_sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, LevelOptions]:
     """The options of every group: every head count; feed-forward widths that shrink by ``ratio`` from level to level.
 
@@ -76,10 +82,13 @@ def level_options(
         errors: group name -> relative layer error by kept count, shape (units + 1).
         ratio: each width is this fraction of the one before.
         snap: round widths to the multiple of the cost.
+        dense_sizes: group name -> units from which its widths shrink, if the model was pruned before; widths that it no
+            longer has are left out.
     """
     options = {}
     for group in structure:
-        kept = _kept_counts(group, ratio, cost.multiple(group.name) if snap else 1)
+        size = dense_sizes.get(group.name, group.size)
+        kept = _kept_counts(group, size, ratio, cost.multiple(group.name) if snap else 1)
         error = errors[group.name].tolist()
         options[group.name] = LevelOptions(
             kept, tuple(cost.group_cost(group.name, count) for count in kept), tuple(error[count] for count in kept)
@@ -87,14 +96,14 @@ def level_options(
     return options
 
 
-def _kept_counts(group: Group, ratio: float, multiple: int) -> tuple[int, ...]:
+def _kept_counts(group: Group, size: int, ratio: float, multiple: int) -> tuple[int, ...]:
     if group.kind is Kind.HEAD:
         return tuple(range(group.size + 1))
-    counts, width = {0, group.size}, float(group.size)
-    while width > max(1, 0.01 * group.size):  # the paper stops at 99 % removed
-        counts.add(min(group.size, max(1, round(width / multiple)) * multiple) if multiple > 1 else round(width))
+    counts, width = {0, group.size}, float(size)
+    while width > max(1, 0.01 * size):  # the paper stops at 99 % removed
+        counts.add(min(size, max(1, round(width / multiple)) * multiple) if multiple > 1 else round(width))
         width *= ratio
-    return tuple(sorted(counts))
+    return tuple(sorted(count for count in counts if count <= group.size))
 
 
 def cheapest(options: Mapping[str, LevelOptions], costs: QualityCosts, limit: float) -> Allocation:

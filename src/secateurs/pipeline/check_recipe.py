@@ -45,6 +45,12 @@ def check_recipe(recipe: Recipe) -> None:
         )
     if recipe.minutes is not None:
         check_minutes(recipe)
+    if recipe.recover_epochs and recipe.recover_steps:
+        raise RecipeError(
+            "recover_epochs and recover_steps both say how long to train after shrinking: give one of them"
+        )
+    if recipe.gradual:
+        check_gradual(recipe, method)
     if recipe.trackers and not (finetuning(recipe, method) or method.trains or recipe.minutes):
         raise RecipeError("trackers follow a training, and this run has none; add --recover-epochs, or leave them out")
     if recipe.clock == "cpu" and recipe.threads > 1:
@@ -64,12 +70,42 @@ def check_minutes(recipe: Recipe) -> None:
     Raises:
         RecipeError: see above.
     """
-    if recipe.recover_epochs is not None:
-        raise RecipeError("minutes chooses the epochs after shrinking: give minutes or recover_epochs, not both")
+    for name in ("recover_epochs", "recover_steps"):
+        if getattr(recipe, name) is not None:
+            raise RecipeError(f"minutes chooses the epochs after shrinking: give minutes or {name}, not both")
     if recipe.keep:
         raise RecipeError(
             "keep tries as many models as it needs and trains none of them, so that nothing can fit it into minutes: give "
             "minutes with a speed-up or a sparsity, or keep with fewer calibration_samples"
+        )
+
+
+def check_gradual(recipe: Recipe, method: Any) -> None:
+    """Refuse what cannot go from model to model, and steps without the training that makes up for the cuts.
+
+    Args:
+        recipe: the recipe.
+        method: the method, or its settings.
+
+    Raises:
+        RecipeError: see above.
+    """
+    if method.trains:
+        raise RecipeError(
+            f"gradual prunes one-shot, from model to model, and {recipe.method} trains its masks instead: use ziplm, "
+            "uniform, magnitude or random-units"
+        )
+    if recipe.keep:
+        raise RecipeError("keep tries its speed-ups on the dense model, one-shot: give gradual with speed-ups instead")
+    if recipe.minutes is not None:
+        raise RecipeError(
+            "minutes plans one preparation for all targets, and gradual prepares each anew: give gradual with recover_epochs "
+            "or recover_steps instead"
+        )
+    if recipe.recover_epochs is None and not finetuning(recipe, method):
+        raise RecipeError(
+            "gradual trains each model before it is pruned further: say for how long, with --recover-epochs 1 or "
+            "--recover-steps 500 (--recover-epochs 0 prunes on without training)"
         )
 
 
@@ -104,6 +140,8 @@ def finetuning(recipe: Recipe, method: Any) -> Finetuning:
         method: the method, or its settings.
     """
     own: Finetuning = method.finetuning_length
-    if recipe.recover_epochs is not None:
+    if recipe.recover_steps:
+        own = replace(own, epochs=0.0, steps=recipe.recover_steps)
+    elif recipe.recover_epochs is not None:
         own = replace(own, epochs=recipe.recover_epochs, steps=0)
     return own if recipe.learning_rate is None else replace(own, learning_rate=recipe.learning_rate)

@@ -24,6 +24,7 @@ from secateurs.pipeline.counted_work import (
 )
 from secateurs.pipeline.estimates import largest_speedup, memory_bytes, timed_pass
 from secateurs.pipeline.given_table import given_table, measured_here, place_of
+from secateurs.pipeline.gradual import with_finished_targets
 from secateurs.pipeline.keep_search import grid, tries_of
 from secateurs.pipeline.load import Loaded, load
 from secateurs.pipeline.recipe import Recipe
@@ -52,6 +53,7 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     """
     if folder is not None:
         check_folder(folder, recipe, resume=resume)
+        recipe = with_finished_targets(recipe, folder)
     table = given_table(recipe, folder)
     loaded = load(recipe)
     speedups = [target for target in recipe.targets if isinstance(target, Speedup)]
@@ -87,8 +89,9 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
         ("evaluate dense", f"{work.evaluated} sequences", passes(work.evaluate_dense)),
         (
             "prepare",
-            f"{loaded.method.name}: {work.samples} texts, {len(loaded.structure)} groups",
-            passes(work.prepare),
+            f"{loaded.method.name}: {work.samples} texts, {len(loaded.structure)} groups"
+            + ", each target" * recipe.gradual,
+            passes(work.prepare * (len(targets) if recipe.gradual else 1)),
         ),
     ]
     for target in targets:

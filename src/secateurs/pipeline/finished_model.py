@@ -44,7 +44,7 @@ class FinishedModel:
         shared: what all targets share.
         target: the target of the model.
         model: the shrunk model; its weights are rounded to the dtype of the dense checkpoint.
-        mask: the kept units.
+        mask: the units of the dense model that were kept.
     """
 
     def __init__(self, shared: TargetContext, target: Target, model: Any, mask: Mask) -> None:
@@ -175,6 +175,7 @@ class FinishedModel:
             zeros=self.zeros,
             trials=[_trial(one) for one in attempts],
             kept_quality=self.kept_quality,
+            start=shared.start,
         )
 
 

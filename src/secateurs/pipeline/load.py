@@ -73,9 +73,10 @@ class Loaded:
     def teacher(self) -> Any:
         """The dense model, safe from what the method does to the live one.
 
-        Training writes into the tensors of the live model. A method without training swaps them for others.
+        Training writes into the tensors of the live model. A method without training swaps them for others. A gradual run
+        prunes copies.
         """
-        if self.dense is not self.model:
+        if self.dense is not self.model or self.recipe.gradual:
             return self.dense
         return copy.deepcopy(self.dense) if self.method.trains else shared_copy(self.dense)
 
@@ -134,6 +135,11 @@ def load(recipe: Recipe) -> Loaded:
     check(environment, dense)
     model = method.prepare_model(dense)
     structure = method.structure(model)
+    if recipe.gradual and structure.low_rank_options:
+        raise RecipeError(
+            "gradual removes heads and neurons, and allow=rank may replace their matrices, whose time is that of both: "
+            "leave out one of them"
+        )
     data = _read(recipe, task, method, dense, tokenizer, recipe.calibration_samples)
     if (training or method.trains) and data.train is None:
         what = f"the method {recipe.method}" if method.trains else "recovery"

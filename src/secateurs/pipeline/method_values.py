@@ -37,8 +37,10 @@ def without_method_values(values: Mapping[str, Any], changes: Mapping[str, Any])
         return dict(values)
     training = known.finetuning_length
     decided = {"recover_epochs": training.epochs, "learning_rate": training.learning_rate}
-    if values.get("minutes") is not None:  # which decides the epochs
-        decided.pop("recover_epochs")
+    if "recover_steps" in values:  # earlier versions did not write it
+        decided["recover_steps"] = training.steps
+    if values.get("minutes") is not None:  # which decides epochs and steps
+        decided = {"learning_rate": training.learning_rate}
     if not known.trains and all(values.get(name) is not None for name in decided):
         dropped = {"hyperparameters", *(name for name, value in decided.items() if values[name] == value)}
     else:

@@ -71,7 +71,7 @@ def prune_to_target(shared: TargetContext, target: Target, seconds: dict[str, fl
         if finished is not None and attempt.confirmed is not None:
             break  # a miss, and no allocation is left to try
         mask, model = _build(shared, target, budget, attempt, timer, again=finished is not None)
-        finished = FinishedModel(shared, target, model, mask)
+        finished = FinishedModel(shared, target, model, shared.of_dense(mask))
         first(finished.evaluate_and_save)
         progress.tell_quality(str(target), finished.quality)
         timer.end("evaluate")
@@ -187,7 +187,7 @@ def _finetune(
             elastic=elastic,
         ),
         place / "recovery",
-        seed=recipe.seed,
+        seed=shared.context.seed,
         device=recipe.device,
         track=shared.context.track,
     )

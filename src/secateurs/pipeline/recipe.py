@@ -96,6 +96,11 @@ class Recipe(BaseModel):
         "keeps it with 95 % confidence, on texts on which nothing else was chosen, is found and timed. Quality is the "
         "metric, or the agreement with the dense answers where there are no labels. Only for methods that do not train.",
     )
+    gradual: bool = Field(
+        False,
+        description="Prune each speed-up from the finished model of the one before it, the smallest first, and train it on "
+        "the outputs of the dense model. Needs recover_epochs or recover_steps. Only for methods that do not train.",
+    )
     tolerance: float = Field(
         0.05,
         gt=0,
@@ -175,6 +180,9 @@ class Recipe(BaseModel):
         ge=0,
         description="Epochs of distillation after shrinking; if it is not given, the method decides (ziplm: 0).",
     )
+    recover_steps: int | None = Field(
+        None, ge=0, description="Optimizer steps of distillation after shrinking, in the place of recover_epochs."
+    )
     learning_rate: float | None = Field(
         None,
         gt=0,
@@ -195,27 +203,18 @@ class Recipe(BaseModel):
 
     _read_speedups = field_validator("speedup", mode="before")(as_speedups)
 
-    @field_validator("sparsity", "keep", mode="before")
+    @field_validator("sparsity", "keep", "trackers", mode="before")
     @classmethod
-    def _one_target(cls, value: object) -> object:
-        return (value,) if isinstance(value, int | float) else value
-
-    @field_validator("trackers", mode="before")
-    @classmethod
-    def _one_tracker(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+    def _one_of_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, int | float | str) else value
 
     _check_speedups = field_validator("speedup")(speedups)
     _check_sparsities = field_validator("sparsity")(sparsities)
     _check_keeps = field_validator("keep")(keeps)
 
     @model_validator(mode="after")
-    def _check_kind_of_target(self) -> Recipe:
+    def _check_fields_together(self) -> Recipe:
         check_one_kind(self.speedup, self.sparsity, self.keep)
-        return self
-
-    @model_validator(mode="after")
-    def _check_clock(self) -> Recipe:
         if self.clock == "cpu" and self.device != "cpu":
             raise ValueError("clock cpu counts processor time; on a GPU use clock wall")
         return self

@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from secateurs.artifacts import read_json, write, write_json
 from secateurs.checkpoint.hooks import installed
+from secateurs.context import PruneContext
 from secateurs.distributed import first, is_first, join, together
 from secateurs.errors import TargetUnreachable
 from secateurs.latency.environment import machine
@@ -23,6 +25,7 @@ from secateurs.latency.interleave import NOISE_LIMIT
 from secateurs.latency.profile import measure_table
 from secateurs.latency.table import LatencyTable
 from secateurs.pipeline.given_table import given_table, measured_here, place_of
+from secateurs.pipeline.gradual import GradualSteps, with_finished_targets
 from secateurs.pipeline.load import Loaded, load, with_texts
 from secateurs.pipeline.minutes import choose_texts, plan_and_check
 from secateurs.pipeline.one_target import prune_to_target
@@ -81,6 +84,7 @@ def run(
     join(recipe.device)
     track = track if is_first() else silent
     first(lambda: check_folder(folder, recipe, resume=resume))
+    recipe = first(lambda: with_finished_targets(recipe, folder))
     given = first(lambda: given_table(recipe, folder))
     timer, stages = StageTimer(progress), folder / "stages"
     loaded = together(lambda: load(recipe))
@@ -111,12 +115,21 @@ def run(
     if todo:
         if loaded.trains:
             first(lambda: record_processes(folder))
-        fitted = loaded.method.fit(context) if loaded.method.trains else RankZeroFitted(loaded.method, context)
-        timer.end("prepare")
-        shared = TargetContext(loaded, table, dense, context, fitted, teacher, folder, report, timer.progress, time)
+        make = partial(
+            TargetContext,
+            loaded,
+            table,
+            dense,
+            teacher=teacher,
+            folder=folder,
+            report=report,
+            progress=timer.progress,
+            time=time,
+        )
+        prune = _pruner(make, loaded, context, targets, folder, timer)
         for target in todo:
             try:
-                prune_to_target(shared, target, dict(timer.seconds))
+                prune(target)
             except TargetUnreachable:  # a quality that no cut keeps: the targets before it are finished
                 if is_first():  # without a message: the other processes have raised already
                     _finish(report, targets, folder)
@@ -126,6 +139,22 @@ def run(
                 first(time.save)
     spent = None if time is None else time.result(trainable=loaded.trains)
     return first(lambda: _finish(report, targets, folder, spent))
+
+
+def _pruner(
+    make: Callable[..., TargetContext],
+    loaded: Loaded,
+    context: PruneContext,
+    targets: Sequence[Target],
+    folder: Path,
+    timer: StageTimer,
+) -> Callable[[Target], None]:
+    """Do the work that all targets share, and return what prunes to one of them. In a gradual run each prepares anew."""
+    if loaded.recipe.gradual:
+        return GradualSteps(make, loaded, context, targets, folder, timer.progress, dict(timer.seconds)).prune
+    fitted = loaded.method.fit(context) if loaded.method.trains else RankZeroFitted(loaded.method, context)
+    timer.end("prepare")
+    return partial(prune_to_target, make(context=context, fitted=fitted), seconds=dict(timer.seconds))
 
 
 def _plan(
@@ -209,6 +238,12 @@ def _describe(loaded: Loaded, table: LatencyTable, dense: Score | None, command:
         notes.append(
             f"The latency table is of {place_of(table)}: the speed-ups measured here say nothing about that, and were not "
             "held to the targets."
+        )
+    if recipe.gradual:
+        trained = "trained on the outputs of the dense model" if loaded.finetuning else "not trained"
+        notes.append(
+            f"Gradual: each model was pruned from the finished one before it, and {trained}. All figures compare with the "
+            "dense model."
         )
     if loaded.task.inputs != "input_ids":
         notes.append(

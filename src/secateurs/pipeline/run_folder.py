@@ -25,8 +25,9 @@ PROCESSES = Path("stages", "processes.json")
 PERMISSIONS = ("elsewhere",)
 """Fields of a recipe that may differ when a run is resumed: they change no result."""
 
-SHARES = "keep"
-"""Field that may be replaced by other values of its kind when a run is resumed: its work serves them all."""
+TARGETS = ("keep", "speedup")
+"""Fields of targets that may have other values of their kind when a run is resumed: all shares to keep come from the same
+tries, and the speed-ups of a gradual run from the models that are finished."""
 
 PATHS = ("model", "data", "latency_table")
 """Fields of a recipe that may hold a path."""
@@ -53,7 +54,9 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     earlier, now = resolved(Recipe.load(folder / "recipe.yaml")), resolved(recipe)
     fixed = [name for name in Recipe.model_fields if name not in PERMISSIONS]
     if earlier.keep and now.keep:
-        fixed.remove(SHARES)
+        fixed.remove("keep")
+    if earlier.gradual and now.gradual and earlier.speedup and now.speedup:
+        fixed.remove("speedup")
     changed = [name for name in fixed if getattr(earlier, name) != getattr(now, name)]
     if changed:
         raise RecipeError(
@@ -84,7 +87,7 @@ def claim_folder(folder: Path, recipe: Recipe) -> None:
             if not recipe.latency_table or expanded(recipe.latency_table).resolve() != table.resolve():
                 table.unlink(missing_ok=True)
             saved.unlink()
-    if not saved.is_file() or Recipe.load(saved).keep != recipe.keep:
+    if not saved.is_file() or any(getattr(Recipe.load(saved), name) != getattr(recipe, name) for name in TARGETS):
         write(saved, lambda partial: partial.write_text(resolved(recipe).to_yaml(defaults=True)))
 
 
@@ -121,7 +124,7 @@ def resolved(recipe: Recipe) -> Recipe:
         training = finetuning(recipe, method)
         changes["learning_rate"] = training.learning_rate
         if recipe.minutes is None:  # which chooses the epochs itself
-            changes["recover_epochs"] = training.epochs
+            changes |= {"recover_epochs": training.epochs, "recover_steps": training.steps}
     return recipe.model_copy(update={**changes, "hyperparameters": hyperparameters})
 
 

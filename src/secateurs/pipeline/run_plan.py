@@ -111,10 +111,13 @@ def later_stages(
         resumed: whether an earlier run may have done a part of the work.
     """
     stages: list[PlannedStage] = []
-    if todo:
-        prepare = work.prepare * costs.pass_seconds
-        stages.append(PlannedStage("prepare", ("prepare",), prepare, PASSES, tells=not resumed))
+    prepare = PlannedStage("prepare", ("prepare",), work.prepare * costs.pass_seconds, PASSES)
+    gradual = loaded.recipe.gradual
+    if todo and not gradual:
+        stages.append(replace(prepare, tells=not resumed))
     for target in todo:
+        if gradual:
+            stages.append(replace(prepare, target=str(target), tells=not resumed or target != todo[0]))
         first, *others = _stages_of_target(loaded, target, work, costs, steered=steered)
         stages += [replace(first, tells=not resumed or target != todo[0]), *others]
     return stages

@@ -18,6 +18,7 @@ from secateurs.pipeline.run_progress import RunProgress
 from secateurs.pipeline.time_budget import TimeBudget
 from secateurs.report.report import Report
 from secateurs.structure.cost import ParameterCost
+from secateurs.structure.mask import Mask
 from secateurs.structure.target import Budget, Sparsity, Speedup, Target
 from secateurs.tasks.base import Score
 from secateurs.training.evaluate import record_outputs
@@ -40,6 +41,8 @@ class TargetContext:
         report: report of the run, without models.
         progress: progress of the run.
         time: the time of the run, and what was chosen to fit it; ``None`` without ``minutes``.
+        start: folder of the finished model that is pruned further in a gradual run; empty = the dense model.
+        kept: units of the dense model that this model has; ``None`` = all.
     """
 
     loaded: Loaded
@@ -52,6 +55,8 @@ class TargetContext:
     report: Report
     progress: RunProgress = field(default_factory=RunProgress)
     time: TimeBudget | None = None
+    start: str = ""
+    kept: Mask | None = None
 
     @property
     def unpruned(self) -> nn.Module:
@@ -83,6 +88,10 @@ class TargetContext:
     def evaluation(self) -> Any:
         """Labelled data, with outputs of the dense model where the metric needs them."""
         return evaluation_data(self.loaded, self.teacher)
+
+    def of_dense(self, mask: Mask) -> Mask:
+        """A mask of ``context.model`` as a mask of the dense model."""
+        return mask if self.kept is None else self.kept.then(mask)
 
     def budget(self, target: Speedup | Sparsity) -> Budget:
         """What the method must keep within for a target."""

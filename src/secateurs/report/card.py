@@ -58,6 +58,11 @@ def _lines(report: RunResult, result: ModelResult, facts: ModelFacts) -> Iterato
 
 def _what_was_done(result: ModelResult) -> Iterator[str]:
     """What pruning did to the weights."""
+    if result.start:
+        yield (
+            f"It was pruned from the finished model {_text(result.start)} of the same run; all figures below compare it with "
+            "the dense model."
+        )
     cut = any(kept.kept < kept.size for kept in result.kept.values())
     if cut:
         yield "Removed units are cut out of the weights, not masked: the model is an ordinary, smaller model."

@@ -160,6 +160,7 @@ class ModelResult:
             values.
         trials: all attempts to meet the target, in order.
         kept_quality: the share of the dense quality that is kept, if the target is such a share.
+        start: folder of the model that was pruned further, relative to the report; empty = the dense model.
     """
 
     target: float
@@ -182,6 +183,7 @@ class ModelResult:
     zeros: float = 0.0
     trials: list[Trial] = field(default_factory=list)
     kept_quality: KeptQuality | None = None
+    start: str = ""
 
     @property
     def has_zeros(self) -> bool:

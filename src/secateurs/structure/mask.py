@@ -68,6 +68,22 @@ class Mask:
         """The mask that keeps the units kept by both masks."""
         return Mask({name: self[name] & other[name] for name in self})
 
+    def then(self, later: Mask) -> Mask:
+        """What is left of the units of this mask after a second pruning of the model that it left.
+
+        >>> first = Mask({"layer.0.heads": torch.tensor([True, False, True])})
+        >>> first.then(Mask({"layer.0.heads": torch.tensor([False, True])}))["layer.0.heads"].tolist()
+        [False, False, True]
+
+        Args:
+            later: mask over the units that this mask keeps. A group of which it keeps none has no entry there.
+        """
+        kept = dict(self.kept)
+        for name, again in later.kept.items():
+            kept[name] = torch.zeros_like(self[name])
+            kept[name][self.units(name)[again]] = True
+        return Mask(kept)
+
     @property
     def counts(self) -> dict[str, int]:
         """Group name -> number of units kept."""

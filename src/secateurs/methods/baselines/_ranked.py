@@ -32,7 +32,7 @@ class RankedFitted(OneShotFitted):
 
     def allocate(self, budget: Budget) -> Allocation:
         """The same fraction of every group."""
-        return even_counts(self.context.structure, budget)
+        return even_counts(self.context.structure, budget, dense_sizes=self.context.dense_sizes)
 
     def apply(self, allocation: Allocation, folder: str) -> Mask:
         """The dense weights of the units with the highest scores."""

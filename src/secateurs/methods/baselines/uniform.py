@@ -58,7 +58,7 @@ class FittedUniform(OneShotFitted):
 
     def allocate(self, budget: Budget) -> Allocation:
         """The same fraction of every group."""
-        return even_counts(self.context.structure, budget)
+        return even_counts(self.context.structure, budget, dense_sizes=self.context.dense_sizes)
 
     def apply(self, allocation: Allocation, folder: str) -> Mask:
         """ZipLM's sequential refit."""

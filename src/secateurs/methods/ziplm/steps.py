@@ -107,8 +107,10 @@ class FittedZipLM(OneShotFitted):
 
     def options(self, cost: Cost) -> dict[str, LevelOptions]:
         """What every group may choose from, priced by ``cost``."""
-        settings = self.settings
-        options = level_options(self.context.structure, cost, self.errors, settings.ratio, settings.snap)
+        settings, context = self.settings, self.context
+        options = level_options(
+            context.structure, cost, self.errors, settings.ratio, settings.snap, context.dense_sizes
+        )
         if settings.allow == "units":
             return options
         assert isinstance(cost, LatencyTable), "ranks are priced in milliseconds"
