@@ -20,6 +20,7 @@ import tiny_run
 from gate_training import trained_gates
 from secateurs import distributed
 from secateurs.pipeline.recipe import Recipe
+from secateurs.structure.mask import Mask
 from tiny import WORDS, write_rows
 
 SCRIPT = """
@@ -47,7 +48,8 @@ from secateurs.latency import fresh_processes, timing_process
 
 fresh_processes.run_process, fresh_processes.SECONDS = timing_process.answer, 0.05
 folder = sys.argv[1]
-runs = {"learned": [], "recovered": [], "refused": ["--set", "start=/nowhere"], "unreachable": ["--speedup", "99"]}
+runs = {"learned": [], "recovered": [], "family": []}
+runs |= {"refused": ["--set", "start=/nowhere"], "unreachable": ["--speedup", "99"]}
 for name, more in runs.items():
     recipe = {"refused": "learned", "unreachable": "recovered"}.get(name, name)
     options = ["--train-batch-size", "4", "--out", f"{folder}/{name}", *more]
@@ -102,7 +104,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gates = {"steps": 40, "epochs": 8.0, "ramp": 2.0, "gate_rate": 0.25, "evaluations": 2, "finetuning_steps": 6}
     learned = {"method": "cofi", "speedup": (), "sparsity": (0.5,), "hyperparameters": gates}
     recovered = {"speedup": (1.5,), "recover_epochs": 2.0, "learning_rate": 1e-4}
-    for name, changes in (("learned", learned), ("recovered", recovered)):
+    gradual = {**recovered, "speedup": (1.5, 2.0), "recover_epochs": 1.0, "gradual": True}
+    for name, changes in (("learned", learned), ("recovered", recovered), ("family", gradual)):
         (folder / f"{name}.yaml").write_text(tiny_run.recipe(folder, **shared, **changes).to_yaml())
     return folder
 
@@ -145,7 +148,7 @@ def test_two_processes_end_where_one_ends(place: Path, tmp_path: Path, name: str
 
 
 def test_only_the_first_process_prints_and_writes(place: Path, printed: str) -> None:
-    assert printed.count("report: ") == 2
+    assert printed.count("report: ") == 3
     refused = [line for line in printed.splitlines() if line.startswith("secateurs: ")]
     assert len(refused) == 2
     assert "/nowhere does not exist" in refused[0]
@@ -155,6 +158,22 @@ def test_only_the_first_process_prints_and_writes(place: Path, printed: str) -> 
         assert sorted(path.name for path in (place / name).iterdir() if path.name.startswith(".")) == []
         assert (place / name / result["path"] / "config.json").is_file()
     assert not list((place / "refused").glob("*")) if (place / "refused").exists() else True
+
+
+@pytest.mark.usefixtures("printed")
+def test_two_processes_go_on_from_a_finished_model(place: Path) -> None:
+    """Both read it, and the second model is cut from it in both: a training with other shapes in one of them would fail."""
+    models = json.loads((place / "family" / "report.json").read_text())["models"]
+    assert [(model["path"], model["start"]) for model in models] == [
+        ("speedup-1.50x", ""),
+        ("speedup-2.00x", "speedup-1.50x"),
+    ]
+    slow, fast = (Mask.load(place / "family" / model["path"] / "mask.safetensors") for model in models)
+    assert slow & fast == fast
+    assert slow != fast
+    first, second = (load_file(place / "family" / model["path"] / "model.safetensors") for model in models)
+    trained = "bert.encoder.layer.0.attention.output.LayerNorm.weight"
+    assert (first[trained] - second[trained]).abs().max() > 2e-4
 
 
 def test_both_processes_leave_the_group_before_they_end(printed: str) -> None:
