@@ -11,6 +11,7 @@ from oracle.refits import prepared
 from secateurs.oneshot import walk_state
 from secateurs.oneshot.head import first_linear_of_head
 from secateurs.oneshot.layer_walk import LayerWalk
+from secateurs.oneshot.shared_arguments import SharedArguments
 from secateurs.oneshot.walk_state import FirstStates
 from secateurs.structure.layers import layer_paths
 
@@ -67,3 +68,30 @@ def test_layers_whose_arguments_depend_on_other_layers_are_run() -> None:
     starts = FirstStates()
     starts(context.model, stitch.structure, context.fit, None, "cpu")
     assert not starts.skippable
+
+
+def test_batches_of_one_shape_share_their_position_bias() -> None:
+    stitch, _, context, _ = prepared("mpnet")
+    row = context.fit[0]
+    batches = [row, {name: value.flip(0) for name, value in row.items()}]
+    one, other = FirstStates(padding=True)(context.model, stitch.structure, batches, None, "cpu")
+    same = [
+        mine is theirs
+        for path, calls in one.calls.items()
+        for (args, kwargs), (other_args, other_kwargs) in zip(calls, other.calls[path], strict=True)
+        for mine, theirs in zip((*args, *kwargs.values()), (*other_args, *other_kwargs.values()), strict=True)
+        if isinstance(mine, torch.Tensor) and mine.ndim == 4 and mine.shape[1] > 1  # a bias by head, and no mask
+    ]
+    assert same and all(same)
+    assert not torch.equal(one.entries[next(iter(one.entries))], other.entries[next(iter(other.entries))])
+
+
+def test_equal_arguments_are_kept_once_and_counted_once() -> None:
+    shared = SharedArguments()
+    bias, mask = torch.ones(2, 3), torch.zeros(2)
+    first = shared({"layer.0": [((bias,), {"mask": mask, "flag": True})], "layer.1": [((bias,), {"mask": mask})]})
+    second = shared({"layer.0": [((torch.ones(2, 3),), {"mask": torch.ones(2)})]})
+    assert first["layer.0"][0][0][0] is first["layer.1"][0][0][0] is second["layer.0"][0][0][0] is bias
+    assert first["layer.0"][0][1] == {"mask": mask, "flag": True}
+    assert second["layer.0"][0][1]["mask"].tolist() == [1.0, 1.0]
+    assert shared.nbytes == bias.nbytes + 2 * mask.nbytes

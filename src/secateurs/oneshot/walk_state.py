@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.oneshot.calibrate import token_mask
 from secateurs.oneshot.no_cache import no_cache
+from secateurs.oneshot.shared_arguments import SharedArguments
 from secateurs.oneshot.short_circuit import short_circuit
 from secateurs.structure.layers import layer_paths, stacks
 from secateurs.structure.structure import Structure
@@ -133,6 +134,7 @@ class FirstStates:
         most = max(len(structure.layers.get(path, ())) for path in layers)
         states: list[WalkState] = []
         used, self.skippable = 0, False
+        shared = SharedArguments()
         for batch in batches:
             state = WalkState({name: value.to(device) for name, value in model_inputs(batch).items()})
             if not self.padding:
@@ -152,7 +154,9 @@ class FirstStates:
                     nothing = all(value is None for rest in self.rests for value in rest or ())
                     with self.skipped(model, layers):
                         self.skippable = nothing and _same(observe(model, layers, starts, state)[0], state.calls)
-            state.pruned_calls = state.calls
+            before = shared.nbytes
+            state.calls = state.pruned_calls = shared(state.calls)
+            used += shared.nbytes - before
             longest = max(entry.nbytes for entry in state.entries.values())
             uses = max(len(calls) for calls in state.calls.values())
             used += longest * (1 + most + 2 * most * uses) + sum(read.nbytes for read in state.reads.values())
