@@ -28,6 +28,7 @@ RESULT_FIELDS = {
     "seconds",
     "path",
     "kept",
+    "start",
     "met",
     "attempts",
     "sparsity_with_norms",

@@ -49,6 +49,9 @@ SHARES = 201
 FIRST_LAP = 1 / 3
 """Fraction of the texts on which all proposals are compared."""
 
+DIVIDED_FROM = 96
+"""Texts from which batches are divided between the laps: a third of fewer texts tells too little."""
+
 FINALISTS = 2
 """Proposals that are compared on the other texts too."""
 
@@ -65,7 +68,8 @@ class Race:
     def __init__(self, candidates: CandidateModel, context: PruneContext, batches: Sequence[Batch]) -> None:
         self.candidates = candidates
         step = round(1 / FIRST_LAP)
-        parts = [part for batch in batches for part in divided(batch, step)]
+        enough = sum(len(main_input(batch)) for batch in batches) >= DIVIDED_FROM
+        parts = [part for batch in batches for part in (divided(batch, step) if enough else [batch])]
         laps = [parts[::step], [part for index, part in enumerate(parts) if index % step]]
         # The proposals differ from the dense model from the first layers on, so no hidden states are kept.
         self.laps = [DivergenceObjective(candidates, context, lap, memory_bytes=0) for lap in laps if lap]
