@@ -18,10 +18,11 @@ from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Structure
 from secateurs.surgery.factorize import factorize, matrices
 from secateurs.surgery.shrink import shrink
-from tiny_configs import CONFIGS, DECODERS, ENCODER_DECODERS, IMAGE_TYPES, SOUND_TYPES
+from tiny_configs import ATTENTION_IN_FP32, CONFIGS, DECODERS, ENCODER_DECODERS, IMAGE_TYPES, SOUND_TYPES
 from tiny_configs.sizes import VOCABULARY
 
 __all__ = [
+    "ATTENTION_IN_FP32",
     "DECODERS",
     "ENCODER_DECODERS",
     "VOCABULARY",

@@ -26,6 +26,7 @@ from secateurs.surgery.config_block import block_of
 from secateurs.surgery.masked_norm import MaskedNorm
 from secateurs.surgery.shrink import shrink, zero_masked
 from tiny_models import (
+    ATTENTION_IN_FP32,
     DECODERS,
     ENCODER_DECODERS,
     auto_name,
@@ -243,7 +244,8 @@ def test_generation_is_the_same(model_type: str) -> None:
     for run, wanted in zip(runs, before, strict=True):
         found = model.generate(**prompt, **run)
         assert torch.equal(found.sequences, wanted.sequences)
-        assert (torch.stack(found.scores) - torch.stack(wanted.scores)).abs().max() < 1e-9
+        difference = (torch.stack(found.scores) - torch.stack(wanted.scores)).abs().max()
+        assert difference < (1e-5 if model_type in ATTENTION_IN_FP32 else 1e-9)
 
 
 @pytest.mark.parametrize("model_type", TYPES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tiny_configs.sizes import VOCABULARY
 
 DECODES = True
+ATTENTION_IN_FP32 = True
 CONFIGS = {
     "gptj": {
         "vocab_size": VOCABULARY,
