@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from secateurs.errors import TargetUnreachable
-from secateurs.oneshot.gradient_search import divided, even_allocation, gradient_search
+from secateurs.oneshot.batch_rows import divided
+from secateurs.oneshot.gradient_search import even_allocation, gradient_search
 from secateurs.oneshot.level_options import LevelOptions
 from secateurs.oneshot.removals import scaled
 
@@ -69,9 +70,9 @@ class RaceByTruth:
     def __init__(self, truth: Any) -> None:
         self.truth, self.seen, self.measured = truth, [], set[str]()
 
-    def first_lap(self, proposal: Any) -> float:
-        self.seen.append(proposal)
-        return self.truth(proposal)
+    def lead(self, one: Any, other: Any) -> float:
+        self.seen.append(one)
+        return self.truth(other) / self.truth(one)
 
     def __call__(self, proposals: Any) -> tuple[Any, float]:
         self.seen += list(proposals)
@@ -111,9 +112,9 @@ def test_a_removal_that_only_looks_cheap_is_not_proposed_by_measured_prices() ->
 
 
 def test_only_removals_that_a_proposal_comes_near_are_measured() -> None:
-    _, race = search({"d": 0.001}, lambda _: 0.0, limit=24.0)  # "d" goes as a whole, and nothing else needs to
+    _, race = search({"d": 0.001}, lambda _: 1.0, limit=24.0)  # "d" goes as a whole, and nothing else needs to
     assert race.measured == {"d"}
-    _, race = search({}, lambda _: 0.0, limit=4.0)
+    _, race = search({}, lambda _: 1.0, limit=4.0)
     assert race.measured == set("abcd")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateurs.oneshot.batch_rows import rows_between
 from secateurs.structure.layers import stacks
 from secateurs.structure.structure import Structure
 from secateurs.tasks.base import Batch, main_input
@@ -34,7 +35,7 @@ def parts_of(batch: Batch, tokens: int) -> Iterator[Batch]:
     rows = len(main_input(batch))
     step = max(1, tokens // tokens_per_row(batch))
     for start in range(0, rows, step):
-        yield {name: value[start : start + step] if len(value) == rows else value for name, value in batch.items()}
+        yield rows_between(batch, start, start + step)
 
 
 def tokens_per_row(batch: Mapping[str, Tensor]) -> int:

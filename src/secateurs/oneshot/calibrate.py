@@ -7,6 +7,7 @@ number of samples: it is one float64 Gram matrix per group.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import CalibrationError
 from secateurs.numerics.hessian import Moments
+from secateurs.oneshot.dense_record import DenseRecord
 from secateurs.progress import Track, silent
 from secateurs.structure.structure import Group, Structure
 from secateurs.tasks.base import Batch, model_inputs
@@ -71,6 +73,7 @@ def calibrate(
     device: torch.device | str = "cpu",
     weigh: Weigh | None = None,
     padding: bool = False,
+    record: DenseRecord | None = None,
     track: Track = silent,
 ) -> dict[str, Moments]:
     """Moments of the input of the output projection of every group.
@@ -82,6 +85,7 @@ def calibrate(
         device: device of the model.
         weigh: weighs the tokens (``TokenWeights``); ``None`` = all tokens alike.
         padding: count PAD tokens too.
+        record: keeps what a later fit compares with; ``None`` = nothing is kept.
         track: shows progress.
 
     Returns:
@@ -101,12 +105,13 @@ def calibrate(
         tokens = {name: token_mask(inputs, name, padding=padding) for name in masks}
         weights: Mapping[str, Tensor] = {}
         known = True
-        if weigh is not None:
-            known = weigh.knows(inputs)
-            weights, watch.seen = (weigh(inputs), {}) if known else weigh.observe(inputs, moments)
-        if known:
-            with watch, torch.inference_mode():
-                model(**model_inputs(inputs))
+        with nullcontext() if record is None else record.recording(batch):
+            if weigh is not None:
+                known = weigh.knows(inputs)
+                weights, watch.seen = (weigh(inputs), {}) if known else weigh.observe(inputs, moments)
+            if known:
+                with watch, torch.inference_mode():
+                    model(**model_inputs(inputs))
         for group in groups:
             watch.take(group, tokens[group.tokens], weights.get(group.name))
         if watch.tokens >= CHUNK_TOKENS or watch.nbytes >= CHUNK_BYTES:

@@ -3,8 +3,8 @@
 One forward and a few backward passes price every level of every group (``secateurs.oneshot.responses``). A price is of first
 order and taken on few texts, so several allocations are proposed: with products between groups and without, on all texts and
 on random halves of them. Removals that these come near are then measured (``secateurs.oneshot.removals``), and responses that
-agree with the measured ones propose again. The allocations that differ are run on texts that proposed none of them, first all
-on a few texts, then the best ones on the others. The even allocation, which keeps the same share of every group, is taken
+agree with the measured ones propose again. The allocations that differ race on texts that proposed none of them
+(``secateurs.oneshot.race``). The even allocation, which keeps the same share of every group, is taken
 where it is far better than the winner.
 """
 
@@ -12,22 +12,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from secateurs.context import PruneContext
 from secateurs.numerics.joint_price import JointPrice
-from secateurs.oneshot.candidates import CandidateModel, DivergenceObjective
 from secateurs.oneshot.level_options import LevelOptions, SearchResult, cheapest
+from secateurs.oneshot.race import Race
 from secateurs.oneshot.removals import scaled
 from secateurs.structure.allocation import Allocation
-from secateurs.tasks.base import Batch, main_input
 
-__all__ = ["Race", "even_allocation", "gradient_search"]
+__all__ = ["even_allocation", "gradient_search"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,57 +41,6 @@ EVEN_LEAD = 1.5
 
 SHARES = 201
 """Shares that an even allocation is chosen from."""
-
-FIRST_LAP = 1 / 3
-"""Fraction of the texts on which all proposals are compared."""
-
-DIVIDED_FROM = 96
-"""Texts from which batches are divided between the laps: a third of fewer texts tells too little."""
-
-FINALISTS = 2
-"""Proposals that are compared on the other texts too."""
-
-
-class Race:
-    """Compares allocations by the divergence of real models on texts that proposed none of them.
-
-    Args:
-        candidates: the live model, which is dense while this object is made.
-        context: task, model and device.
-        batches: texts.
-    """
-
-    def __init__(self, candidates: CandidateModel, context: PruneContext, batches: Sequence[Batch]) -> None:
-        self.candidates = candidates
-        step = round(1 / FIRST_LAP)
-        enough = sum(len(main_input(batch)) for batch in batches) >= DIVIDED_FROM
-        parts = [part for batch in batches for part in (divided(batch, step) if enough else [batch])]
-        laps = [parts[::step], [part for index, part in enumerate(parts) if index % step]]
-        # The proposals differ from the dense model from the first layers on, so no hidden states are kept.
-        self.laps = [DivergenceObjective(candidates, context, lap, memory_bytes=0) for lap in laps if lap]
-
-    def first_lap(self, proposal: Allocation) -> float:
-        """The mean divergence of a proposal on the texts on which all of them are compared; remembered."""
-        return float(self.laps[0](proposal).mean())
-
-    def __call__(self, proposals: Sequence[Allocation]) -> tuple[Allocation, float]:
-        """The best proposal and its mean divergence on all texts."""
-        self.candidates.prepare(proposals)
-        left = sorted(proposals, key=self.first_lap)[:FINALISTS]
-        means = [float(torch.cat([lap(one) for lap in self.laps]).mean()) for one in left]
-        best = int(np.argmin(means))
-        return left[best], means[best]
-
-
-def divided(batch: Batch, count: int) -> list[Batch]:
-    """A batch in ``count`` parts of almost the same number of rows, fewer if it has fewer rows."""
-    rows = len(main_input(batch))
-    ends = [rows * number // count for number in range(count + 1)]
-    return [
-        {name: value[start:stop] if len(value) == rows else value for name, value in batch.items()}
-        for start, stop in pairwise(ends)
-        if start < stop
-    ]
 
 
 def gradient_search(
@@ -144,7 +89,7 @@ def gradient_search(
     proposals = _distinct([*proposals, *last])
     best, divergence = race(proposals)
     even = even_allocation(options, limit)
-    if even not in proposals and EVEN_LEAD * race.first_lap(even) < race.first_lap(best):
+    if even not in proposals and race.lead(even, best) > EVEN_LEAD:
         best, divergence = race([even])
     logger.info("the best of %d proposals: divergence %.5f on unseen texts", len(proposals), divergence)
     choice = [own.kept.index(best[name]) for name, own in options.items()]

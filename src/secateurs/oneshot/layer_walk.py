@@ -21,17 +21,20 @@ every use has its own hidden states, and in the pruned model they come from the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.numerics.regression import RegressionSums
 from secateurs.oneshot.behind_norm import output_for
+from secateurs.oneshot.dense_record import dense_places
+from secateurs.oneshot.gather import gather
+from secateurs.oneshot.kept_inputs import KEPT_BYTES, KeptInput
 from secateurs.oneshot.short_circuit import remembered
 from secateurs.oneshot.walk_state import FirstStates, WalkState, add_use, hooked, keep_input, observe, run_model
 from secateurs.structure.layers import layer_paths, stacks
@@ -78,6 +81,8 @@ class LayerWalk:
         self._stacks = {stack[0]: stack for stack in stacks(model, structure)}
         self.layer = ""
         self._solved: list[str] = []  # blocks of this layer whose groups are solved
+        self._columns: dict[str, tuple[str, Tensor]] = {}  # block -> projection, columns of its input that the fit kept
+        self._kept_bytes = 0
         self._starts = starts or FirstStates()
         self._states = self._starts(model, structure, batches, head, device)
         for state, batch in zip(self._states, batches, strict=False):  # the batches that fit into memory
@@ -111,20 +116,38 @@ class LayerWalk:
             read = self._read_by(path, lambda: self._pruned_layer(state), len(state.calls[self.layer]))
             return read, state.reads.pop(path)
 
-        return _gather(self._states, look, group.tokens_of(path))
+        return gather(self._states, look, group.tokens_of(path))
 
     def output_regression(self, group: Group) -> RegressionSums:
         """The input of the output projection in the pruned model against what the projection should add."""
-        sums = _gather(self._states, lambda state: self._regression(group, state), group.tokens, group.name)
+        self._kept_bytes = 0
+        sums = gather(self._states, lambda state: self._regression(group, state), group.tokens, group.name)
         self._solved.append(group.block)
         return sums
+
+    def fitted(self, group: Group, units: Int[Tensor, " kept"]) -> None:
+        """Say that the group now is what it was in ``output_regression``, but for its output projection and these units.
+
+        Without this call its block runs again.
+
+        Args:
+            group: the group, with its new weights in the model.
+            units: those it keeps, as indices into the units it had.
+        """
+        if group.joint_norms:  # their statistics run over the kept units
+            return
+        kept = units if len(units) else torch.arange(1)  # a removed group is installed as one unit
+        columns = kept[:, None] * group.width + torch.arange(group.width)
+        self._columns[group.block] = group.output_projection, columns.flatten()
 
     def leave(self) -> None:
         """Take the pruned hidden states through the layer, whose groups are solved now."""
         for state in self._states:
             state.pruned = self._pruned_layer(state)[-1]
             state.solved.clear()
+            state.inputs_of.clear()
         self._solved.clear()
+        self._columns.clear()
 
     def head_drift(self) -> RegressionSums:
         """The input of the head in the pruned model against that in the dense model."""
@@ -136,7 +159,7 @@ class LayerWalk:
                 return self._read_by(path, lambda: run_model(self.model, state.inputs)), state.reads.pop(path)
             return self._read_behind(path, state, state.pruned), self._read_behind(path, state, state.dense)
 
-        return _gather(self._states, look, self.structure.groups[-1].tokens)
+        return gather(self._states, look, self.structure.groups[-1].tokens)
 
     def _read_behind(self, path: str, state: WalkState, last: Tensor) -> Tensor:
         """The input of the module at ``path`` if the last layer returns ``last``, of which it is no view."""
@@ -153,18 +176,26 @@ class LayerWalk:
     def _dense_pass(self, groups: Sequence[Group], state: WalkState) -> None:
         """Record what the groups of the layer will be fitted to."""
 
-        def watch(at: str, into: dict[str, Tensor], name: str) -> Any:
-            return self.model.get_submodule(at).register_forward_pre_hook(keep_input(into, name))
-
-        inside = [group for group in groups if self._ends_inside(group)]
-        reads = [paths[0] for group in groups if self.input_drifts for paths in group.inputs]
-        handles = [watch(path, state.reads, path) for path in reads]
-        handles += [watch(group.stream, state.streams, group.name) for group in inside]
-        with hooked(*handles):
-            outputs = self._run_layer(state.dense, state.calls)
-        state.dense = outputs[-1]
+        places = dense_places(self.model, self.structure, self.layer, input_drifts=self.input_drifts)
+        inputs = [path for kind, path in places if kind == "input"]
+        seen: dict[str, Tensor] = {}
+        if all(place in state.recorded for place in places):
+            seen, output = (
+                {path: state.recorded["input", path] for path in inputs},
+                state.recorded["output", self.layer],
+            )
+            state.dense = output
+        else:
+            watched = {path: self.model.get_submodule(path) for path in inputs}
+            with hooked(
+                *(module.register_forward_pre_hook(keep_input(seen, path)) for path, module in watched.items())
+            ):
+                outputs = self._run_layer(state.dense, state.calls)
+            state.dense, output = outputs[-1], _joined(outputs)
+        reads = {paths[0] for group in groups if self.input_drifts for paths in group.inputs}
+        state.reads.update({path: seen[path] for path in reads})
         # A pre-LN layer ends where the next norm begins: its output is the residual stream.
-        state.streams.update({group.name: _joined(outputs) for group in groups if not self._ends_inside(group)})
+        state.streams.update({g.name: seen[g.stream] if self._ends_inside(g) else output for g in groups})
 
     def _regression(self, group: Group, state: WalkState) -> tuple[Tensor, Tensor]:
         seen: dict[str, Tensor] = {}
@@ -178,9 +209,12 @@ class LayerWalk:
             module = self.model.get_submodule(group.stream)
             uses = len(state.calls[self.layer])
             handles.append(module.register_forward_pre_hook(keep_input(seen, "stream", last=uses)))
-        with hooked(*handles):
+        with KeptInput.watched(self.model, group) as kept, hooked(*handles):
             outputs = self._pruned_layer(state)
             seen["stream"] = _joined(outputs)
+        if kept.serves and self._kept_bytes + kept.nbytes <= KEPT_BYTES:
+            self._kept_bytes += kept.nbytes
+            state.inputs_of[group.block] = kept
         # Some layers (OPT) flatten the tokens of a batch in front of a module, so everything is compared flat.
         wanted = state.streams.pop(group.name).flatten(0, -2)
         seen = {name: value.flatten(0, -2) for name, value in seen.items()}
@@ -225,40 +259,29 @@ class LayerWalk:
         blocks = self._solved if len(state.pruned_calls[self.layer]) == 1 else []
         with ExitStack() as stack:
             for path in blocks:
+                if path in self._columns and (kept := state.inputs_of.pop(path, None)):
+                    projection, columns = self._columns[path]
+                    with self._no_gradients():
+                        state.solved[path] = kept.fitted(self.model.get_submodule(projection), columns)
                 stack.enter_context(remembered(self.model.get_submodule(path), state.solved, path))
             return self._run_layer(state.pruned, state.pruned_calls)
 
     def _run_layer(self, entry: Tensor, calls: Mapping[str, Sequence[Call]]) -> list[Tensor]:
         """The output of every use of the layer, as it is now, from these hidden states on; other arguments in ``calls``."""
         layer, outputs = self.model.get_submodule(self.layer), list[Tensor]()
-        with torch.inference_mode(), autocast_if_fast(next(layer.parameters()).device):
+        with self._no_gradients():
             for args, kwargs in calls[self.layer]:
                 output = layer(entry, *args, **kwargs)
                 entry = output if isinstance(output, Tensor) else output[0]
                 outputs.append(entry)
         return outputs
 
+    @contextmanager
+    def _no_gradients(self) -> Iterator[None]:
+        with torch.inference_mode(), autocast_if_fast(next(self.model.parameters()).device):
+            yield
+
 
 def _joined(outputs: Sequence[Tensor]) -> Tensor:
     """The outputs of all uses, one after the other along the first axis."""
     return outputs[0] if len(outputs) == 1 else torch.cat(list(outputs))
-
-
-def _gather(
-    states: Sequence[WalkState],
-    look: Callable[[WalkState], tuple[Tensor, Tensor]],
-    tokens: str,
-    weights_of: str | None = None,
-) -> RegressionSums:
-    """Sums over all batches and the tokens of one mask (``Group.tokens``); with token weights of a group."""
-    sums = RegressionSums()
-    for state in states:
-        x, t = (value.flatten(0, -2) for value in look(state))
-        weights = None if weights_of is None else state.weights.get(weights_of)
-        mask = state.tokens.get(tokens)
-        # The rows of a pooled vector are texts, to which no mask of tokens applies. Several uses of a layer have one mask.
-        uses = len(x) // mask.numel() if mask is not None and len(x) % mask.numel() == 0 else 0
-        counted = mask.flatten().repeat(uses) if mask is not None and uses else None
-        sums.add(x, t, counted, None if weights is None else weights.flatten())
-    sums.flush()
-    return sums

@@ -113,6 +113,7 @@ def sequential_refit(
             fitted = fit_level(group, first, walk.output_regression(group), kept, how, compensate=database.compensate)
             levels[group.name] = replace(fitted, input_projections=inputs)
             stitch.install(group.name, levels[group.name])
+            walk.fitted(group, torch.searchsorted(first.units, fitted.units))
         walk.leave()
     if walk.head is not None:
         stitch.replace(correct_input_drift(stitch, (walk.head,), walk.head_drift(), how))

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from secateurs.numerics.precision import autocast_if_fast
 from secateurs.oneshot.calibrate import token_mask
+from secateurs.oneshot.dense_record import DenseRecord, Place
+from secateurs.oneshot.kept_inputs import KeptInput
 from secateurs.oneshot.no_cache import no_cache
 from secateurs.oneshot.shared_arguments import SharedArguments
 from secateurs.oneshot.short_circuit import short_circuit
@@ -43,12 +45,14 @@ class WalkState:
         pruned_calls: the same in the pruned model, for the stack of the current layer. The layers of a decoder are given
             the output of the encoder, which is another one in the pruned model.
         entries: hidden states in front of the first use of the first layer of every stack, in the dense model.
+        recorded: what calibration saw of the dense model (``DenseRecord``), by place; empty = it is run again.
         dense: hidden states of the dense model.
         pruned: hidden states of the pruned model.
         reads: inputs of the input projections of this layer in the dense model, by the path of the first projection
             with this input; and the input of the head. Those of several uses follow one another along the first axis.
         streams: dense residual stream right after a group, by group of this layer; likewise.
         weights: weights of the tokens, by group; empty = all alike.
+        inputs_of: what the output projections of blocks of this layer read in the pruned model, by path of the block.
         solved: outputs of blocks of this layer in the pruned model, by path, that nothing changes any more.
     """
 
@@ -57,11 +61,13 @@ class WalkState:
     calls: dict[str, list[Call]] = field(default_factory=dict)
     pruned_calls: dict[str, list[Call]] = field(default_factory=dict)
     entries: dict[str, Tensor] = field(default_factory=dict)
+    recorded: Mapping[Place, Tensor] = field(default_factory=dict)
     dense: Any = None
     pruned: Any = None
     reads: dict[str, Tensor] = field(default_factory=dict)
     streams: dict[str, Tensor] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
+    inputs_of: dict[str, KeptInput] = field(default_factory=dict)
     solved: dict[str, Any] = field(default_factory=dict)
 
 
@@ -74,6 +80,7 @@ class FirstStates:
     Args:
         padding: count PAD tokens too.
         memory_bytes: memory for the hidden states of all batches; one batch is always kept.
+        record: what is known of the dense model behind the first layer; ``None`` = nothing.
 
     Attributes:
         skippable: whether the layers were skipped: the other arguments of the layers do not depend on what layers compute,
@@ -82,8 +89,8 @@ class FirstStates:
             or all ``None`` where layers are skippable.
     """
 
-    def __init__(self, *, padding: bool = False, memory_bytes: float = 3e9) -> None:
-        self.padding, self.memory_bytes = padding, memory_bytes
+    def __init__(self, *, padding: bool = False, memory_bytes: float = 3e9, record: DenseRecord | None = None) -> None:
+        self.padding, self.memory_bytes, self.record = padding, memory_bytes, record
         self._known: list[WalkState] = []
         self._batches: Sequence[Batch] = ()
         self.skippable = False
@@ -110,8 +117,17 @@ class FirstStates:
         if len(known) < len(batches) or any(one is not other for one, other in zip(known, batches, strict=True)):
             self._known, self._batches = self._make(model, structure, batches, head, device), batches
         return [
-            replace(state, reads=dict(state.reads), streams={}, solved={}, dense=None, pruned=None)
-            for state in self._known[: len(batches)]
+            replace(
+                state,
+                recorded=self.record.of(batch) if self.record else {},
+                reads=dict(state.reads),
+                streams={},
+                inputs_of={},
+                solved={},
+                dense=None,
+                pruned=None,
+            )
+            for state, batch in zip(self._known, batches, strict=False)  # the batches that fit into memory
         ]
 
     def skipped(

@@ -17,10 +17,11 @@ from secateurs.errors import TargetUnreachable
 from secateurs.methods.ziplm.search_cache import CachedSearch, SearchCache
 from secateurs.methods.ziplm.settings import ZipLMSettings
 from secateurs.oneshot.candidates import CandidateModel, DivergenceObjective, SearchObjective, TaskLossObjective
-from secateurs.oneshot.gradient_search import Race, gradient_search
+from secateurs.oneshot.gradient_search import gradient_search
 from secateurs.oneshot.level_options import LevelOptions, SearchResult, cheapest, nearby
 from secateurs.oneshot.levels import LevelDatabase
 from secateurs.oneshot.paper_search import coefficient_search
+from secateurs.oneshot.race import Race
 from secateurs.oneshot.removals import measured_removals
 from secateurs.oneshot.responses import responses
 from secateurs.oneshot.search import refine, sensitivities

@@ -31,6 +31,7 @@ from secateurs.methods.ziplm.settings import FINALIST_TEXTS, FINALISTS_FROM, Zip
 from secateurs.numerics.hessian import Moments
 from secateurs.oneshot.calibrate import calibrate
 from secateurs.oneshot.candidates import CandidateModel
+from secateurs.oneshot.dense_record import DenseRecord
 from secateurs.oneshot.level_options import LevelOptions, SearchResult, level_options
 from secateurs.oneshot.levels import Level, LevelDatabase, Projection
 from secateurs.oneshot.sequential_refit import Refit, sequential_refit
@@ -68,8 +69,12 @@ class FittedZipLM(OneShotFitted):
             if settings.weighs_tokens
             else None
         )
-        self.database = level_database(settings, context, self.stitch, self.token_weights)
-        self.starts = FirstStates(padding=settings.padding)
+        record = None
+        if settings.inputs == "sequential":
+            drifts = settings.drift_damping is not None
+            record = DenseRecord(context.model, context.structure, input_drifts=drifts)
+        self.database = level_database(settings, context, self.stitch, self.token_weights, record)
+        self.starts = FirstStates(padding=settings.padding, record=record)
         self.levels = MixedLevels(self.database, self.stitch, self.structure, context, padding=settings.padding)
         self.candidates = CandidateModel(self.stitch, self.levels)
         self.search = AllocationSearch(settings, context, self.candidates)
@@ -188,7 +193,11 @@ class FittedZipLM(OneShotFitted):
 
 
 def level_database(
-    settings: ZipLMSettings, context: PruneContext, stitch: Stitch, token_weights: TokenWeights | None
+    settings: ZipLMSettings,
+    context: PruneContext,
+    stitch: Stitch,
+    token_weights: TokenWeights | None,
+    record: DenseRecord | None,
 ) -> LevelDatabase:
     """Build the level database, window by window, or read what an earlier run of this folder left.
 
@@ -211,6 +220,7 @@ def level_database(
             device=context.device,
             weigh=token_weights,
             padding=settings.padding,
+            record=record,
             track=context.track,
         )
         LevelDatabase.build(groups, dense, moments, track=context.track, **how).save(folder)
