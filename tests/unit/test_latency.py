@@ -45,7 +45,7 @@ def table(bert) -> LatencyTable:
 
 def end_to_end_ms(model, environment: Environment = SMALL, timer=work_clock) -> float:
     batch = random_batch(model, environment, seed=0)
-    run = runtime("torch")(model, environment)
+    run = runtime("torch").prepare(model, environment, batch)
     return timer(lambda: run(batch)).ms
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``secateurs prune | inspect | measure | report | demo``, one file per command.
+"""The command line: ``secateurs prune | inspect | measure | export | report | demo``, one file per command.
 
 Every call, also one for help, imports all commands. Command files therefore import torch and transformers inside functions
 only.
@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from secateurs.cli import demo, inspect, measure, prune, report
+from secateurs.cli import demo, export, inspect, measure, prune, report
 from secateurs.cli.options import with_home_folder
 from secateurs.distributed import is_first
 from secateurs.errors import FailedElsewhere, SecateursError, TargetUnreachable
@@ -43,7 +43,7 @@ def _options(
     """Structured pruning of transformers to a measured speed-up."""
 
 
-for _command in (prune.prune, inspect.inspect, measure.measure, report.report, demo.demo):
+for _command in (prune.prune, inspect.inspect, measure.measure, export.export, report.report, demo.demo):
     app.command()(with_home_folder(_command))
 
 

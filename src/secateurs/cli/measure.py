@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from secateurs.latency.environment import Environment
     from secateurs.latency.table import LatencyTable
     from secateurs.progress import Track
+
+Places = Mapping[str, tuple[str, str]]
+"""Name of a timing -> the model and its runtime."""
 
 __all__ = ["measure"]
 
@@ -36,6 +39,13 @@ def measure(
     device: Annotated[str, typer.Option(help="Device: cpu, cuda or cuda:N.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Data type: float32, bfloat16 or float16.")] = "float32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 uses as many as torch does.")] = 0,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Runtime: torch (the default), compiled, onnx, openvino or torch-export. May be given several times: every "
+            "model is then timed in each, in turns."
+        ),
+    ] = None,
     clock: Annotated[
         str,
         typer.Option(
@@ -74,11 +84,14 @@ def measure(
     from secateurs.cli.console import configure_logging, console, progress_bars
 
     configure_logging(verbose, quiet=quiet)
-    environment = _environment(batch_size, sequence_length, device, dtype, threads, clock)
+    runtimes = list(dict.fromkeys(runtime or ["torch"]))
+    environment = _environment(batch_size, sequence_length, device, dtype, threads, clock, runtimes)
     with progress_bars() as track:
         if table is None:
-            timed = _compare(models, environment, seconds, processes, seed, trust_remote_code, track)
-            printed, values = _comparison_table(timed), timed.to_dict()
+            timed, places = _compare(models, environment, runtimes, seconds, processes, seed, trust_remote_code, track)
+            printed, values = _comparison_table(timed, places), timed.to_dict() | _in_own_runtime(timed, places)
+        elif len(runtimes) > 1:
+            raise RecipeError(f"--table is measured in one runtime, {len(runtimes)} were given")
         elif len(models) == 1:
             measured = _write_table(models[0], environment, table, seconds, probe, seed, trust_remote_code, track)
             printed, values = _curves_table(measured, table), measured.to_dict()
@@ -91,13 +104,21 @@ def measure(
 
 
 def _environment(
-    batch_size: int, sequence_length: int, device: str, dtype: str, threads: int, clock: str
+    batch_size: int,
+    sequence_length: int,
+    device: str,
+    dtype: str,
+    threads: int,
+    clock: str,
+    runtimes: Sequence[str],
 ) -> Environment:
-    """Environment of the timings; 0 threads means as many as torch uses.
+    """Environment of the timings, in the first runtime; 0 threads means as many as torch uses.
 
     Raises:
-        RecipeError: there is no such clock, device or dtype here.
+        RecipeError: there is no such clock, device, dtype or runtime here.
     """
+    from dataclasses import replace
+
     import torch
 
     from secateurs.latency.environment import Environment
@@ -112,21 +133,27 @@ def _environment(
         sequence_length=sequence_length,
         threads=threads or torch.get_num_threads(),
         clock=clock,
+        runtime=runtimes[0],
     )
-    check(environment)
+    for runtime in runtimes:
+        check(replace(environment, runtime=runtime))
     return environment
 
 
 def _compare(
     models: Sequence[str],
     environment: Environment,
+    runtimes: Sequence[str],
     seconds: float,
     processes: int,
     seed: int,
     trust_remote_code: bool,
     track: Track,
-) -> Measurement:
+) -> tuple[Measurement, Places]:
     """Time models in turns, in fresh processes, or in this one if one process is asked for.
+
+    Returns:
+        The timings, and for each name in them the model and its runtime. With one runtime the name is that of the model.
 
     Raises:
         RecipeError: a model was given twice.
@@ -137,33 +164,66 @@ def _compare(
 
     if len(set(models)) < len(models):
         raise RecipeError("the same model was given twice")
-    saved = {name: SavedModel(name, trust_remote_code=trust_remote_code) for name in models}
+    several = len(runtimes) > 1
+    places = {
+        f"{model} in {runtime}" if several else model: (model, runtime) for runtime in runtimes for model in models
+    }
+    saved = {
+        name: SavedModel(model, trust_remote_code=trust_remote_code, runtime=runtime)
+        for name, (model, runtime) in places.items()
+    }
+    baseline = next(iter(places))
     if processes == 1:
-        return answer(Request(saved, models[0], environment, seed, seconds, ROUNDS))
-    return time_saved(
+        return answer(Request(saved, baseline, environment, seed, seconds, ROUNDS)), places
+    measured = time_saved(
         saved,
         environment,
         processes=processes,
-        baseline=models[0],
+        baseline=baseline,
         seed=seed,
         seconds=seconds / processes,
         track=track,
     )
+    return measured, places
 
 
-def _comparison_table(measured: Measurement) -> Table:
-    """One row per model: latency, throughput, and speed-up over the first model."""
+def _in_own_runtime(measured: Measurement, places: Places) -> dict[str, Any]:
+    """Where several runtimes were timed: the runtime of each name, and its speed-up over the first model in that runtime."""
+    if len({runtime for _, runtime in places.values()}) < 2:
+        return {}
+    firsts: dict[str, str] = {}
+    for name, (_, runtime) in places.items():
+        firsts.setdefault(runtime, name)
+    speeds = measured.speedups
+    return {
+        "runtimes": {name: runtime for name, (_, runtime) in places.items()},
+        "in_own_runtime": {name: speeds[name].over(speeds[firsts[runtime]]) for name, (_, runtime) in places.items()},
+    }
+
+
+def _comparison_table(measured: Measurement, places: Places) -> Table:
+    """One row per model and runtime: latency, throughput, and speed-up over the first row."""
+    from dataclasses import replace
+
     from rich.table import Table
 
     count = max(len(speed.processes) for speed in measured.speedups.values())
+    own = _in_own_runtime(measured, places).get("in_own_runtime", {})
+    runtimes = ", ".join(dict.fromkeys(runtime for _, runtime in places.values()))
     table = Table(
-        "model", "latency", "quartiles", "per second", "speed-up", "95 % interval", title=str(measured.environment)
+        "model",
+        *(["runtime", "there"] if own else []),
+        *("latency", "quartiles", "per second", "speed-up", "95 % interval"),
+        title=str(replace(measured.environment, runtime=runtimes)),
     )
     table.caption = f"intervals over {count} processes" if count else "intervals over the rounds of one process"
+    if own:
+        table.caption += "; there: speed-up over the first model in the same runtime"
     for name, timing in measured.timings.items():
-        speed = measured.speedups[name]
+        speed, (model, runtime) = measured.speedups[name], places[name]
         table.add_row(
-            name,
+            model,
+            *([runtime, f"{own[name]:.3f}x"] if own else []),
             f"{timing.latency_ms:.2f} ms",
             f"{timing.latency_low:.2f} to {timing.latency_high:.2f}",
             f"{timing.throughput_per_second:.1f}",

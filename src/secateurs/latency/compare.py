@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,17 @@ class Speed:
         half = t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
         median, low, high = (math.exp(logs.mean() + step) for step in (0.0, -half, half))
         return cls(median, low, high, tuple(map(float, speedups)))
+
+    def over(self, other: Speed) -> float:
+        """Speed-up over another model, of which the speed-up over the same baseline is known.
+
+        Args:
+            other: speed-up of that model, in the same processes or rounds.
+
+        >>> Speed(4.0, 3.9, 4.1).over(Speed(2.0, 1.9, 2.1))
+        2.0
+        """
+        return self.median / other.median
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as JSON values."""
@@ -141,6 +152,7 @@ def compare(
     environment: Environment,
     *,
     baseline: str = "dense",
+    runtimes: Mapping[str, str] | None = None,
     seed: int = 0,
     batch: Mapping[str, Any] | None = None,
     seconds: float = 30.0,
@@ -155,6 +167,7 @@ def compare(
         models: model name -> transformers model.
         environment: environment of the timings.
         baseline: name of the model that speed-ups refer to.
+        runtimes: model name -> runtime, for models that run in another one than that of the environment.
         seed: seed of the random tokens and of the random orders.
         batch: inputs on the environment's device, in place of random tokens.
         seconds: wall time in seconds after which no further round starts.
@@ -169,14 +182,16 @@ def compare(
     """
     if baseline not in models:
         raise RecipeError(f"there is no model {baseline!r} to compare with; given: {', '.join(models) or 'none'}")
-    for model in models.values():
-        check(environment, model)
+    places = {name: replace(environment, runtime=(runtimes or {}).get(name, environment.runtime)) for name in models}
+    for name, model in models.items():
+        check(places[name], model)
     read = timer or timer_for(environment)
-    prepare = runtime(environment.runtime)
     # The tokens of the smallest vocabulary are valid for every model.
     smallest_vocabulary = min(models.values(), key=lambda model: getattr(model.config, "vocab_size", 0))
     inputs = random_batch(smallest_vocabulary, environment, seed=seed) if batch is None else batch
-    prepared = {name: prepare(model, environment) for name, model in models.items()}
+    prepared = {
+        name: runtime(places[name].runtime).prepare(model, places[name], inputs) for name, model in models.items()
+    }
     others = [name for name in models if name != baseline]
 
     def precise(samples: Samples) -> bool:

@@ -35,7 +35,7 @@ from secateurs.latency.random_models import model_run, spread_counts
 from secateurs.latency.runtimes import runtime
 from secateurs.latency.table import LatencyTable
 from secateurs.latency.timer import Timer, timer_for
-from secateurs.latency.workload import DTYPES, check, random_batch
+from secateurs.latency.workload import check, random_batch
 from secateurs.progress import Track, silent
 from secateurs.structure.cut import Kind
 from secateurs.structure.structure import Structure
@@ -116,15 +116,15 @@ def measure_table(
     if quick:
         seconds, rounds = seconds / 4, (min(3, rounds[0]), min(12, rounds[1]))
     step = multiple or (64 if environment.device.startswith("cuda") else 8)
-    placed = shared_copy(model, environment.device, DTYPES[environment.dtype]).eval()
+    chosen_runtime = runtime(environment.runtime)
+    dtype = chosen_runtime.module_dtype(environment)
+    placed = shared_copy(model, environment.device, dtype).eval()
     inputs = random_batch(placed, environment, seed=seed) if batch is None else batch
 
     plan = plan_profile(placed, structure, points or {}, step, probe)
     runs, preceded_by = profile_runs(placed, structure, environment, inputs, plan.curves)
     if dense is not None:
-        dense_run = runtime(environment.runtime)(
-            shared_copy(dense, environment.device, DTYPES[environment.dtype]).eval(), environment
-        )
+        dense_run = chosen_runtime.prepare(dense, environment, inputs)
         runs[DENSE] = lambda: dense_run(inputs)
     began = time.perf_counter()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from secateurs.latency.environment import Environment
 from secateurs.latency.profile_plan import PlannedCurve
 from secateurs.latency.runtimes import runtime
 from secateurs.latency.timer import Run
+from secateurs.latency.traced import CapturedCalls
 from secateurs.structure.mask import Mask
 from secateurs.structure.structure import Group, Structure
 from secateurs.surgery.shared_copy import shared_copy
@@ -36,21 +37,6 @@ def point_name(curve: str, units: int) -> str:
     return f"{curve} {units}"
 
 
-class CapturedCalls(nn.Module):
-    """A module that is run on the arguments of its calls in a forward pass of the model, one after the other.
-
-    Args:
-        module: layer, or one matrix of a layer.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> Any:
-        return [self.module(*args, **kwargs) for args, kwargs in calls][-1]
-
-
 def profile_runs(
     model: nn.Module,
     structure: Structure,
@@ -72,12 +58,12 @@ def profile_runs(
         every group emptied, and each ``point_name``, which is a layer or one matrix. The second maps the name of a run of
         a layer or matrix to the run of the full-size layer, which must precede each of its readings.
     """
-    prepare = runtime(environment.runtime)
+    prepare = runtime(environment.runtime).prepare
     paths = {path for curve in curves.values() for path in (curve.group.layer, curve.matrix) if path}
     captured = _capture(model, batch, paths)
 
     def model_run(mask: Mask) -> Run:
-        run = prepare(shrink(shared_copy(model), structure, mask, values=False), environment)
+        run = prepare(shrink(shared_copy(model), structure, mask, values=False), environment, batch)
         return lambda: run(batch)
 
     def layer_run(layer: str, name: str | None, kept: int | None, matrix: str = "") -> Run:
@@ -97,8 +83,9 @@ def profile_runs(
         mask = Mask.from_units(inside, {group.name: torch.arange(count(group)) for group in inside})
         shrunk = shrink(shared_copy(model.get_submodule(layer)), inside, mask, values=False)
         part = shrunk.get_submodule(matrix[len(layer) + 1 :]) if matrix else shrunk
-        run = prepare(CapturedCalls(part), environment)
-        return lambda: run(captured[matrix or layer])
+        calls = captured[matrix or layer]
+        run = prepare(CapturedCalls(part), environment, calls)
+        return lambda: run(calls)
 
     # A low-rank option keeps all its ranks here, because its matrix is cut by another group.
     nothing = {group.name: torch.full((group.size,), bool(group.instead_of)) for group in structure}

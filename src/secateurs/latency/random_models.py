@@ -89,7 +89,7 @@ def model_run(
     mask = Mask.from_units(structure, {name: torch.arange(kept) for name, kept in counts.items()})
     pruned = shrink(shared_copy(model), structure, mask, values=False)
     borrow_memory(pruned, model)
-    run = runtime(environment.runtime)(pruned, environment)
+    run = runtime(environment.runtime).prepare(pruned, environment, inputs)
     return lambda: run(inputs)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class SavedModel:
         subfolder: subfolder of ``source`` that holds the weights, with ``auto_class``.
         may_be_missing: prefixes of the parameter names that the weights may lack, with ``auto_class``.
         trust_remote_code: whether Python code of the checkpoint may be run.
+        runtime: runtime that executes it; ``None`` = that of the environment.
     """
 
     source: str
@@ -41,6 +42,7 @@ class SavedModel:
     subfolder: str = ""
     may_be_missing: tuple[str, ...] = ()
     trust_remote_code: bool = False
+    runtime: str | None = None
 
     def load(self) -> Any:
         """The model in float32, on the CPU, in evaluation mode.
@@ -101,12 +103,16 @@ def answer(request: Request) -> Measurement:
     Raises:
         SecateursError: a model cannot be loaded, or cannot run in the environment.
     """
-    models = {name: saved.load() for name, saved in request.models.items()}
+    sources = {name: repr(replace(saved, runtime=None)) for name, saved in request.models.items()}
+    loaded = {sources[name]: saved for name, saved in request.models.items()}  # once, for all its runtimes
+    loaded = {source: saved.load() for source, saved in loaded.items()}
+    models = {name: loaded[source] for name, source in sources.items()}
     try:
         return compare(
             models,
             request.environment,
             baseline=request.baseline,
+            runtimes={name: saved.runtime for name, saved in request.models.items() if saved.runtime is not None},
             seed=request.seed,
             seconds=request.seconds,
             rounds=(request.rounds[0], request.rounds[1]),

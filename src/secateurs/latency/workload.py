@@ -10,6 +10,7 @@ from torch import nn
 
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Environment
+from secateurs.latency.runtimes import runtime
 from secateurs.modeling.image_size import image_size
 
 __all__ = ["DTYPES", "check", "random_batch", "sequence_limit"]
@@ -26,8 +27,8 @@ def check(environment: Environment, model: nn.Module | None = None) -> None:
         model: model whose maximum sequence length is checked too.
 
     Raises:
-        RecipeError: a size is below 1, the dtype is unknown, this machine lacks the device, or the sequence is longer
-            than the model supports.
+        RecipeError: a size is below 1, the dtype is unknown, this machine lacks the device or the runtime, or the sequence
+            is longer than the model supports.
     """
     for name in ("batch_size", "sequence_length", "threads"):
         if getattr(environment, name) < 1:
@@ -35,6 +36,7 @@ def check(environment: Environment, model: nn.Module | None = None) -> None:
     if environment.dtype not in DTYPES:
         raise RecipeError(f"dtype {environment.dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     _check_device(environment.device)
+    runtime(environment.runtime).check(environment)
     limit = None if model is None else sequence_limit(model)
     if limit is not None and environment.sequence_length > limit:
         raise RecipeError(

@@ -15,7 +15,6 @@ from secateurs.checkpoint.stored_dtype import stored_dtype
 from secateurs.context import PruneContext
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Environment
-from secateurs.latency.runtimes import runtime
 from secateurs.latency.timer import timer_for
 from secateurs.latency.workload import check
 from secateurs.methods import method as find_method
@@ -128,7 +127,6 @@ def load(recipe: Recipe) -> Loaded:
     environment = recipe.environment
     check(environment)
     timer_for(environment)
-    runtime(environment.runtime)
     dense, tokenizer = task.load(
         recipe.model, dtype=torch.float32, device=recipe.device, trust_remote_code=recipe.trust_remote_code
     )

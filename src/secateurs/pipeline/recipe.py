@@ -138,7 +138,7 @@ class Recipe(BaseModel):
         "machine; needs the device cpu and 1 thread).",
     )
     runtime: str = Field(
-        "torch", description="Runtime that executes the timed models: a name in secateurs.latency.runtimes."
+        "torch", description="Runtime that executes the timed models: torch, compiled, onnx, openvino or torch-export."
     )
     latency_table: str | None = Field(
         None,
