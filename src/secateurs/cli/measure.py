@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from secateurs.cli.options import AsJson, Quiet, TrustRemoteCode, Verbose
 from secateurs.errors import CheckpointError, RecipeError
+from secateurs.latency.environment import GENERATION, THROUGHPUT, Environment, Regime, lengths
 from secateurs.pipeline.recipe import LARGEST_SEED
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from secateurs.latency.compare import Measurement
-    from secateurs.latency.environment import Environment
+    from secateurs.latency.compare import GenerationTiming, Measurement
     from secateurs.latency.table import LatencyTable
     from secateurs.progress import Track
 
@@ -33,6 +33,17 @@ def measure(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences per forward pass.")] = 32,
     sequence_length: Annotated[int, typer.Option(min=1, help="Tokens per sequence.")] = 128,
+    regime: Annotated[
+        str,
+        typer.Option(
+            help="What is timed: throughput (a forward pass), or generation (a pass over a prompt, then steps of one token "
+            "with the key-value cache; decoders only)."
+        ),
+    ] = "throughput",
+    prompt_length: Annotated[int, typer.Option(min=1, help="Generation: tokens of the prompt.")] = 128,
+    new_tokens: Annotated[
+        int, typer.Option(min=1, help="Generation: steps, tokens after the first, which the prompt gives.")
+    ] = 128,
     device: Annotated[str, typer.Option(help="Device: cpu, cuda or cuda:N.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Data type: float32, bfloat16 or float16.")] = "float32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 uses as many as torch does.")] = 0,
@@ -74,7 +85,14 @@ def measure(
     from secateurs.cli.console import configure_logging, console, progress_bars
 
     configure_logging(verbose, quiet=quiet)
-    environment = _environment(batch_size, sequence_length, device, dtype, threads, clock)
+    environment = _environment(
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        threads=threads,
+        clock=clock,
+        **lengths(_known_regime(regime), sequence_length, prompt_length, new_tokens),
+    )
     with progress_bars() as track:
         if table is None:
             timed = _compare(models, environment, seconds, processes, seed, trust_remote_code, track)
@@ -90,9 +108,15 @@ def measure(
         console.print(printed)
 
 
-def _environment(
-    batch_size: int, sequence_length: int, device: str, dtype: str, threads: int, clock: str
-) -> Environment:
+def _known_regime(regime: str) -> Regime:
+    if regime == GENERATION:
+        return GENERATION
+    if regime == THROUGHPUT:
+        return THROUGHPUT
+    raise RecipeError(f"there is no regime {regime!r}; the regimes are {THROUGHPUT} and {GENERATION}")
+
+
+def _environment(*, threads: int, clock: str, **fields: Any) -> Environment:
     """Environment of the timings; 0 threads means as many as torch uses.
 
     Raises:
@@ -100,19 +124,11 @@ def _environment(
     """
     import torch
 
-    from secateurs.latency.environment import Environment
     from secateurs.latency.workload import check
 
     if clock not in ("wall", "cpu"):
         raise RecipeError(f"there is no clock {clock!r}; the clocks are wall and cpu")
-    environment = Environment(
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        sequence_length=sequence_length,
-        threads=threads or torch.get_num_threads(),
-        clock=clock,
-    )
+    environment = Environment(threads=threads or torch.get_num_threads(), clock=clock, **fields)
     check(environment)
     return environment
 
@@ -160,6 +176,9 @@ def _comparison_table(measured: Measurement) -> Table:
         "model", "latency", "quartiles", "per second", "speed-up", "95 % interval", title=str(measured.environment)
     )
     table.caption = f"intervals over {count} processes" if count else "intervals over the rounds of one process"
+    if measured.environment.generates:
+        for heading in ("first token", "per token", "cache"):
+            table.add_column(heading)
     for name, timing in measured.timings.items():
         speed = measured.speedups[name]
         table.add_row(
@@ -169,8 +188,18 @@ def _comparison_table(measured: Measurement) -> Table:
             f"{timing.throughput_per_second:.1f}",
             f"{speed.median:.3f}x",
             f"{speed.low:.3f} to {speed.high:.3f}",
+            *_generation_cells(timing.generation),
         )
     return table
+
+
+def _generation_cells(generation: GenerationTiming | None) -> list[str]:
+    """Time to first token, time per token, and size of the cache, where they were timed."""
+    from secateurs.report.formatting import size
+
+    if generation is None:
+        return []
+    return [f"{generation.first_token_ms:.2f} ms", f"{generation.per_token_ms:.3f} ms", size(generation.cache_bytes)]
 
 
 def _write_table(
@@ -210,11 +239,16 @@ def _curves_table(measured: LatencyTable, path: Path) -> Table:
 
     title = f"{measured.environment}: dense {measured.dense_ms:.2f} ms, noise {measured.noise:.1%}"
     table = Table("curve", "kept units: ms", title=title)
-    for name, curve in measured.curves.items():
-        table.add_row(
-            f"{name} (by {curve.multiple})",
-            "  ".join(f"{kept}: {ms:.2f}" for kept, ms in zip(curve.units, curve.ms, strict=True)),
-        )
-    table.add_row("overhead (not prunable)", f"{measured.overhead_ms:.2f}")
+    # A step takes about a millisecond, so the parts of a generation have a digit more.
+    decimals = 3 if measured.parts else 2
+    shown = {f"{name.replace('_', ' ')}: ": part for name, part in measured.parts.items()} or {"": measured}
+    for part, one in shown.items():
+        for name, curve in one.curves.items():
+            table.add_row(
+                f"{part}{name} (by {curve.multiple})",
+                "  ".join(f"{kept}: {ms:.{decimals}f}" for kept, ms in zip(curve.units, curve.ms, strict=True)),
+            )
+        head = "" if one.output_head_ms is None else f", of which the output head {one.output_head_ms:.{decimals}f}"
+        table.add_row(f"{part}overhead (not prunable)", f"{one.overhead_ms:.{decimals}f}{head}")
     table.caption = f"largest speed-up {measured.largest_speedup:.1f}x; written to {path}"
     return table

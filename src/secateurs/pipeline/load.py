@@ -15,7 +15,7 @@ from secateurs.checkpoint.stored_dtype import stored_dtype
 from secateurs.context import PruneContext
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Environment
-from secateurs.latency.runtimes import runtime
+from secateurs.latency.runtimes import runtime_for
 from secateurs.latency.timer import timer_for
 from secateurs.latency.workload import check
 from secateurs.methods import method as find_method
@@ -128,7 +128,7 @@ def load(recipe: Recipe) -> Loaded:
     environment = recipe.environment
     check(environment)
     timer_for(environment)
-    runtime(environment.runtime)
+    runtime_for(environment)
     dense, tokenizer = task.load(
         recipe.model, dtype=torch.float32, device=recipe.device, trust_remote_code=recipe.trust_remote_code
     )

@@ -17,7 +17,7 @@ from torch import nn
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Environment
 
-__all__ = ["Prepare", "names", "register", "runtime"]
+__all__ = ["Prepare", "names", "register", "runtime", "runtime_for"]
 
 
 class Prepare(Protocol):
@@ -32,16 +32,22 @@ class Prepare(Protocol):
 
 _RUNTIMES: dict[str, Prepare] = {}
 
+_KEEP_CACHE: set[str] = set()
 
-def register(name: str) -> Callable[[Prepare], Prepare]:
+
+def register(name: str, *, keeps_cache: bool = False) -> Callable[[Prepare], Prepare]:
     """Decorator that registers a function as the runtime ``name``.
 
     Args:
         name: name of the runtime in recipes and latency tables.
+        keeps_cache: whether a batch may hold a key-value cache, ``past_key_values``, and the output returns it. The
+            regime ``generation`` needs it.
     """
 
     def keep(prepare: Prepare) -> Prepare:
         _RUNTIMES[name] = prepare
+        if keeps_cache:
+            _KEEP_CACHE.add(name)
         return prepare
 
     return keep
@@ -67,3 +73,21 @@ def runtime(name: str) -> Prepare:
     if name not in _RUNTIMES:
         raise RecipeError(f"runtime {name!r} is unknown; choose one of: {', '.join(known)}")
     return _RUNTIMES[name]
+
+
+def runtime_for(environment: Environment) -> Prepare:
+    """The runtime of an environment.
+
+    Args:
+        environment: runtime and regime.
+
+    Raises:
+        RecipeError: there is no runtime of that name, or it keeps no key-value cache and the regime is ``"generation"``.
+    """
+    found = runtime(environment.runtime)
+    if environment.generates and environment.runtime not in _KEEP_CACHE:
+        raise RecipeError(
+            f"the runtime {environment.runtime} keeps no key-value cache, which the regime generation needs; use "
+            f"{' or '.join(sorted(_KEEP_CACHE))}"
+        )
+    return found

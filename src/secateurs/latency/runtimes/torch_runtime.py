@@ -16,7 +16,7 @@ from secateurs.surgery.shared_copy import shared_copy
 __all__ = ["prepare"]
 
 
-@register("torch")
+@register("torch", keeps_cache=True)
 def prepare(model: nn.Module, environment: Environment) -> Callable[[Mapping[str, Any]], Any]:
     """Place a copy of a model on the environment's device in the environment's dtype.
 
