@@ -17,6 +17,7 @@ from secateurs import cli
 from secateurs.latency import compare, profile
 from secateurs.latency.environment import Environment, lengths
 from secateurs.latency.table import LatencyTable
+from secateurs.pipeline import estimates
 from secateurs.pipeline import run as pipeline
 from secateurs.pipeline.recipe import Recipe
 from secateurs.report.report import Report
@@ -80,7 +81,8 @@ def test_the_contract_holds_in_generation(finished: Path, place: Path) -> None:
     made = model.generation
     assert model.met and made is not None
     assert model.measured_speedup is not None and model.latency_ms is not None and model.predicted_speedup is not None
-    assert 1.5 <= model.measured_speedup.median == pytest.approx(model.predicted_speedup, rel=0.03)
+    assert model.measured_speedup.low >= 0.99 * 1.5
+    assert model.measured_speedup.median == pytest.approx(model.predicted_speedup, rel=0.1)
     assert model.latency_ms == pytest.approx(made.first_token_ms + 5 * made.per_token_ms)
     assert model.dense_latency_ms == pytest.approx(made.dense_first_token_ms + 5 * made.dense_per_token_ms)
     assert made.cache_bytes == bytes_by_shapes(finished / model.path) < made.dense_cache_bytes
@@ -102,6 +104,19 @@ def test_page_card_and_config_say_what_was_timed(finished: Path) -> None:
     measured = json.loads((finished / model.path / "config.json").read_text())["secateurs"]["measured"]
     assert model.generation is not None
     assert measured["generation"]["cache_bytes"] == model.generation.cache_bytes
+
+
+def test_a_dry_run_times_a_generation_with_everything_removed(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "SPEEDUP_SECONDS", 0.0)
+    status = secateurs(
+        "prune", place / "llama", "--task", "causal-lm", "--data", place / "data", "--speedup", 1.1, *OPTIONS,
+        "--sequence-length", 16, "--calibration-samples", 16, "--set", "search_samples=16", "--dry-run",
+    )  # fmt: skip
+    told = " ".join(capsys.readouterr().out.split())
+    assert status == 0
+    assert "The largest speed-up is about" in told
 
 
 def test_the_model_generates(finished: Path) -> None:
