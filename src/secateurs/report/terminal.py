@@ -30,7 +30,7 @@ def table(report: RunResult) -> Table:
     divergence = next((result.divergence for result in models if result.divergence is not None), None)
     drawn = Table(title=Text(report.name), title_justify="left", header_style="bold")
     sparsities = formatting.sparsity_columns(models)
-    parts = next((list(generation_rows(result.generation)) for result in models if result.generation), [])
+    parts = ("first token", "per token", "cache") if any(result.generation for result in models) else ()
     for heading in ("asked", "predicted", "measured (95 %)", "latency", *parts, "parameters", *sparsities):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for measure in (metric, divergence):
