@@ -39,6 +39,9 @@ FIELDS: dict[str, Any] = {
     "timing_processes": 4,
     "batch_size": 4,
     "sequence_length": 16,
+    "regime": "generation",
+    "prompt_length": 24,
+    "new_tokens": 12,
     "device": "cuda",
     "dtype": "bfloat16",
     "threads": 2,
@@ -67,7 +70,8 @@ OPTIONS = """
     --label-column score --method cofi --preset quick --set steps=100 --set gate-rate=0.1 --allow rank
     --speedup 1.5 --speedup 2 --sparsity 0.25 --sparsity 0.5 --keep 0.98 --keep 0.99
     --gradual --tolerance 0.1 --minutes 7.5 --timing-processes 4 --batch-size 4
-    --sequence-length 16 --device cuda --dtype bfloat16 --threads 2 --clock cpu --runtime another
+    --sequence-length 16 --regime generation --prompt-length 24 --new-tokens 12
+    --device cuda --dtype bfloat16 --threads 2 --clock cpu --runtime another
     --latency-table table.json --elsewhere
     --calibration-samples 8 --calibration-batch-size 4 --evaluation-samples 9 --metric rouge --max-new-tokens 20
     --recover-epochs 0.5 --recover-steps 30 --learning-rate 1e-3 --train-batch-size 6

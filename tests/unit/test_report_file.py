@@ -36,6 +36,7 @@ RESULT_FIELDS = {
     "zeros",
     "trials",
     "kept_quality",
+    "generation",
 }
 
 

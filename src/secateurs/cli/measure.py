@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,18 +11,14 @@ import typer
 
 from secateurs.cli.options import AsJson, Quiet, TrustRemoteCode, Verbose
 from secateurs.errors import CheckpointError, RecipeError
+from secateurs.latency.environment import GENERATION, THROUGHPUT, Environment, Regime, lengths
 from secateurs.pipeline.recipe import LARGEST_SEED
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from secateurs.cli.measure_tables import Places
     from secateurs.latency.compare import Measurement
-    from secateurs.latency.environment import Environment
     from secateurs.latency.table import LatencyTable
     from secateurs.progress import Track
-
-Places = Mapping[str, tuple[str, str]]
-"""Name of a timing -> the model and its runtime."""
 
 __all__ = ["measure"]
 
@@ -36,6 +32,17 @@ def measure(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences per forward pass.")] = 32,
     sequence_length: Annotated[int, typer.Option(min=1, help="Tokens per sequence.")] = 128,
+    regime: Annotated[
+        str,
+        typer.Option(
+            help="What is timed: throughput (a forward pass), or generation (a pass over a prompt, then steps of one token "
+            "with the key-value cache; decoders only)."
+        ),
+    ] = "throughput",
+    prompt_length: Annotated[int, typer.Option(min=1, help="Generation: tokens of the prompt.")] = 128,
+    new_tokens: Annotated[
+        int, typer.Option(min=1, help="Generation: steps, tokens after the first, which the prompt gives.")
+    ] = 128,
     device: Annotated[str, typer.Option(help="Device: cpu, cuda or cuda:N.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Data type: float32, bfloat16 or float16.")] = "float32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 uses as many as torch does.")] = 0,
@@ -82,19 +89,28 @@ def measure(
 ) -> None:
     """Compare the latency of models, timed in turns; or measure the latency table of one model."""
     from secateurs.cli.console import configure_logging, console, progress_bars
+    from secateurs.cli.measure_tables import comparison_table, curves_table, in_own_runtime
 
     configure_logging(verbose, quiet=quiet)
     runtimes = list(dict.fromkeys(runtime or ["torch"]))
-    environment = _environment(batch_size, sequence_length, device, dtype, threads, clock, runtimes)
+    environment = _environment(
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        threads=threads,
+        clock=clock,
+        runtimes=runtimes,
+        **lengths(_known_regime(regime), sequence_length, prompt_length, new_tokens),
+    )
     with progress_bars() as track:
         if table is None:
             timed, places = _compare(models, environment, runtimes, seconds, processes, seed, trust_remote_code, track)
-            printed, values = _comparison_table(timed, places), timed.to_dict() | _in_own_runtime(timed, places)
+            printed, values = comparison_table(timed, places), timed.to_dict() | in_own_runtime(timed, places)
         elif len(runtimes) > 1:
             raise RecipeError(f"--table is measured in one runtime, {len(runtimes)} were given")
         elif len(models) == 1:
             measured = _write_table(models[0], environment, table, seconds, probe, seed, trust_remote_code, track)
-            printed, values = _curves_table(measured, table), measured.to_dict()
+            printed, values = curves_table(measured, table), measured.to_dict()
         else:
             raise RecipeError(f"--table is written for one model, {len(models)} were given")
     if as_json:
@@ -103,15 +119,15 @@ def measure(
         console.print(printed)
 
 
-def _environment(
-    batch_size: int,
-    sequence_length: int,
-    device: str,
-    dtype: str,
-    threads: int,
-    clock: str,
-    runtimes: Sequence[str],
-) -> Environment:
+def _known_regime(regime: str) -> Regime:
+    if regime == GENERATION:
+        return GENERATION
+    if regime == THROUGHPUT:
+        return THROUGHPUT
+    raise RecipeError(f"there is no regime {regime!r}; the regimes are {THROUGHPUT} and {GENERATION}")
+
+
+def _environment(*, threads: int, clock: str, runtimes: Sequence[str], **fields: Any) -> Environment:
     """Environment of the timings, in the first runtime; 0 threads means as many as torch uses.
 
     Raises:
@@ -121,20 +137,12 @@ def _environment(
 
     import torch
 
-    from secateurs.latency.environment import Environment
     from secateurs.latency.workload import check
 
     if clock not in ("wall", "cpu"):
         raise RecipeError(f"there is no clock {clock!r}; the clocks are wall and cpu")
-    environment = Environment(
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        sequence_length=sequence_length,
-        threads=threads or torch.get_num_threads(),
-        clock=clock,
-        runtime=runtimes[0],
-    )
+    threads = threads or torch.get_num_threads()
+    environment = Environment(threads=threads, clock=clock, runtime=runtimes[0], **fields)
     for runtime in runtimes:
         check(replace(environment, runtime=runtime))
     return environment
@@ -187,52 +195,6 @@ def _compare(
     return measured, places
 
 
-def _in_own_runtime(measured: Measurement, places: Places) -> dict[str, Any]:
-    """Where several runtimes were timed: the runtime of each name, and its speed-up over the first model in that runtime."""
-    if len({runtime for _, runtime in places.values()}) < 2:
-        return {}
-    firsts: dict[str, str] = {}
-    for name, (_, runtime) in places.items():
-        firsts.setdefault(runtime, name)
-    speeds = measured.speedups
-    return {
-        "runtimes": {name: runtime for name, (_, runtime) in places.items()},
-        "in_own_runtime": {name: speeds[name].over(speeds[firsts[runtime]]) for name, (_, runtime) in places.items()},
-    }
-
-
-def _comparison_table(measured: Measurement, places: Places) -> Table:
-    """One row per model and runtime: latency, throughput, and speed-up over the first row."""
-    from dataclasses import replace
-
-    from rich.table import Table
-
-    count = max(len(speed.processes) for speed in measured.speedups.values())
-    own = _in_own_runtime(measured, places).get("in_own_runtime", {})
-    runtimes = ", ".join(dict.fromkeys(runtime for _, runtime in places.values()))
-    table = Table(
-        "model",
-        *(["runtime", "there"] if own else []),
-        *("latency", "quartiles", "per second", "speed-up", "95 % interval"),
-        title=str(replace(measured.environment, runtime=runtimes)),
-    )
-    table.caption = f"intervals over {count} processes" if count else "intervals over the rounds of one process"
-    if own:
-        table.caption += "; there: speed-up over the first model in the same runtime"
-    for name, timing in measured.timings.items():
-        speed, (model, runtime) = measured.speedups[name], places[name]
-        table.add_row(
-            model,
-            *([runtime, f"{own[name]:.3f}x"] if own else []),
-            f"{timing.latency_ms:.2f} ms",
-            f"{timing.latency_low:.2f} to {timing.latency_high:.2f}",
-            f"{timing.throughput_per_second:.1f}",
-            f"{speed.median:.3f}x",
-            f"{speed.low:.3f} to {speed.high:.3f}",
-        )
-    return table
-
-
 def _write_table(
     model: str,
     environment: Environment,
@@ -262,19 +224,3 @@ def _write_table(
     except OSError as error:
         raise CheckpointError(f"cannot write the latency table {path}: {error.strerror}") from None
     return measured
-
-
-def _curves_table(measured: LatencyTable, path: Path) -> Table:
-    """One row per latency curve, and the time that no pruning removes."""
-    from rich.table import Table
-
-    title = f"{measured.environment}: dense {measured.dense_ms:.2f} ms, noise {measured.noise:.1%}"
-    table = Table("curve", "kept units: ms", title=title)
-    for name, curve in measured.curves.items():
-        table.add_row(
-            f"{name} (by {curve.multiple})",
-            "  ".join(f"{kept}: {ms:.2f}" for kept, ms in zip(curve.units, curve.ms, strict=True)),
-        )
-    table.add_row("overhead (not prunable)", f"{measured.overhead_ms:.2f}")
-    table.caption = f"largest speed-up {measured.largest_speedup:.1f}x; written to {path}"
-    return table

@@ -15,13 +15,19 @@ import numpy as np
 
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Environment, machine
+from secateurs.latency.generation import Generated
 from secateurs.latency.interleave import Samples, interleave, warn_if_noisy
+from secateurs.latency.key_value_cache import cache_bytes
+from secateurs.latency.passes import Pass, whole
 from secateurs.latency.runtimes import runtime
-from secateurs.latency.timer import Timer, timer_for
+from secateurs.latency.timer import Run, Timer, timer_for
 from secateurs.latency.workload import check, random_batch
 from secateurs.progress import Track, silent
 
-__all__ = ["Measurement", "Speed", "Timing", "compare"]
+__all__ = ["GenerationTiming", "Measurement", "Speed", "Timing", "compare"]
+
+FIRST_TOKEN = ": first token"
+"""Added to the name of a model: the name of its pass over the prompt, which is timed beside the whole generation."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +89,33 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class GenerationTiming:
+    """What a generation is made of.
+
+    Args:
+        first_token_ms: median time of the pass over the prompt, in ms.
+        per_token_ms: median time of a step, in ms: that of a generation without the pass over the prompt, divided by the
+            number of steps.
+        cache_bytes: bytes of the key-value cache at the end of the generation.
+    """
+
+    first_token_ms: float
+    per_token_ms: float
+    cache_bytes: int
+
+
+@dataclass(frozen=True)
 class Timing:
     """Latency of one model in one environment. Over several processes, times are medians of the processes' figures.
 
     Args:
-        latency_ms: median time of a forward pass of one batch, in ms.
+        latency_ms: median time of a forward pass of one batch, or of a whole generation, in ms.
         latency_low: lower quartile of that time, in ms.
         latency_high: upper quartile of that time, in ms.
         throughput_per_second: sequences per second at the median time.
         rounds: number of timed forward passes.
         noise: half the interquartile range relative to the median, or the median contention - 1 if that is larger.
+        generation: what the generation is made of; ``None`` in the regime ``"throughput"``.
     """
 
     latency_ms: float
@@ -101,10 +124,18 @@ class Timing:
     throughput_per_second: float
     rounds: int
     noise: float
+    generation: GenerationTiming | None = None
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, Any]:
         """Fields as JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        return values if self.generation else {name: values[name] for name in values if name != "generation"}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Timing:
+        """Inverse of ``to_dict``."""
+        generation = values.get("generation")
+        return cls(**{**values, "generation": GenerationTiming(**generation) if generation else None})
 
 
 @dataclass(frozen=True)
@@ -141,7 +172,7 @@ class Measurement:
         return cls(
             Environment.from_dict(values["environment"]),
             values["baseline"],
-            {name: Timing(**timing) for name, timing in values["timings"].items()},
+            {name: Timing.from_dict(timing) for name, timing in values["timings"].items()},
             {name: Speed.from_dict(speed) for name, speed in values["speedups"].items()},
             values["machine"],
         )
@@ -169,7 +200,7 @@ def compare(
         baseline: name of the model that speed-ups refer to.
         runtimes: model name -> runtime, for models that run in another one than that of the environment.
         seed: seed of the random tokens and of the random orders.
-        batch: inputs on the environment's device, in place of random tokens.
+        batch: inputs on the environment's device, in place of random tokens; for generation the prompt.
         seconds: wall time in seconds after which no further round starts.
         rounds: minimum and maximum number of rounds.
         precision: half-width of the 95 % interval, relative to the speed-up, at which the timing stops if every speed-up
@@ -192,6 +223,9 @@ def compare(
     prepared = {
         name: runtime(places[name].runtime).prepare(model, places[name], inputs) for name, model in models.items()
     }
+    workload = whole(environment, inputs)
+    runs = {name: workload.of_model(run) for name, run in prepared.items()}
+    first = {name + FIRST_TOKEN: Pass(inputs).of_model(run) for name, run in prepared.items() if environment.generates}
     others = [name for name in models if name != baseline]
 
     def precise(samples: Samples) -> bool:
@@ -201,7 +235,7 @@ def compare(
         )
 
     samples = interleave(
-        {name: (lambda run=run: run(inputs)) for name, run in prepared.items()},
+        {**runs, **first},
         environment,
         seed=seed,
         seconds=seconds,
@@ -214,7 +248,7 @@ def compare(
     measurement = Measurement(
         environment,
         baseline,
-        {name: _timing(samples, name, environment.batch_size) for name in models},
+        {name: _timing(samples, name, environment, runs[name]) for name in models},
         {name: Speed(*samples.ratio(baseline, name)) for name in models},
         machine(),
     )
@@ -223,13 +257,23 @@ def compare(
     return measurement
 
 
-def _timing(samples: Samples, name: str, batch_size: int) -> Timing:
+def _timing(samples: Samples, name: str, environment: Environment, run: Run) -> Timing:
     latency = samples.median(name)
     return Timing(
         latency,
         samples.quantile(name, 0.25),
         samples.quantile(name, 0.75),
-        1e3 * batch_size / latency if latency > 0 else math.inf,
+        1e3 * environment.batch_size / latency if latency > 0 else math.inf,
         len(samples.ms[name]),
         samples.noise(name),
+        _generation_timing(samples, name, environment, run) if environment.generates else None,
     )
+
+
+def _generation_timing(samples: Samples, name: str, environment: Environment, run: Run) -> GenerationTiming:
+    """The parts of a generation. One more generation, untimed, gives the cache that it ends with."""
+    first = np.asarray(samples.ms[name + FIRST_TOKEN])
+    steps = (np.asarray(samples.ms[name]) - first) / environment.new_tokens
+    generated = run()
+    assert isinstance(generated, Generated)
+    return GenerationTiming(float(np.median(first)), float(np.median(steps)), cache_bytes(generated.cache))

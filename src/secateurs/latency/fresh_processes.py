@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from secateurs.errors import TimingError
-from secateurs.latency.compare import Measurement, Speed, Timing
+from secateurs.latency.compare import GenerationTiming, Measurement, Speed, Timing
 from secateurs.latency.environment import Environment
 from secateurs.latency.timing_process import Request, SavedModel
 from secateurs.progress import Track, silent
@@ -115,12 +115,27 @@ def run_process(request: Request) -> Measurement:
 
 def _median_timing(timings: Sequence[Timing]) -> Timing:
     """Medians of the figures of several processes; rounds are added up, and noise is the largest."""
-    latency = statistics.median(timing.latency_ms for timing in timings)
+
+    def median(name: str) -> float:
+        return statistics.median(getattr(timing, name) for timing in timings)
+
     return Timing(
-        latency,
-        statistics.median(timing.latency_low for timing in timings),
-        statistics.median(timing.latency_high for timing in timings),
-        statistics.median(timing.throughput_per_second for timing in timings),
+        median("latency_ms"),
+        median("latency_low"),
+        median("latency_high"),
+        median("throughput_per_second"),
         sum(timing.rounds for timing in timings),
         max(timing.noise for timing in timings),
+        _median_generation([timing.generation for timing in timings if timing.generation is not None]),
+    )
+
+
+def _median_generation(timings: Sequence[GenerationTiming]) -> GenerationTiming | None:
+    """Medians of the times of several processes; their caches have one size. ``None`` without timings."""
+    if not timings:
+        return None
+    return GenerationTiming(
+        statistics.median(timing.first_token_ms for timing in timings),
+        statistics.median(timing.per_token_ms for timing in timings),
+        timings[0].cache_bytes,
     )

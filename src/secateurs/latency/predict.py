@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from secateurs.latency.interleave import interleave
+from secateurs.latency.passes import whole
 from secateurs.latency.random_models import model_run, random_counts
 from secateurs.latency.table import LatencyTable
 from secateurs.latency.timer import Timer, timer_for
@@ -59,7 +60,8 @@ def prediction_error(
     chosen = [random_counts(structure, table, generator) for _ in range(configs)]
 
     models = {"dense": {}, **{str(index): counts for index, counts in enumerate(chosen)}}
-    runs = {name: model_run(model, structure, environment, inputs, counts) for name, counts in models.items()}
+    workload = whole(environment, inputs)
+    runs = {name: model_run(model, structure, environment, workload, counts) for name, counts in models.items()}
     read = timer or timer_for(environment)
     samples = interleave(
         runs, environment, seed=seed, seconds=seconds, rounds=rounds, timer=read, track=track, label="prediction"

@@ -12,6 +12,9 @@ rest of the layer.
 A handful of random pruned models is timed whole at the end, and corrects the overhead and the curves of each kind
 (``correct_table``).
 
+In the regime ``generation`` this is done twice, for the pass over the prompt and for a step with the key-value cache, and the
+two tables are added (``mix_tables``).
+
 Differs from ZipLM (2302.04089), which adds up the curves of isolated layers and takes the rest as overhead. Here the curves
 are scaled by the one factor that makes both ends exact, which is within a few per cent of 1 on a quiet machine, and then by
 the correction.
@@ -28,8 +31,10 @@ from torch import nn
 from secateurs.latency.correct_table import correct
 from secateurs.latency.environment import Environment
 from secateurs.latency.interleave import Samples, interleave, warn_if_noisy
+from secateurs.latency.mix_tables import mix
+from secateurs.latency.passes import Pass, passes
 from secateurs.latency.profile_fit import fit_table
-from secateurs.latency.profile_plan import plan_profile
+from secateurs.latency.profile_plan import ProfilePlan, plan_profile
 from secateurs.latency.profile_runs import FULL_SIZE, point_name, profile_runs
 from secateurs.latency.random_models import model_run, spread_counts
 from secateurs.latency.runtimes import runtime
@@ -97,9 +102,10 @@ def measure_table(
         dense: model that speed-ups refer to, if it is not ``model``: it has matrices where ``model`` has pairs of
             factors.
         seed: seed of the random tokens and of the timing order.
-        batch: inputs on the environment's device, in place of random tokens.
+        batch: inputs on the environment's device, in place of random tokens; for generation the prompt.
         seconds: wall time in seconds after which no further round starts, if the readings are precise. Otherwise the
-            session continues for up to ``PATIENCE * seconds``. Whole models are timed for up to as long in addition.
+            session continues for up to ``PATIENCE * seconds``. Whole models are timed for up to as long in addition. For
+            generation each of the two tables takes that time.
         rounds: minimum and maximum number of rounds.
         quick: whether to spend a quarter of ``seconds``, without ``PATIENCE``, on 3 to 12 rounds.
         points: kind -> kept counts to measure, in place of the default; full size is always measured.
@@ -116,16 +122,74 @@ def measure_table(
     if quick:
         seconds, rounds = seconds / 4, (min(3, rounds[0]), min(12, rounds[1]))
     step = multiple or (64 if environment.device.startswith("cuda") else 8)
-    chosen_runtime = runtime(environment.runtime)
-    dtype = chosen_runtime.module_dtype(environment)
-    placed = shared_copy(model, environment.device, dtype).eval()
-    inputs = random_batch(placed, environment, seed=seed) if batch is None else batch
+    dtype = runtime(environment.runtime).module_dtype(environment)
 
+    def place(one: nn.Module) -> nn.Module:
+        return shared_copy(one, environment.device, dtype).eval()
+
+    placed = place(model)
+    inputs = random_batch(placed, environment, seed=seed) if batch is None else batch
     plan = plan_profile(placed, structure, points or {}, step, probe)
-    runs, preceded_by = profile_runs(placed, structure, environment, inputs, plan.curves)
+    parts = {
+        name: (
+            _measure_pass(
+                placed,
+                structure,
+                environment,
+                timed,
+                plan,
+                dense=None if dense is None else place(dense),
+                seed=seed,
+                seconds=seconds,
+                rounds=rounds,
+                patience=1 if quick else PATIENCE,
+                timer=read,
+                track=track,
+                label=f"latency {name.replace('_', ' ')}".strip(),
+            ),
+            number,
+        )
+        for name, (timed, number) in passes(environment, inputs).items()
+    }
+    return mix(parts) if environment.generates else parts[""][0]
+
+
+def _measure_pass(
+    model: nn.Module,
+    structure: Structure,
+    environment: Environment,
+    timed: Pass,
+    plan: ProfilePlan,
+    *,
+    dense: nn.Module | None,
+    seed: int,
+    seconds: float,
+    rounds: tuple[int, int],
+    patience: int,
+    timer: Timer,
+    track: Track,
+    label: str,
+) -> LatencyTable:
+    """The latency table of one pass; ``measure_table`` describes the arguments.
+
+    Args:
+        model: model on the environment's device in its dtype; the same holds for ``dense``.
+        structure: structure of the model.
+        environment: environment of the table.
+        timed: the pass.
+        plan: planned curves of the model.
+        dense: model that speed-ups refer to; ``None`` = ``model``.
+        seed: seed of the timing order.
+        seconds: wall time of a session.
+        rounds: minimum and maximum number of rounds.
+        patience: multiples of ``seconds`` that the session of the layers may take.
+        timer: function that times one run.
+        track: progress over the rounds.
+        label: title of the progress display.
+    """
+    runs, preceded_by = profile_runs(model, structure, environment, timed, plan.curves)
     if dense is not None:
-        dense_run = chosen_runtime.prepare(dense, environment, inputs)
-        runs[DENSE] = lambda: dense_run(inputs)
+        runs[DENSE] = timed.of_model(runtime(environment.runtime).prepare(dense, environment, timed.inputs))
     began = time.perf_counter()
 
     def precise(seen: Samples) -> bool:
@@ -136,14 +200,14 @@ def measure_table(
         runs,
         environment,
         seed=seed,
-        seconds=seconds * (1 if quick else PATIENCE),
+        seconds=seconds * patience,
         enough=precise,
         rounds=rounds,
         repeats={name: REPEATS for name in runs if name not in (DENSE, FULL_SIZE)},
         preceded_by=preceded_by,
-        timer=read,
+        timer=timer,
         track=track,
-        label="latency",
+        label=label,
     )
     full_size = (FULL_SIZE, *(point_name(name, curve.units[-1]) for name, curve in plan.curves.items()))
     noise = max(samples.noise(name) for name in full_size)
@@ -153,7 +217,7 @@ def measure_table(
     baseline = runs[DENSE if dense is not None else FULL_SIZE]
     runs, preceded_by = {}, {}  # frees the layers before the whole models need memory
     chosen = {str(number): counts for number, counts in enumerate(spread_counts(structure, table, MODELS, seed))}
-    whole = {name: model_run(placed, structure, environment, inputs, counts) for name, counts in chosen.items()}
+    whole = {name: model_run(model, structure, environment, timed, counts) for name, counts in chosen.items()}
 
     def ratios_are_precise(seen: Samples) -> bool:
         ratios = [seen.ratio(name, DENSE) for name in whole]
@@ -167,8 +231,8 @@ def measure_table(
         seconds=seconds,
         enough=ratios_are_precise,
         rounds=rounds,
-        timer=read,
+        timer=timer,
         track=track,
-        label="latency of whole models",
+        label=f"{label} of whole models",
     )
     return correct(table, samples, chosen, DENSE)

@@ -12,7 +12,7 @@ from secateurs.latency.curve import LatencyCurve
 from secateurs.latency.environment import Environment, machine
 from secateurs.latency.interleave import Samples
 from secateurs.latency.profile_plan import PlannedCurve, ProfilePlan
-from secateurs.latency.profile_runs import EMPTIED, FULL_SIZE, point_name
+from secateurs.latency.profile_runs import EMPTIED, FULL_SIZE, OUTPUT_HEAD, point_name
 from secateurs.latency.table import LatencyTable
 from secateurs.structure.structure import Structure
 
@@ -91,6 +91,7 @@ def fit_table(
         machine(),
         noise,
         options,
+        output_head_ms=min(samples.median(OUTPUT_HEAD), overhead) if OUTPUT_HEAD in samples.ms else None,
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from secateurs.latency.captured import capture
 from secateurs.latency.environment import Environment
+from secateurs.latency.passes import Pass
 from secateurs.latency.profile_plan import PlannedCurve
 from secateurs.latency.runtimes import runtime
 from secateurs.latency.timer import Run
@@ -18,13 +20,16 @@ from secateurs.structure.structure import Group, Structure
 from secateurs.surgery.shared_copy import shared_copy
 from secateurs.surgery.shrink import shrink
 
-__all__ = ["EMPTIED", "FULL_SIZE", "point_name", "profile_runs"]
+__all__ = ["EMPTIED", "FULL_SIZE", "OUTPUT_HEAD", "point_name", "profile_runs"]
 
 FULL_SIZE = "full_size"
 """Name of the run of the model with nothing removed."""
 
 EMPTIED = "emptied"
 """Name of the run of the model with every group emptied."""
+
+OUTPUT_HEAD = "output_head"
+"""Name of the run of the output head, which is timed for generation."""
 
 
 def point_name(curve: str, units: int) -> str:
@@ -41,7 +46,7 @@ def profile_runs(
     model: nn.Module,
     structure: Structure,
     environment: Environment,
-    batch: Mapping[str, Any],
+    timed: Pass,
     curves: Mapping[str, PlannedCurve],
 ) -> tuple[dict[str, Run], dict[str, Run]]:
     """All runs from which the curves of a model are computed.
@@ -50,21 +55,27 @@ def profile_runs(
         model: model on the environment's device in its dtype.
         structure: structure of the model.
         environment: environment of the runs.
-        batch: inputs of the model.
+        timed: the pass that is timed.
         curves: curve name -> planned curve.
 
     Returns:
         Two mappings. The first has the runs to time: ``FULL_SIZE``, ``EMPTIED``, each measured layer by its path with
-        every group emptied, and each ``point_name``, which is a layer or one matrix. The second maps the name of a run of
-        a layer or matrix to the run of the full-size layer, which must precede each of its readings.
+        every group emptied, each ``point_name``, which is a layer or one matrix, and for generation ``OUTPUT_HEAD``. The
+        second maps the name of a run of a layer or matrix to the run of the full-size layer, which must precede each of its
+        readings.
     """
     prepare = runtime(environment.runtime).prepare
     paths = {path for curve in curves.values() for path in (curve.group.layer, curve.matrix) if path}
-    captured = _capture(model, batch, paths)
+    head = _output_head(model) if environment.generates else ""
+    captured = capture(model, timed, paths | {head} if head else paths)
 
     def model_run(mask: Mask) -> Run:
-        run = prepare(shrink(shared_copy(model), structure, mask, values=False), environment, batch)
-        return lambda: run(batch)
+        pruned = shrink(shared_copy(model), structure, mask, values=False)
+        return timed.of_model(prepare(pruned, environment, timed.inputs))
+
+    def run_alone(module: nn.Module, path: str) -> Run:
+        calls = captured[path]
+        return calls.of_module(prepare(CapturedCalls(module), environment, {"calls": calls.calls}))
 
     def layer_run(layer: str, name: str | None, kept: int | None, matrix: str = "") -> Run:
         """Run of a layer, or of one matrix of it, with ``kept`` units of group ``name`` and all others emptied.
@@ -82,10 +93,9 @@ def profile_runs(
 
         mask = Mask.from_units(inside, {group.name: torch.arange(count(group)) for group in inside})
         shrunk = shrink(shared_copy(model.get_submodule(layer)), inside, mask, values=False)
+        _keep_cache_slots(shrunk, model.get_submodule(layer), inside)
         part = shrunk.get_submodule(matrix[len(layer) + 1 :]) if matrix else shrunk
-        calls = captured[matrix or layer]
-        run = prepare(CapturedCalls(part), environment, calls)
-        return lambda: run(calls)
+        return run_alone(part, matrix or layer)
 
     # A low-rank option keeps all its ranks here, because its matrix is cut by another group.
     nothing = {group.name: torch.full((group.size,), bool(group.instead_of)) for group in structure}
@@ -103,24 +113,24 @@ def profile_runs(
             point = point_name(name, units)
             runs[point] = layer_run(layer, curve.group.name, units, curve.matrix)
             preceded_by[point] = full_size_layers[layer]
+    if head:
+        runs[OUTPUT_HEAD] = run_alone(shared_copy(model.get_submodule(head)), head)
+        preceded_by[OUTPUT_HEAD] = next(reversed(full_size_layers.values()))
     return runs, preceded_by
 
 
-def _capture(model: nn.Module, batch: Mapping[str, Any], paths: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Module path -> the arguments of its calls in one forward pass, as a batch for ``CapturedCalls``."""
-    captured: dict[str, dict[str, Any]] = {path: {"calls": []} for path in paths}
+def _output_head(model: Any) -> str:
+    """Path of the module that scores the vocabulary; empty if the model names none."""
+    head = model.get_output_embeddings()
+    return next((path for path, module in model.named_modules() if module is head), "")
 
-    def keep(path: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            captured[path]["calls"].append((args, kwargs))
 
-        return hook
+def _keep_cache_slots(shrunk: nn.Module, layer: nn.Module, inside: Structure) -> None:
+    """Give the attentions of a shrunk layer back the slots that they have in the cache of the model.
 
-    handles = [model.get_submodule(path).register_forward_pre_hook(keep(path), with_kwargs=True) for path in captured]
-    try:
-        with torch.inference_mode():
-            model(**batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return captured
+    ``shrink`` numbers the slots anew, as if the layer were all of the model.
+    """
+    for group in inside:
+        slot = getattr(layer.get_submodule(group.block), group.cache_slot, None)
+        if slot is not None:
+            setattr(shrunk.get_submodule(group.block), group.cache_slot, slot)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
 
 from secateurs.latency.environment import Environment
+from secateurs.latency.passes import Workload
 from secateurs.latency.runtimes import runtime
 from secateurs.latency.table import LatencyTable
 from secateurs.latency.timer import Run
@@ -74,7 +74,7 @@ def model_run(
     model: nn.Module,
     structure: Structure,
     environment: Environment,
-    inputs: Mapping[str, Any],
+    workload: Workload,
     counts: Mapping[str, int],
 ) -> Run:
     """Run of a model that is pruned to some kept counts; the model stays unchanged.
@@ -83,14 +83,13 @@ def model_run(
         model: model with nothing removed.
         structure: structure of the model.
         environment: environment of the run.
-        inputs: batch on the environment's device.
+        workload: what is run.
         counts: group name -> kept units; groups that are not named keep all.
     """
     mask = Mask.from_units(structure, {name: torch.arange(kept) for name, kept in counts.items()})
     pruned = shrink(shared_copy(model), structure, mask, values=False)
     borrow_memory(pruned, model)
-    run = runtime(environment.runtime).prepare(pruned, environment, inputs)
-    return lambda: run(inputs)
+    return workload.of_model(runtime(environment.runtime).prepare(pruned, environment, workload.inputs))
 
 
 def borrow_memory(pruned: nn.Module, model: nn.Module) -> None:

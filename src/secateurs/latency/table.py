@@ -36,6 +36,9 @@ class LatencyTable:
             the curve of another group, so only the time that a lower rank saves is counted.
         correction: factors of the overhead and of the curves of each kind that whole models gave, with the number of these
             models and the mean relative error before and after; empty if the table was not corrected.
+        output_head_ms: milliseconds of the output head, a part of the overhead; ``None`` if it was not timed.
+        parts: in the regime ``"generation"``, the tables of the pass over the prompt and of a step, of which this one is the
+            sum: once the first, and ``new_tokens`` times the second.
     """
 
     environment: Environment
@@ -47,6 +50,8 @@ class LatencyTable:
     noise: float = 0.0
     low_rank_options: tuple[str, ...] = ()
     correction: Mapping[str, float] = field(default_factory=dict)
+    output_head_ms: float | None = None
+    parts: Mapping[str, LatencyTable] = field(default_factory=dict)
 
     unit: ClassVar[str] = "ms"
 
@@ -158,6 +163,8 @@ class LatencyTable:
             "curves": {name: curve.to_dict() for name, curve in self.curves.items()},
             **({"correction": dict(self.correction)} if self.correction else {}),
             **({"alternatives": list(self.low_rank_options)} if self.low_rank_options else {}),
+            **({} if self.output_head_ms is None else {"output_head_ms": self.output_head_ms}),
+            **({"parts": {name: part.to_dict() for name, part in self.parts.items()}} if self.parts else {}),
         }
 
     @classmethod
@@ -173,6 +180,8 @@ class LatencyTable:
             noise=float(values.get("noise", 0.0)),
             low_rank_options=tuple(values.get("alternatives", ())),
             correction=dict(values.get("correction", {})),
+            output_head_ms=values.get("output_head_ms"),
+            parts={name: cls.from_dict(part) for name, part in values.get("parts", {}).items()},
         )
 
     def save(self, path: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from secateurs.errors import RecipeError
-from secateurs.latency.environment import Environment
+from secateurs.latency.environment import GENERATION, THROUGHPUT, Environment
+from secateurs.latency.generation import as_prompt, check_generation
 from secateurs.latency.runtimes import runtime
 from secateurs.modeling.image_size import image_size
 
@@ -27,18 +28,27 @@ def check(environment: Environment, model: nn.Module | None = None) -> None:
         model: model whose maximum sequence length is checked too.
 
     Raises:
-        RecipeError: a size is below 1, the dtype is unknown, this machine lacks the device or the runtime, or the sequence
-            is longer than the model supports.
+        RecipeError: a size is below 1, the dtype or the regime is unknown, this machine lacks the device or the runtime, the
+            sequence is longer than the model supports, or a model or a runtime is to generate that cannot.
     """
     for name in ("batch_size", "sequence_length", "threads"):
         if getattr(environment, name) < 1:
             raise RecipeError(f"{name} is {getattr(environment, name)}; it must be at least 1")
     if environment.dtype not in DTYPES:
         raise RecipeError(f"dtype {environment.dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    if environment.regime not in (THROUGHPUT, GENERATION):
+        raise RecipeError(f"regime {environment.regime!r} is unknown; choose {THROUGHPUT} or {GENERATION}")
+    if environment.generates:
+        check_generation(environment, model)
     _check_device(environment.device)
     runtime(environment.runtime).check(environment)
     limit = None if model is None else sequence_limit(model)
     if limit is not None and environment.sequence_length > limit:
+        if environment.generates:
+            raise RecipeError(
+                f"a prompt of {environment.prompt_length} tokens and {environment.new_tokens} new ones are too long: this "
+                f"model has positions for {limit}; use at most {limit} together"
+            )
         raise RecipeError(
             f"a sequence of {environment.sequence_length} tokens is too long: this model has positions for {limit}; "
             f"use a sequence length of at most {limit}"
@@ -76,6 +86,8 @@ def sequence_limit(model: nn.Module) -> int | None:
 def random_batch(model: Any, environment: Environment, *, seed: int) -> dict[str, Any]:
     """Batch of random tokens with the environment's batch size and sequence length, without padding or cache; or of images.
 
+    In the regime ``"generation"`` it is the prompt.
+
     Args:
         model: transformers model; its vocabulary or image size and the parameters of its ``forward`` are used.
         environment: batch size, sequence length and device of the batch.
@@ -100,9 +112,12 @@ def random_batch(model: Any, environment: Environment, *, seed: int) -> dict[str
             f"{type(model).__name__} cannot be timed: there is no workload for its kinds of input; its structure can be "
             "inspected, and pruned in Python"
         )
-    shape = (environment.batch_size, environment.sequence_length)
+    length = environment.prompt_length if environment.generates else environment.sequence_length
+    shape = (environment.batch_size, length)
     ids = torch.randint(model.config.vocab_size, shape, generator=generator).to(environment.device)
     batch: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if environment.generates:
+        return as_prompt(model, batch)
     if getattr(model.config, "is_encoder_decoder", False):
         batch["decoder_input_ids"] = ids.flip(1)
     if "use_cache" in inspect.signature(model.forward).parameters:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from secateurs.artifacts import read_json, write_json
 from secateurs.distributed import first
-from secateurs.latency.compare import Speed
+from secateurs.latency.compare import GenerationTiming, Speed
 from secateurs.structure.allocation import Allocation
 
 __all__ = ["Attempt", "read_attempts", "write_attempt"]
@@ -27,6 +27,8 @@ class Attempt:
         latency_ms: time of the saved model in those processes.
         dense_latency_ms: time of the dense model in those processes.
         met: whether the confirmation keeps the contract; ``None`` without confirmation, or if timings here cannot tell.
+        generation: what the generations of the saved model were made of; ``None`` in the regime ``"throughput"``.
+        dense_generation: the same of the dense model.
     """
 
     number: int
@@ -37,6 +39,8 @@ class Attempt:
     latency_ms: float | None = None
     dense_latency_ms: float | None = None
     met: bool | None = None
+    generation: GenerationTiming | None = None
+    dense_generation: GenerationTiming | None = None
 
     @property
     def speed(self) -> Speed | None:
@@ -60,5 +64,7 @@ def read_attempts(folder: Path) -> list[Attempt]:
         values = read_json(path)
         timed = ("steering", "confirmed")
         speeds = {name: None if values[name] is None else Speed.from_dict(values[name]) for name in timed}
-        found.append(Attempt(**{**values, **speeds}))
+        parts = ("generation", "dense_generation")
+        generations = {name: GenerationTiming(**values[name]) if values.get(name) else None for name in parts}
+        found.append(Attempt(**{**values, **speeds, **generations}))
     return found

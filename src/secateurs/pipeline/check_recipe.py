@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateurs.artifacts import expanded, is_path
 from secateurs.errors import CheckpointError, DataError, RecipeError
+from secateurs.latency.environment import GENERATION
 from secateurs.methods import settings
 from secateurs.pipeline.recipe import Recipe
 from secateurs.tasks import check_name
@@ -53,6 +54,10 @@ def check_recipe(recipe: Recipe) -> None:
         check_gradual(recipe, method)
     if recipe.trackers and not (finetuning(recipe, method) or method.trains or recipe.minutes):
         raise RecipeError("trackers follow a training, and this run has none; add --recover-epochs, or leave them out")
+    if recipe.regime == GENERATION and recipe.task.replace("-", "_") != "causal_lm":
+        raise RecipeError(
+            f"the regime generation times decoders, whose task is causal-lm, not {recipe.task}: use the regime throughput"
+        )
     if recipe.clock == "cpu" and recipe.threads > 1:
         raise RecipeError(f"the cpu clock counts the time of 1 thread, not of {recipe.threads}; use --threads 1")
     if is_path(recipe.model) and not expanded(recipe.model).exists():

@@ -157,6 +157,8 @@ class Contract:
             latency_ms=measured.timings["pruned"].latency_ms,
             dense_latency_ms=measured.timings["dense"].latency_ms,
             met=None if self.target is None else is_met(self.target.value, speed),
+            generation=measured.timings["pruned"].generation,
+            dense_generation=measured.timings["dense"].generation,
         )
         self.attempts[attempt.number - 1] = confirmed
         write_attempt(self.folder, confirmed)

@@ -6,6 +6,7 @@ from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
 
+from secateurs.latency.environment import Environment
 from secateurs.pipeline.estimates import rows_of
 from secateurs.pipeline.load import Loaded
 
@@ -19,10 +20,11 @@ __all__ = [
     "TABLE_SECONDS",
     "CountedWork",
     "count_work",
+    "table_seconds",
 ]
 
 TABLE_SECONDS = (30.0, 80.0)
-"""Seconds of a latency table: where timings are steady, and where they scatter."""
+"""Seconds of a latency table of one pass: where timings are steady, and where they scatter."""
 
 ATTEMPTS = (1, 4)
 """Allocations that the contract of one target times while it steers, usually."""
@@ -69,6 +71,12 @@ class CountedWork:
     samples: int
     evaluated: int
     reported: int
+
+
+def table_seconds(environment: Environment) -> tuple[float, float]:
+    """Seconds of the latency table of an environment; that of generation is measured in two parts."""
+    parts = 2 if environment.generates else 1
+    return parts * TABLE_SECONDS[0], parts * TABLE_SECONDS[1]
 
 
 def count_work(loaded: Loaded, samples: int | None = None) -> CountedWork:

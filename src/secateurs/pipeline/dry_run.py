@@ -19,8 +19,8 @@ from secateurs.pipeline.counted_work import (
     MARGIN,
     PROCESS_SECONDS,
     SEARCHES,
-    TABLE_SECONDS,
     count_work,
+    table_seconds,
 )
 from secateurs.pipeline.estimates import largest_speedup, memory_bytes, timed_pass
 from secateurs.pipeline.given_table import given_table, measured_here, place_of
@@ -83,7 +83,7 @@ def dry_run_table(recipe: Recipe, folder: Path | None = None, *, resume: bool = 
     confirmed = [recipe.timing_processes * number for number in builds]
     timing = [sum(parts) * seconds for *parts, seconds in zip(steered, confirmed, PROCESS_SECONDS, strict=True)]
     rows: list[tuple[str, str, Range]] = [
-        ("latency", f"table for {loaded.environment}", TABLE_SECONDS)
+        ("latency", f"table for {loaded.environment}", table_seconds(loaded.environment))
         if table is None
         else ("latency", f"given table: {place_of(table)}", (0.0, 0.0)),
         ("evaluate dense", f"{work.evaluated} sequences", passes(work.evaluate_dense)),

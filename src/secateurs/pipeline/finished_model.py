@@ -24,6 +24,7 @@ from secateurs.pipeline.target_context import TargetContext, record_path
 from secateurs.pipeline.time_folder import time_folder
 from secateurs.report.card import card
 from secateurs.report.card_metadata import ModelFacts
+from secateurs.report.generation import GenerationResult
 from secateurs.report.kept_quality import KeptQuality
 from secateurs.report.values import Divergence, Interval, Kept, Metric, ModelResult, Trial
 from secateurs.structure.cost import share_of_zeros
@@ -108,6 +109,7 @@ class FinishedModel:
             "metric",
             "divergence",
             "kept_quality",
+            *(("generation",) if result.generation else ()),
         )
         details = {
             **{name: values[name] for name in told},
@@ -176,7 +178,27 @@ class FinishedModel:
             trials=[_trial(one) for one in attempts],
             kept_quality=self.kept_quality,
             start=shared.start,
+            generation=_generation(attempt, shared),
         )
+
+
+def _generation(attempt: Attempt, shared: TargetContext) -> GenerationResult | None:
+    """The parts of the confirmed generations, with the share of the output head by the latency table."""
+    pruned, dense, table = attempt.generation, attempt.dense_generation, shared.table
+    if pruned is None or dense is None:
+        return None
+    environment, head = shared.loaded.environment, table.output_head_ms
+    return GenerationResult(
+        environment.prompt_length,
+        environment.new_tokens,
+        pruned.first_token_ms,
+        dense.first_token_ms,
+        pruned.per_token_ms,
+        dense.per_token_ms,
+        pruned.cache_bytes,
+        dense.cache_bytes,
+        None if head is None else head / table.dense_ms,
+    )
 
 
 def _interval(speed: Speed | None) -> Interval | None:

@@ -82,7 +82,9 @@ def _of_device(environment: Environment) -> Environment:
 
 def _same_environment(table: Environment, recipe: Environment) -> str:
     """The options that give the recipe the environment of the table."""
-    names = [field.name for field in fields(Environment) if not (field.name == "threads" and _on_gpu(table))]
+    unused = {"threads"} if _on_gpu(table) else set[str]()
+    unused |= {"sequence_length"} if table.generates else {"prompt_length", "new_tokens"}
+    names = [field.name for field in fields(Environment) if field.name not in unused]
     differ = [name for name in names if getattr(table, name) != getattr(recipe, name)]
     options = " ".join(f"--{name.replace('_', '-')} {getattr(table, name)}" for name in differ)
     return f", or give its environment with {options}" if options else ""

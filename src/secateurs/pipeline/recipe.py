@@ -16,11 +16,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from secateurs.artifacts import expanded
 from secateurs.errors import RecipeError
-from secateurs.latency.environment import Clock, Environment
+from secateurs.latency.environment import Clock, Environment, Regime, lengths
 from secateurs.pipeline.column_names import ColumnNames
 from secateurs.pipeline.method_values import without_method_values
+from secateurs.pipeline.recipe_file import read_recipe
 from secateurs.pipeline.recipe_problems import explain
 from secateurs.pipeline.recipe_targets import Auto, as_speedups, check_one_kind, keeps, sparsities, speedups, targets_of
 from secateurs.structure.target import Target
@@ -126,6 +126,17 @@ class Recipe(BaseModel):
         ge=1,
         description="Tokens per sequence. Longer texts are truncated; the contexts of questions and running text are "
         "divided into windows. Not used for images.",
+    )
+    regime: Regime = Field(
+        "throughput",
+        description="What is timed: throughput (a forward pass at the sequence length), or generation (a pass over a prompt, "
+        "then steps of one token with the key-value cache; decoders only).",
+    )
+    prompt_length: int = Field(128, ge=1, description="Tokens of the prompt that is timed in the regime generation.")
+    new_tokens: int = Field(
+        128,
+        ge=1,
+        description="Steps that are timed in the regime generation: tokens after the first, which the prompt gives.",
     )
     device: str = Field("cpu", description="Device: cpu, cuda or cuda:N.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
@@ -249,15 +260,7 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: the file is missing, it is not a YAML mapping, or a field is wrong.
         """
-        try:
-            values = yaml.safe_load(expanded(path).read_text())
-        except FileNotFoundError:
-            raise RecipeError(f"no recipe at {path}") from None
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(values, dict):
-            raise RecipeError(f"{path} holds {type(values).__name__}, not a mapping of recipe fields")
-        values = without_method_values(values, changes)
+        values = without_method_values(read_recipe(path), changes)
         for name in ("columns", "hyperparameters"):
             if isinstance(values.get(name), dict) and isinstance(changes.get(name), dict):
                 changes[name] = {**values[name], **changes[name]}
@@ -290,8 +293,8 @@ class Recipe(BaseModel):
             device=self.device,
             dtype=self.dtype,
             batch_size=self.batch_size,
-            sequence_length=self.sequence_length,
             threads=self.threads or torch.get_num_threads(),
             runtime=self.runtime,
             clock=self.clock,
+            **lengths(self.regime, self.sequence_length, self.prompt_length, self.new_tokens),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from secateurs.latency.table import LatencyTable
 from secateurs.pipeline.contract import STEERING_PROCESSES
-from secateurs.pipeline.counted_work import ATTEMPTS, PROCESS_SECONDS, TABLE_SECONDS, CountedWork, count_work
+from secateurs.pipeline.counted_work import ATTEMPTS, PROCESS_SECONDS, CountedWork, count_work, table_seconds
 from secateurs.pipeline.estimates import timed_pass
 from secateurs.pipeline.given_table import measured_here
 from secateurs.pipeline.load import Loaded
@@ -72,7 +72,8 @@ def plan_run(
         measured = timed_pass(loaded, 1)
         costs = Costs((measured.fastest * measured.slowest) ** 0.5)
     dense = 0.0 if (stages_folder / "dense.json").is_file() else work.evaluate_dense * costs.pass_seconds
-    table = 0.0 if given is not None else (TABLE_SECONDS[0] * TABLE_SECONDS[1]) ** 0.5
+    fastest, slowest = table_seconds(loaded.environment)
+    table = 0.0 if given is not None else (fastest * slowest) ** 0.5
     stages = [
         PlannedStage("latency", ("latency",), table, TABLE),
         PlannedStage("evaluate dense", ("evaluate dense",), dense, PASSES),

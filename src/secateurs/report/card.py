@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from secateurs.report import formatting
 from secateurs.report.card_metadata import ModelFacts, library, metadata
 from secateurs.report.citations import citations
+from secateurs.report.generation_rows import generation_rows, output_head
 from secateurs.report.headline import headline
 from secateurs.report.kept import kept_map, kept_summary
 from secateurs.report.snippets import loading_code, recipe_yaml
@@ -86,6 +87,9 @@ def _measurements(report: RunResult, result: ModelResult) -> Iterator[str]:
         yield f"| speed-up (95 % interval) | {formatting.speedup(measured.median)} ({interval}) | 1.00x |"
     if result.latency_ms is not None:
         yield f"| latency | {formatting.ms(result.latency_ms)} | {formatting.ms(result.dense_latency_ms)} |"
+    if result.generation is not None:
+        for name, (pruned, dense) in generation_rows(result.generation).items():
+            yield f"| {name} | {pruned} | {dense} |"
     pruned, dense = formatting.thousands(result.parameters), formatting.thousands(result.dense_parameters)
     yield f"| parameters | {pruned} | {dense} |"
     yield f"| sparsity of the prunable parameters | {formatting.sparsity_and_zeros(result)} | 0 % |"
@@ -105,6 +109,8 @@ def _measurements(report: RunResult, result: ModelResult) -> Iterator[str]:
     if result.kept_quality is not None:
         kept = result.kept_quality
         yield f"| kept share of the {_text(kept.measure)}, on {kept.texts} texts (95 % interval) | {kept} | 100 % |"
+    if head := output_head([result]):
+        yield f"\n{head}"
     machine = [str(report.machine[name]) for name in ("processor", "gpu") if report.machine.get(name)]
     if machine:
         yield f"\nMachine: {_text(', '.join(machine))}."

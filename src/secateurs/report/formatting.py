@@ -20,6 +20,7 @@ __all__ = [
     "percent",
     "quality",
     "readable",
+    "size",
     "sparsity",
     "sparsity_and_zeros",
     "sparsity_columns",
@@ -71,6 +72,14 @@ def parameters(count: int) -> str:
 def parameters_of_dense(result: ModelResult) -> str:
     """Parameters of the pruned and of the dense model: ``41.2M of 109M``."""
     return f"{parameters(result.parameters)} of {parameters(result.dense_parameters)}"
+
+
+def size(count: int) -> str:
+    """A number of bytes with three significant digits: ``1310720`` -> ``1.31 MB``."""
+    for step, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= step:
+            return f"{count / step:.{0 if count >= 100 * step else 1 if count >= 10 * step else 2}f} {unit}"
+    return f"{count} bytes"
 
 
 def thousands(count: int) -> str:

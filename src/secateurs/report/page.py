@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from secateurs.report import formatting
 from secateurs.report.charts import Chart, latency_charts, trade_offs
+from secateurs.report.generation_rows import generation_rows, output_head, timed_unit, what_is_added
 from secateurs.report.headline import headline, highlight, meets_target_and_quality
 from secateurs.report.kept import kept_map, kept_summary
 from secateurs.report.knee import KNEE, asked, knee
@@ -91,6 +92,10 @@ def render(reports: Sequence[RunResult]) -> str:
         kept_map=kept_map,
         kept_summary=kept_summary,
         loading_code=loading_code,
+        generation_rows=generation_rows,
+        output_head=output_head,
+        timed_unit=timed_unit,
+        what_is_added=what_is_added,
     )
 
 

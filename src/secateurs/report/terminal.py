@@ -7,6 +7,7 @@ from rich.text import Text
 
 from secateurs.report import formatting
 from secateurs.report.formatting import MISSING, quality
+from secateurs.report.generation_rows import generation_rows, output_head
 from secateurs.report.knee import KNEE, asked, knee
 from secateurs.report.values import Interval, Metric, ModelResult, RunResult
 
@@ -29,7 +30,8 @@ def table(report: RunResult) -> Table:
     divergence = next((result.divergence for result in models if result.divergence is not None), None)
     drawn = Table(title=Text(report.name), title_justify="left", header_style="bold")
     sparsities = formatting.sparsity_columns(models)
-    for heading in ("asked", "predicted", "measured (95 %)", "latency", "parameters", *sparsities):
+    parts = ("first token", "per token", "cache") if any(result.generation for result in models) else ()
+    for heading in ("asked", "predicted", "measured (95 %)", "latency", *parts, "parameters", *sparsities):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for measure in (metric, divergence):
         if measure is not None:
@@ -45,6 +47,7 @@ def table(report: RunResult) -> Table:
             formatting.speedup(result.predicted_speedup),
             _measured(result.measured_speedup),
             formatting.ms(result.latency_ms),
+            *(pruned for pruned, _ in (generation_rows(result.generation) if result.generation else {}).values()),
             formatting.parameters(result.parameters),
             *(_sparsity(result, field) for field in sparsities.values()),
         ]
@@ -59,7 +62,8 @@ def table(report: RunResult) -> Table:
     if models:
         dense = models[0]
         latency, parameters = formatting.ms(dense.dense_latency_ms), formatting.parameters(dense.dense_parameters)
-        cells = ["dense", "", "1.00x", latency, parameters, *("0 %" for _ in sparsities)]
+        generated = [own for _, own in (generation_rows(dense.generation) if dense.generation else {}).values()]
+        cells = ["dense", "", "1.00x", latency, *generated, parameters, *("0 %" for _ in sparsities)]
         cells += (
             ([quality(metric.dense)] if metric else []) + (["0"] if divergence else []) + (["100 %"] if keeps else [])
         )
@@ -69,6 +73,7 @@ def table(report: RunResult) -> Table:
     if divergence is not None:
         lines.append(f"{formatting.readable(divergence.name)}: from the dense model, on {report.reported_on}")
         lines += [KNEE] if knee(report) is not None else []
+    lines += [head] if (head := output_head(models)) else []
     lines += [report.minutes.sentence()] if report.minutes is not None else []
     if lines:
         drawn.caption = Text("\n".join(lines))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from secateurs.report.generation import GenerationResult
 from secateurs.report.kept_quality import KeptQuality
 from secateurs.report.minutes import Minutes
 from secateurs.structure.cut import Kind
@@ -141,8 +142,8 @@ class ModelResult:
         target: the target of the user: a speed-up, or a sparsity or a share of the quality as a fraction.
         predicted_speedup: speed-up by the latency table, before the model was built; ``None`` without a table.
         measured_speedup: dense ms / pruned ms of the saved folders, timed in fresh processes after the model was finished.
-        latency_ms: median time of one forward pass of the pruned model, in the same processes.
-        dense_latency_ms: median time of one forward pass of the dense model.
+        latency_ms: median time of one forward pass, or of a generation, of the pruned model, in the same processes.
+        dense_latency_ms: the same of the dense model.
         parameters: all parameters of the pruned model, embeddings and head included.
         dense_parameters: all parameters of the dense model.
         sparsity: removed fraction of the prunable parameters: matrices and biases of attention and feed-forward blocks.
@@ -161,6 +162,7 @@ class ModelResult:
         trials: all attempts to meet the target, in order.
         kept_quality: the share of the dense quality that is kept, if the target is such a share.
         start: folder of the model that was pruned further, relative to the report; empty = the dense model.
+        generation: what the generation is made of; ``None`` in the regime ``"throughput"``.
     """
 
     target: float
@@ -184,6 +186,7 @@ class ModelResult:
     trials: list[Trial] = field(default_factory=list)
     kept_quality: KeptQuality | None = None
     start: str = ""
+    generation: GenerationResult | None = None
 
     @property
     def has_zeros(self) -> bool:

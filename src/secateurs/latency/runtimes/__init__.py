@@ -38,23 +38,32 @@ class Runtime(ABC):
         extra: extra of Secateurs that installs them.
         dtypes: names of the data types in which it runs.
         devices: kinds of devices on which it runs.
+        keeps_cache: whether a batch may hold a key-value cache, ``past_key_values``, and the output returns it. The regime
+            ``generation`` needs it.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    keeps_cache: ClassVar[bool] = False
     name: ClassVar[str] = ""
 
     def check(self, environment: Environment) -> None:
         """Check that the runtime is installed, and that it can run in an environment.
 
         Args:
-            environment: device and data type.
+            environment: device, data type and regime.
 
         Raises:
-            RecipeError: a package is missing, or the device or the data type is none of this runtime.
+            RecipeError: a package is missing, the device, the data type or the regime is none of this runtime.
         """
+        if environment.generates and not self.keeps_cache:
+            able = [name for name in names() if runtime(name).keeps_cache]
+            raise RecipeError(
+                f"the runtime {self.name} keeps no key-value cache, which the regime generation needs; use "
+                f"{' or '.join(able)}"
+            )
         self.check_installed()
         if environment.device.partition(":")[0] not in self.devices:
             raise RecipeError(f"runtime {self.name} runs on {' and '.join(self.devices)}, not on {environment.device}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ __all__ = ["TorchRuntime"]
 @register("torch")
 class TorchRuntime(Runtime):
     """PyTorch without a compiler."""
+
+    keeps_cache: ClassVar[bool] = True
 
     def prepare(self, model: nn.Module, environment: Environment, example: Mapping[str, Any]) -> Execute:
         """Place a copy of a model on the environment's device in the environment's dtype.
