@@ -69,7 +69,7 @@ def test_models_are_measured_in_several_runtimes(
 def test_a_table_is_measured_in_its_runtime(loads: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Every layer and every whole model of the table is a file that the runtime loads."""
     monkeypatch.setattr(profile, "MODELS", 2)
-    model = tiny_model("bert", num_hidden_layers=2)
+    model = tiny_model("bert", num_hidden_layers=1)
     structure = discover(model)
     table = measure_table(
         model,
@@ -86,6 +86,7 @@ def test_a_table_is_measured_in_its_runtime(loads: Counter[str], monkeypatch: py
 
 
 def test_a_run_confirms_its_models_in_its_runtime(loads: Counter[str], tmp_path: Path) -> None:
+    tiny_run.model_folder(tmp_path / "model", num_hidden_layers=1)
     recipe = tiny_run.recipe(
         tmp_path,
         method="random-units",

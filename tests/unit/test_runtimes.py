@@ -45,7 +45,7 @@ def test_an_unknown_runtime_is_refused() -> None:
 def test_a_runtime_runs_an_unevenly_pruned_model_and_does_not_change_it(name: str) -> None:
     """Prepared with one row of five tokens, it runs other shapes, with padding, on blocks that are removed."""
     require(name)
-    model = tiny_model("bert").train()
+    model = tiny_model("bert", num_hidden_layers=2).train()
     structure = discover(model)
     shrink(model, structure, two_blocks_removed(structure))
     environment = Environment(batch_size=1, sequence_length=5, runtime=name)
