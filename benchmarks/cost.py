@@ -36,6 +36,7 @@ from secateurs.latency.environment import machine
 from secateurs.latency.table import LatencyTable
 from secateurs.methods import method
 from secateurs.pipeline import load as loading
+from secateurs.pipeline.memory_estimate import memory_bytes
 from secateurs.pipeline.provenance import commit, versions
 from secateurs.pipeline.recipe import Recipe
 from secateurs.structure.cost import ParameterCost
@@ -151,7 +152,10 @@ def of_model(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     table = LatencyTable.load(Path(options.table))
     budgets = {f"{speedup:g}x": Speedup(speedup).budget(table) for speedup in options.speedup}
     print(loaded.data.roles, flush=True)
-    return measure(loaded.method, loaded.context(folder), budgets, loaded.data.roles.report.batches)
+    predicted = memory_bytes(loaded, 4.0 * 1000)
+    found = measure(loaded.method, loaded.context(folder), budgets, loaded.data.roles.report.batches)
+    print(f"memory as --dry-run predicts it: {predicted / 1e9:.2f} GB", flush=True)
+    return found | {"predicted_bytes": predicted}
 
 
 def of_random(options: argparse.Namespace, folder: Path, depth: int, length: int) -> dict[str, Any]:

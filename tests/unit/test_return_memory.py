@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from secateurs.pipeline.return_memory import return_memory
+from secateurs.return_memory import return_memory
 
 
 def resident() -> int:

@@ -18,6 +18,7 @@ from secateurs.errors import CalibrationError
 from secateurs.numerics.hessian import Moments
 from secateurs.oneshot.dense_record import DenseRecord
 from secateurs.progress import Track, silent
+from secateurs.return_memory import trim_heap
 from secateurs.structure.structure import Group, Structure
 from secateurs.tasks.base import Batch, model_inputs
 
@@ -178,6 +179,7 @@ class _Watch:
                 )
                 waiting.clear()
         self.tokens = self.nbytes = 0
+        trim_heap()
 
     def __enter__(self) -> None:
         self.handles = [module.register_forward_hook(self._keep(group)) for group, module in self.projections]

@@ -37,6 +37,7 @@ from secateurs.oneshot.gather import gather
 from secateurs.oneshot.kept_inputs import KEPT_BYTES, KeptInput
 from secateurs.oneshot.short_circuit import remembered
 from secateurs.oneshot.walk_state import FirstStates, WalkState, add_use, hooked, keep_input, observe, run_model
+from secateurs.return_memory import trim_heap
 from secateurs.structure.layers import layer_paths, stacks
 from secateurs.structure.structure import Group, Structure
 from secateurs.tasks.base import Batch
@@ -148,6 +149,7 @@ class LayerWalk:
             state.inputs_of.clear()
         self._solved.clear()
         self._columns.clear()
+        trim_heap()
 
     def head_drift(self) -> RegressionSums:
         """The input of the head in the pruned model against that in the dense model."""

@@ -22,11 +22,12 @@ from secateurs.pipeline.counted_work import (
     count_work,
     table_seconds,
 )
-from secateurs.pipeline.estimates import largest_speedup, memory_bytes, timed_pass
+from secateurs.pipeline.estimates import largest_speedup, timed_pass
 from secateurs.pipeline.given_table import given_table, measured_here, place_of
 from secateurs.pipeline.gradual import with_finished_targets
 from secateurs.pipeline.keep_search import grid, tries_of
 from secateurs.pipeline.load import Loaded, load
+from secateurs.pipeline.memory_estimate import memory_bytes
 from secateurs.pipeline.recipe import Recipe
 from secateurs.pipeline.recipe_targets import AUTO, reachable
 from secateurs.pipeline.run_folder import check_folder

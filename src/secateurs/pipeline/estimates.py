@@ -1,4 +1,4 @@
-"""Estimates of ``--dry-run``: seconds of a forward pass, rows of an evaluation, the largest speed-up, and memory."""
+"""Estimates of ``--dry-run``: seconds of a forward pass, rows of an evaluation, and the largest speed-up."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import torch
 from torch import Tensor
 
 from secateurs.latency.compare import Speed, compare
-from secateurs.numerics.hessian import Moments
-from secateurs.oneshot.backward import LAYERS, TOKENS, parts_of, tokens_per_row
-from secateurs.oneshot.windows import WINDOW_BYTES
+from secateurs.oneshot.backward import parts_of
 from secateurs.pipeline.load import Loaded
-from secateurs.structure.cost import ParameterCost
 from secateurs.structure.mask import Mask
 from secateurs.surgery.shared_copy import shared_copy
 from secateurs.surgery.shrink import shrink
 from secateurs.tasks.base import main_input, model_inputs
 
-__all__ = ["Pass", "largest_speedup", "memory_bytes", "rows_of", "timed_pass"]
+__all__ = ["Pass", "largest_speedup", "rows_of", "timed_pass"]
 
 TIMED_BATCHES = 4
 """Batches that are timed, from the shortest to the longest texts; each twice."""
@@ -31,13 +28,6 @@ TIMED_TOKENS = 1024
 
 SPEEDUP_SECONDS = 5.0
 """Seconds of the timing that tells the largest speed-up."""
-
-ACTIVATIONS = 30
-"""Approximate number of tensors of the hidden size that a layer keeps for its backward pass."""
-
-
-ELIMINATION = 4
-"""Matrices (columns x columns) that an elimination holds."""
 
 
 @dataclass(frozen=True)
@@ -120,46 +110,3 @@ def largest_speedup(loaded: Loaded) -> Speed:
     models = {"dense": loaded.dense, "emptied": emptied}
     timing = compare(models, loaded.environment, seed=loaded.recipe.seed, seconds=SPEEDUP_SECONDS, rounds=(3, 50))
     return timing.speedups["emptied"]
-
-
-def memory_bytes(loaded: Loaded, output_bytes: float) -> float:
-    """Bytes of all that a run of a method without training holds.
-
-    These are the dense model, the tensors that the method puts in place of its own, and the shrunk model; the dense outputs
-    that candidates and results are compared with; and the largest of the steps: calibration, elimination, search, refit.
-
-    Args:
-        loaded: everything that the recipe names.
-        output_bytes: bytes per sequence of the outputs that models are compared by.
-    """
-    cost = ParameterCost.of(loaded.model, loaded.structure)
-    weights = 4.0 * float(cost(loaded.structure.sizes))
-    config = loaded.dense.config  # of two towers, that of the images: models of texts and images have no task
-    hidden = getattr(config, "vision_config", config).hidden_size * 4.0
-    layers = len(loaded.structure.layers)
-    columns = [float(group.size * group.width) for group in loaded.structure]
-    widest = 8.0 * max(columns, default=0.0) ** 2
-    moments = _windowed(Moments.bytes_for(int(own)) for own in columns)
-    factors = _windowed(own * (8.0 * own + 4.0 * hidden) for own in columns)
-    weighed = ACTIVATIONS * TOKENS * hidden * min(layers, LAYERS)
-    roles = loaded.data.roles
-    tokens, searched = (
-        sum(len(main_input(batch)) * tokens_per_row(batch) for role in parts for batch in role.batches)
-        for parts in ((roles.fit,), (roles.search, roles.accept))
-    )
-    fitted = min(3e9, 7 * tokens * hidden)  # two sub-blocks of one layer, in both models
-    behind_norms = any(group.post_norm for group in loaded.structure)  # whose levels are measured
-    if getattr(loaded.method, "searches_by_gradient", False) and not behind_norms:
-        search = factors + _windowed(own * (4.0 * own + hidden) for own in columns) + weighed
-    else:
-        search = factors + min(4e9, searched * hidden * layers)
-    calibration = moments + (weighed if getattr(loaded.method, "weighs_tokens", False) else 0.0)
-    steps = max(calibration, moments + ELIMINATION * widest, search, factors + fitted + 2 * widest)
-    compared = roles.search.rows + roles.accept.rows + roles.report.rows
-    return 3 * weights + compared * output_bytes + steps + 0.5e9
-
-
-def _windowed(matrices: Iterable[float]) -> float:
-    """Bytes of the matrices that are held at once (``secateurs.oneshot.windows``)."""
-    all_bytes = [*matrices]
-    return min(sum(all_bytes), max(WINDOW_BYTES, max(all_bytes, default=0.0)))

@@ -8,8 +8,8 @@ import time
 
 import torch
 
-from secateurs.pipeline.return_memory import return_memory
 from secateurs.pipeline.run_progress import RunProgress, duration
+from secateurs.return_memory import return_memory
 
 __all__ = ["StageTimer"]
 
