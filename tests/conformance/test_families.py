@@ -131,7 +131,7 @@ def test_shrinking_a_masked_model_changes_nothing(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_the_law_holds_for_any_mask(model_type: str, data: st.DataObject) -> None:
     model, structure = dense(model_type), dense_facts(model_type)[0]

@@ -63,7 +63,7 @@ def test_stitched_equals_shrunk_and_reset_is_exact(model_type: str) -> None:
     assert {name: value.shape for name, value in model.named_parameters()} == names
 
 
-@pytest.mark.parametrize("removed", [None, 1, 2])
+@pytest.mark.parametrize("removed", [None, 1])
 @pytest.mark.parametrize("model_type", model_types())
 def test_replay_from_any_layer_equals_a_full_pass(model_type: str, removed: int | None) -> None:
     model = without_layer(model_type, removed)
