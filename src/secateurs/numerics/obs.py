@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
+from secateurs.numerics.block_start_rows import BlockStartRows
 from secateurs.numerics.saliency import BlockSaliency, ColumnSaliency, NumericalBreakdownError, Saliency
 from secateurs.numerics.spd import (
     add_lower_product,
@@ -201,7 +202,7 @@ class _EliminationState:
         """
         width, size, steps = self._width, len(inverse), min(self._steps, len(ids) - keep)
         saliency: Saliency = ColumnSaliency(inverse, weight) if width == 1 else BlockSaliency(inverse, weight, width)
-        rows = _BlockStartRows(inverse, weight, saliency.candidates(steps), width)
+        rows = BlockStartRows(inverse, weight, saliency.candidates(steps), width)
         factors = np.empty((steps * width, size), dtype=self._dtype)  # l of every removal
         others = np.empty((steps * width, size), dtype=self._dtype)  # z of every removal
         removed: list[int] = []
@@ -233,44 +234,6 @@ class _EliminationState:
         add_lower_product(inverse, factors, factors, subtract=True)
         subtract_product(weight, directions, factors)
         return _compacted(inverse, weight, ids, np.array(removed), width)
-
-
-class _BlockStartRows:
-    """Rows of ``P`` and ``W^T W`` at the start of a block of removals, computed in advance for likely removals.
-
-    Args:
-        inverse: inverse Hessian ``P``, lower triangle.
-        weight: refitted weight ``W``.
-        positions: units whose rows are computed in advance.
-        width: adjacent columns per unit.
-    """
-
-    def __init__(
-        self,
-        inverse: Float[np.ndarray, "size size"],
-        weight: Float[np.ndarray, "rows size"],
-        positions: Int[np.ndarray, " candidates"],
-        width: int,
-    ) -> None:
-        self._inverse, self._weight, self._width = inverse, weight, width
-        self._ready: dict[int, tuple[Float[np.ndarray, "width size"], Float[np.ndarray, "width size"]]] = {}
-        self.add(positions)
-
-    def __contains__(self, position: int) -> bool:
-        return position in self._ready
-
-    def add(self, positions: Int[np.ndarray, " candidates"]) -> None:
-        """Compute the rows of the given units; one call for several units is cheaper than one call each."""
-        columns = unit_columns(positions, self._width)
-        inverse_rows = symmetric_rows(self._inverse, columns)
-        gram_rows = self._weight[:, columns].T @ self._weight
-        for slot, position in enumerate(positions.tolist()):
-            here = slice(slot * self._width, (slot + 1) * self._width)
-            self._ready[position] = (inverse_rows[here], gram_rows[here])
-
-    def of(self, position: int) -> tuple[Float[np.ndarray, "width size"], Float[np.ndarray, "width size"]]:
-        """The rows of the unit at ``position`` in ``P`` and in ``W^T W``."""
-        return self._ready[position]
 
 
 def _compacted(
