@@ -121,9 +121,7 @@ def recipe(folder: Path, model_type: str = "bert", task: str = "text-classificat
     model = folder / "model"
     if not model.exists():
         model_folder(model, model_type)
-    if not (folder / "data").exists():
         rows(folder / "data")
-    if not (folder / "latency.json").exists():
         from secateurs.tasks import task as find
 
         loaded, _ = find(task.replace("-", "_")).load(str(model), dtype=torch.float32, device="cpu")

@@ -86,7 +86,6 @@ def test_a_table_is_measured_in_its_runtime(loads: Counter[str], monkeypatch: py
 
 
 def test_a_run_confirms_its_models_in_its_runtime(loads: Counter[str], tmp_path: Path) -> None:
-    tiny_run.model_folder(tmp_path / "model", num_hidden_layers=1)
     recipe = tiny_run.recipe(
         tmp_path,
         method="random-units",
