@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_run
-from secateurs import __version__, cli
+from secateurs import __version__
 from secateurs.methods.base import ForwardPasses
 from secateurs.methods.cofi import CoFi
 from secateurs.structure.families import model_types
@@ -22,23 +21,6 @@ from secateurs.structure.structure import Structure
 from tiny import write_rows
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Function that runs ``secateurs ARGUMENTS`` in this process and returns exit status, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secateurs", *map(str, arguments)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from masks import two_blocks_removed
-from secateurs import cli
 from secateurs.checkpoint import save_load
 from secateurs.errors import RecipeError
 from secateurs.export import check, export_model
@@ -38,23 +37,6 @@ def require(name: str) -> None:
         runtime(name).check_installed()
     except RecipeError as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Function that runs ``secateurs ARGUMENTS`` in this process and returns exit status, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secateurs", *map(str, arguments)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
 
 
 def pruned(folder: Path, made: Any) -> Any:

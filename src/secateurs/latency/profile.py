@@ -103,8 +103,8 @@ def measure_table(
             factors.
         seed: seed of the random tokens and of the timing order.
         batch: inputs on the environment's device, in place of random tokens; for generation the prompt.
-        seconds: wall time in seconds after which no further round starts, if the readings are precise. Otherwise the
-            session continues for up to ``PATIENCE * seconds``. Whole models are timed for up to as long in addition. For
+        seconds: wall time in seconds after which no further round starts, if the readings are precise. Otherwise they
+            continue for up to ``PATIENCE * seconds``. Whole models are timed for up to as long in addition. For
             generation each of the two tables takes that time.
         rounds: minimum and maximum number of rounds.
         quick: whether to spend a quarter of ``seconds``, without ``PATIENCE``, on 3 to 12 rounds.
@@ -180,9 +180,9 @@ def _measure_pass(
         plan: planned curves of the model.
         dense: model that speed-ups refer to; ``None`` = ``model``.
         seed: seed of the timing order.
-        seconds: wall time of a session.
+        seconds: wall time of the readings of the layers, and of those of whole models.
         rounds: minimum and maximum number of rounds.
-        patience: multiples of ``seconds`` that the session of the layers may take.
+        patience: multiples of ``seconds`` that the readings of the layers may take.
         timer: function that times one run.
         track: progress over the rounds.
         label: title of the progress display.

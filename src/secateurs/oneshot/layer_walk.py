@@ -135,8 +135,6 @@ class LayerWalk:
             group: the group, with its new weights in the model.
             units: those it keeps, as indices into the units it had.
         """
-        if group.joint_norms:  # their statistics run over the kept units
-            return
         kept = units if len(units) else torch.arange(1)  # a removed group is installed as one unit
         columns = kept[:, None] * group.width + torch.arange(group.width)
         self._columns[group.block] = group.output_projection, columns.flatten()
@@ -214,7 +212,9 @@ class LayerWalk:
         with KeptInput.watched(self.model, group) as kept, hooked(*handles):
             outputs = self._pruned_layer(state)
             seen["stream"] = _joined(outputs)
-        if kept.serves and self._kept_bytes + kept.nbytes <= KEPT_BYTES:
+        # Norms over all units take other statistics of fewer units, and a later use of the layer has another input.
+        once = not group.joint_norms and len(state.pruned_calls[self.layer]) == 1
+        if once and kept.serves and self._kept_bytes + kept.nbytes <= KEPT_BYTES:
             self._kept_bytes += kept.nbytes
             state.inputs_of[group.block] = kept
         # Some layers (OPT) flatten the tokens of a batch in front of a module, so everything is compared flat.

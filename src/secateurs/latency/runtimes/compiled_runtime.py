@@ -12,6 +12,7 @@ from torch import nn
 from secateurs.errors import RecipeError
 from secateurs.latency.environment import Environment
 from secateurs.latency.runtimes import Execute, Runtime, register
+from secateurs.latency.runtimes.torch_runtime import forward_passes
 from secateurs.latency.timer import threads
 from secateurs.latency.traced import refuse_untraceable
 from secateurs.surgery.shared_copy import shared_copy
@@ -42,16 +43,7 @@ class CompiledRuntime(Runtime):
             UnsupportedModelError: the compiler failed.
         """
         placed = shared_copy(model, environment.device, self.module_dtype(environment)).eval()
-        compiled: Any = torch.compile(placed, dynamic=True)
-        on_gpu = environment.device.startswith("cuda")
-
-        def execute(batch: Mapping[str, Any]) -> Any:
-            with torch.inference_mode():
-                output = compiled(**batch)
-            if on_gpu:
-                torch.cuda.synchronize(environment.device)
-            return output
-
+        execute = forward_passes(torch.compile(placed, dynamic=True), environment)
         # The number of threads becomes part of the code.
         with refuse_untraceable(self.name, model), threads(environment.threads):
             execute(example)

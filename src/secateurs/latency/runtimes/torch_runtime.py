@@ -12,7 +12,7 @@ from secateurs.latency.environment import Environment
 from secateurs.latency.runtimes import Execute, Runtime, register
 from secateurs.surgery.shared_copy import shared_copy
 
-__all__ = ["TorchRuntime"]
+__all__ = ["TorchRuntime", "forward_passes"]
 
 
 @register("torch")
@@ -32,14 +32,25 @@ class TorchRuntime(Runtime):
         Returns:
             Function that runs one synchronised forward pass in inference mode on a batch of keyword arguments.
         """
-        placed = shared_copy(model, environment.device, self.module_dtype(environment)).eval()
-        on_gpu = environment.device.startswith("cuda")
+        return forward_passes(
+            shared_copy(model, environment.device, self.module_dtype(environment)).eval(), environment
+        )
 
-        def execute(batch: Mapping[str, Any]) -> Any:
-            with torch.inference_mode():
-                output = placed(**batch)
-            if on_gpu:
-                torch.cuda.synchronize(environment.device)
-            return output
 
-        return execute
+def forward_passes(module: Any, environment: Environment) -> Execute:
+    """Function that runs one synchronised forward pass in inference mode on a batch of keyword arguments.
+
+    Args:
+        module: module, or what a compiler made of one, on the device of the environment.
+        environment: the device.
+    """
+    on_gpu = environment.device.startswith("cuda")
+
+    def execute(batch: Mapping[str, Any]) -> Any:
+        with torch.inference_mode():
+            output = module(**batch)
+        if on_gpu:
+            torch.cuda.synchronize(environment.device)
+        return output
+
+    return execute
